@@ -1,0 +1,121 @@
+"""A domain: what one kind of recording is, declared in YAML. A lab adds its own with `--domain ./ours.yaml` and no code."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+
+from domains.errors import ConfigError
+from domains.schema import Strict, nearest, parse, read_yaml
+
+
+class ClipSettings(Strict):
+    """Geometry of the clips that an encoder sees."""
+
+    frames: PositiveInt = Field(16, description="frames in a clip")
+    size: PositiveInt = Field(112, description="height and width in pixels")
+    rate: PositiveFloat | None = Field(None, description="frames a second that a clip samples; needs a known frame rate")
+    stride: PositiveInt = Field(3, description="native frames between two of a clip where the frame rate is unknown, or rate is null")
+
+
+class AugmentSettings(Strict):
+    """One augmentation policy. The same transform in every frame of a clip."""
+
+    crop_scales: tuple[float, ...] = Field((1.0,), description="side of the square crop relative to the frame; one is drawn")
+    flip: float = Field(0.0, ge=0, le=1, description="probability of a left-right flip")
+    brightness: float = Field(0.0, ge=0, le=1, description="largest additive change, of full scale")
+    contrast: float = Field(0.0, ge=0, le=1, description="largest relative change of contrast about the clip's mean")
+
+    @field_validator("crop_scales")
+    @classmethod
+    def _scales(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
+        if not scales or any(not 0.1 <= scale <= 1 for scale in scales):
+            raise ValueError("needs one or more numbers between 0.1 and 1")
+        return scales
+
+
+class AugmentPolicies(Strict):
+    """`weak` and `strong` are names that an objective's views refer to; `none` (centre, whole frame) always exists."""
+
+    weak: AugmentSettings = AugmentSettings()
+    strong: AugmentSettings = AugmentSettings()
+
+
+class StoreSettings(Strict):
+    """The form in which frames are kept for training."""
+
+    size: PositiveInt = Field(144, description="side of the stored square frame in pixels")
+    fit: Literal["pad", "crop"] = Field("pad", description="how a rectangle becomes the square: black bars, or the centre")
+    quality: int = Field(92, ge=50, le=100, description="JPEG quality of stored frames")
+    grey: bool = Field(False, description="keep luminance only (a third of the bytes to decode)")
+
+
+class RegionSettings(Strict):
+    """Where the picture is; everything outside is blanked before anything is written."""
+
+    policy: Literal["ultrasound", "whole"] = Field("whole", description="ultrasound: regions sequence, else what moves; whole: the frame is all picture")
+    min_fraction: float = Field(0.03, gt=0, le=1, description="smallest part of the frame that counts as a picture")
+
+
+class TaskSettings(Strict):
+    """A task that labels of this domain can define."""
+
+    kind: Literal["regression", "classification"]
+    column: str = Field(description="name of the label column")
+    aliases: tuple[str, ...] = Field((), description="other names of that column in public data sets")
+    unit: str = Field("", description="unit of a regression target, for tables and plots")
+    classes: tuple[str, ...] = Field((), description="class names in order; empty: those found in the labels")
+    range: tuple[float, float] | None = Field(None, description="values outside are label errors")
+
+
+class Domain(Strict):
+    """A declared domain. See domains/echo/domain.yaml for a commented example."""
+
+    name: str
+    title: str
+    about: str = ""
+    min_frames: PositiveInt = Field(8, description="a recording with fewer is set aside as a still")
+    colour_doppler: Literal["exclude", "keep"] = Field("keep", description="ultrasound only: what happens to colour Doppler cines")
+    region: RegionSettings = RegionSettings()
+    store: StoreSettings = StoreSettings()
+    clip: ClipSettings = ClipSettings()
+    augment: AugmentPolicies = AugmentPolicies()
+    recipe: str = Field("videomae", description="the recipe that `vfm pretrain --domain` starts from")
+    tasks: dict[str, TaskSettings] = Field(default_factory=dict)
+    prompts: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    run: dict[str, Any] = Field(default_factory=dict, description="run settings that this domain changes, e.g. optim: {lr: ...}")
+
+    def run_layer(self) -> dict[str, Any]:
+        """What the domain says of a run: one layer of the run's configuration."""
+        return {**self.run, "clip": self.clip.model_dump(exclude_unset=True), "augment": self.augment.model_dump(exclude_unset=True)}
+
+    def task(self, name: str) -> TaskSettings:
+        """The declared task `name`; raises ConfigError with the nearest name."""
+        if name not in self.tasks:
+            raise ConfigError(f"domain '{self.name}' has no task '{name}'", do=nearest(name, list(self.tasks)))
+        return self.tasks[name]
+
+
+def domain_names() -> list[str]:
+    """Names of the domains that ship with vfm."""
+    root = resources.files("domains")
+    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.joinpath("domain.yaml").is_file())
+
+
+def domain_yaml(name_or_path: str) -> Path:
+    """The YAML of a shipped domain or of a file of one's own. Raises ConfigError with the nearest name."""
+    if name_or_path in domain_names():
+        return Path(str(resources.files("domains").joinpath(name_or_path, "domain.yaml")))
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        return path
+    raise ConfigError(f"no domain '{name_or_path}'", do=nearest(name_or_path, domain_names()) + " A file of your own: --domain ./ours.yaml")
+
+
+def load_domain(name_or_path: str) -> Domain:
+    """A shipped domain by name, or one declared in a YAML file."""
+    path = domain_yaml(name_or_path)
+    return parse(Domain, read_yaml(path), path)

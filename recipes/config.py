@@ -1,0 +1,234 @@
+"""The whole schema of a run, and how its layers are put together.
+
+Precedence, lowest first: defaults < recipe < domain < the user's YAML < the command line. `resolve` remembers where every value came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from domains.base import AugmentPolicies, ClipSettings
+from domains.errors import ConfigError
+from domains.schema import Strict, nearest, parse, read_yaml, submodel
+
+
+class LoRASettings(Strict):
+    """Low-rank adaptation (Hu et al., ICLR 2022) by peft."""
+
+    rank: PositiveInt = Field(8, description="r; more can learn more and overfits sooner")
+    alpha: PositiveFloat = Field(16.0, description="scale; the update is alpha / r times the product")
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class EncoderSettings(Strict):
+    """Which encoder, and what of it is trained."""
+
+    name: str = Field("vfm-tiny", description="vfm-tiny, a local folder (also a vfm run), or a hub name")
+    frames: PositiveInt | None = Field(None, description="frames it sees; null: the clip's. Positions are interpolated")
+    size: PositiveInt | None = Field(None, description="pixels it sees; null: the clip's")
+    mode: Literal["full", "lora", "last_k", "frozen"] = Field("full", description="what is trained of it")
+    last_k: NonNegativeInt = Field(2, description="blocks trained in mode last_k, counted from the top")
+    lora: LoRASettings = LoRASettings()
+
+
+class DataSettings(Strict):
+    """What a run learns from."""
+
+    path: str = Field("", description="a prepared folder, or 'phantom'")
+    workers: NonNegativeInt = Field(1, description="loader processes; 0 decodes in the training process")
+    clips_per_video: PositiveInt = Field(1, description="clips drawn from each video in an epoch")
+    max_failures: float = Field(0.05, ge=0, le=1, description="share of unreadable samples at which a run stops")
+
+
+class OptimSettings(Strict):
+    """AdamW with linear warm-up and cosine decay."""
+
+    lr: PositiveFloat = Field(5e-4, description="peak learning rate")
+    final_lr: NonNegativeFloat = Field(1e-6, description="learning rate at the last step")
+    warmup: float = Field(0.1, ge=0, le=1, description="share of all steps with rising learning rate")
+    weight_decay: NonNegativeFloat = Field(0.05, description="not applied to biases and norms")
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip_norm: PositiveFloat | None = Field(1.0, description="gradients are clipped to this norm before the step; null: never")
+
+
+class TrainSettings(Strict):
+    """The loop."""
+
+    epochs: PositiveFloat = Field(20.0, description="passes over the data; ignored where steps is set")
+    steps: PositiveInt | None = Field(None, description="optimiser steps")
+    batch_size: PositiveInt = Field(16, description="samples of one process in one forward pass")
+    accumulate: PositiveInt = Field(1, description="forward passes in one optimiser step")
+    seed: NonNegativeInt = 0
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32")
+    save_every: PositiveInt = Field(200, description="steps between checkpoints; the last step is always saved")
+    keep: PositiveInt = Field(2, description="checkpoints kept")
+    log_every: PositiveInt = Field(10, description="steps between lines of metrics.jsonl")
+    monitor_every: PositiveInt = Field(50, description="steps between looks at RankMe and the feature deviation")
+
+
+class TaskRunSettings(Strict):
+    """Fine-tuning: which task of the domain, learned from which labels."""
+
+    name: str = Field("", description="a task of the domain, e.g. ef or view")
+    labels: str = Field("", description="CSV with the labels")
+    label_fraction: float = Field(1.0, gt=0, le=1, description="share of the training patients whose labels are used")
+    folds: PositiveInt = Field(5, description="patients are split into this many parts; one is held out for the test, one for validation")
+    fold: NonNegativeInt = Field(0, description="which part is the test")
+    dropout: float = Field(0.0, ge=0, lt=1, description="before the head")
+    lr_head: PositiveFloat = Field(1e-3, description="learning rate of the new head")
+    clips_per_video: PositiveInt = Field(3, description="clips averaged for one prediction at test time")
+
+
+class RunConfig(Strict):
+    """One run of `vfm pretrain` or `vfm finetune`."""
+
+    method: str = Field("", description="name of the pretraining method; set by the recipe")
+    objective: dict[str, Any] = Field(default_factory=dict, description="settings of the method, checked by the method's own schema")
+    domain: str = Field("echo", description="a shipped domain, or a YAML of your own")
+    encoder: EncoderSettings = EncoderSettings()
+    data: DataSettings = DataSettings()
+    clip: ClipSettings = ClipSettings()
+    augment: AugmentPolicies = AugmentPolicies()
+    optim: OptimSettings = OptimSettings()
+    train: TrainSettings = TrainSettings()
+    task: TaskRunSettings = TaskRunSettings()
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One source of settings: where it is from, as a person would say it, and nested values."""
+
+    origin: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A validated run and the origin of every value (dotted key -> layer)."""
+
+    config: RunConfig
+    origins: dict[str, str] = field(default_factory=dict)
+
+    def rows(self) -> list[tuple[str, Any, str]]:
+        """(dotted key, value, origin) in schema order."""
+        return [(key, value, self.origins.get(key, "default")) for key, value in flatten(self.config.model_dump(mode="json"))]
+
+    def to_yaml(self) -> str:
+        """YAML that gives this same run when passed as `--config`."""
+        return yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested mapping -> (dotted key, leaf) pairs."""
+    rows: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        rows += flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else [(prefix + key, value)]
+    return rows
+
+
+def parse_assignments(words: Sequence[str]) -> dict[str, Any]:
+    """`["optim.lr=1e-4", "train.steps=100"]` -> nested values; the right side is YAML. Raises ConfigError."""
+    values: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"'{word}' is not key=value", where="command line", do="For example: optim.lr=1e-4")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"the value of '{key}' is not valid YAML: {text}", where="command line") from None
+        set_key(values, key, as_number(value))
+    return values
+
+
+def as_number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-4 as a string; people mean a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def set_key(values: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set `a.b.c` in nested dicts."""
+    *path, last = dotted.split(".")
+    for part in path:
+        inner = values.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"'{dotted}': '{part}' is given a value and sections at once", where="command line")
+        values = inner
+    values[last] = value
+
+
+def resolve(layers: Sequence[Layer]) -> Resolved:
+    """Merge `layers` (lowest first) over the defaults and validate.
+
+    Each layer is checked by itself, so that an error names the file or the command line it came from. Raises ConfigError.
+    """
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in layers:
+        _check_keys(RunConfig, layer.values, layer.origin)
+        _merge(merged, layer.values, layer.origin, origins, "")
+        parse(RunConfig, merged, layer.origin)
+    return Resolved(parse(RunConfig, merged, layers[-1].origin if layers else "defaults"), origins)
+
+
+def _check_keys(model: type[Strict], values: Mapping[str, Any], where: str, prefix: str = "") -> None:
+    from domains.schema import keys_of
+
+    for key, value in values.items():
+        if key not in model.model_fields:
+            known = [prefix + name for name in keys_of(model)] if prefix else list(keys_of(RunConfig))
+            raise ConfigError(f"unknown key '{prefix}{key}'", where=where, do=nearest(prefix + key, known))
+        inner = submodel(model.model_fields[key].annotation)
+        if inner is not None:
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"'{prefix}{key}' is a section", where=where, do=f"Set one of its keys, e.g. {prefix}{key}.{next(iter(inner.model_fields))}")
+            _check_keys(inner, value, where, f"{prefix}{key}.")
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any], origin: str, origins: dict[str, str], prefix: str) -> None:
+    for key, value in over.items():
+        if isinstance(value, Mapping) and value:
+            inner = base.setdefault(key, {})
+            _merge(inner, value, origin, origins, f"{prefix}{key}.")
+        else:
+            base[key] = value
+            origins[prefix + key] = origin
+
+
+def recipe_names() -> list[str]:
+    """Recipes that ship with vfm: one YAML beside each method."""
+    folder = resources.files("recipes.pretrain")
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def recipe_yaml(name_or_path: str) -> Path:
+    """The YAML of a shipped recipe or of a file of one's own. Raises ConfigError with the nearest name."""
+    if name_or_path in recipe_names():
+        return Path(str(resources.files("recipes.pretrain").joinpath(f"{name_or_path}.yaml")))
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"}:
+        return path
+    raise ConfigError(f"no recipe '{name_or_path}'", do=nearest(name_or_path, recipe_names()))
+
+
+def yaml_layer(path: Path, origin: str | None = None) -> Layer:
+    """A YAML file as a layer; numbers such as 1e-4 are numbers."""
+
+    def numbers(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: numbers(value) for key, value in node.items()}
+        return [numbers(item) for item in node] if isinstance(node, list) else as_number(node)
+
+    return Layer(origin or str(path), numbers(read_yaml(path)))

@@ -1,0 +1,95 @@
+"""The one contract that the loop trains: a method of pretraining and a fine-tuning task are both an `Objective`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from domains.schema import Strict
+from domains.store.clips import Clip
+
+if TYPE_CHECKING:
+    from recipes.encoders.base import VideoEncoder
+
+__all__ = ["Batch", "Clip", "Losses", "Objective", "ObjectiveSettings", "Progress"]
+
+Losses = dict[str, Tensor]
+
+
+class ObjectiveSettings(Strict):
+    """Settings of one method; each field carries its own help."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, after `step` optimiser steps of `total`."""
+
+    step: int
+    total: int
+    epoch: float
+
+    @property
+    def fraction(self) -> float:
+        """In [0, 1]."""
+        return min(1.0, self.step / max(1, self.total))
+
+
+@dataclass
+class Batch:
+    """What an objective sees.
+
+    Attributes
+        clips: view name -> pixel_values (B, T, C, H, W), on the device, augmented and normalised.
+        seeds: (B,) int64, on the CPU; one number per sample, a function of (run seed, epoch, sample id) only. Masks and every other random
+            choice of an objective derive from it, so that a step can be replayed and does not depend on the number of processes.
+        targets: label name -> (B, ...) tensors, for fine-tuning tasks.
+        index: (B,) int64, row of each sample in the manifest.
+    """
+
+    clips: dict[str, Tensor]
+    seeds: Tensor
+    targets: dict[str, Tensor] = field(default_factory=dict)
+    index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+
+    def __getitem__(self, view: str) -> Tensor:
+        return self.clips[view]
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+
+class Objective(nn.Module, ABC):
+    """What a run minimises. Knows no device, no rank, no checkpoint, no file.
+
+    A subclass sets `name`, `Settings` and `views` and writes `forward`. Parameters with `requires_grad` are trained; buffers and frozen
+    modules (momentum teachers, centres) are saved in the run's checkpoints with everything else.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str] = ""
+    Settings: ClassVar[type[ObjectiveSettings]] = ObjectiveSettings
+    views: Mapping[str, Clip] = {"clip": Clip()}
+
+    def __init__(self, encoder: VideoEncoder, settings: ObjectiveSettings) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.settings = settings
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Losses:
+        """Returns scalars: `loss` is required and differentiable, the rest is logged under its own name."""
+
+    def before_step(self, progress: Progress) -> None:  # noqa: B027  most methods have no schedule
+        """Called before every optimiser step: schedules (temperatures, momenta) are set here from `progress`."""
+
+    def after_step(self, progress: Progress) -> None:  # noqa: B027  most methods have no teacher
+        """Called after every optimiser step: moving averages of weights, prototype renormalisation."""
+
+    def embed_for_monitor(self, batch: Batch) -> Tensor:
+        """(B, D) features whose collapse the monitors watch: the encoder's pooled features of the first view."""
+        return self.encoder.embed(batch[next(iter(self.views))])
