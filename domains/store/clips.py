@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from domains.base import AugmentPolicies, AugmentSettings, ClipSettings
+from domains.store.frames import Frames
+from domains.store.prepared import Prepared
 
 
 @dataclass(frozen=True)
@@ -17,3 +27,158 @@ class Clip:
     augment: str = "weak"
     near: str | None = None
     rate: float = 1.0
+
+
+@dataclass(frozen=True)
+class DrawnClip:
+    """A clip as the loader hands it on; what is cheap on the device is left to the device, as numbers.
+
+    frames: uint8 (T, size, size, C), cropped and resized, the same crop in every frame.
+    flip: mirror left and right.
+    brightness: added, in units of full scale (0 leaves the clip as it is).
+    contrast: factor about the clip's mean (1 leaves the clip as it is).
+    """
+
+    frames: Frames
+    flip: bool
+    brightness: float
+    contrast: float
+
+
+def sample_seed(seed: int, epoch: int, video_id: str, draw: int) -> int:
+    """A number in [0, 2**63) that is the same on every machine and in every process for the same sample."""
+    digest = hashlib.blake2b(f"{seed}/{epoch}/{video_id}/{draw}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def frame_step(fps: float | None, clip: ClipSettings, speed: float = 1.0) -> float:
+    """Native frames from one frame of a clip to the next."""
+    return speed * (fps / clip.rate if fps and clip.rate else clip.stride)
+
+
+def frame_indices(
+    n_frames: int, fps: float | None, clip: ClipSettings, start: float, speed: float = 1.0
+) -> NDArray[np.int64]:
+    """(T,) native frames of a clip that starts at native frame `start`; past the end the last frame is held."""
+    times = start + frame_step(fps, clip, speed) * np.arange(clip.frames)
+    return np.clip(np.floor(times + 0.5), 0, n_frames - 1).astype(np.int64)
+
+
+def last_start(n_frames: int, fps: float | None, clip: ClipSettings, speed: float = 1.0) -> float:
+    """The latest start at which a clip still fits; 0 where the video is too short for it."""
+    return max(0.0, n_frames - 1 - frame_step(fps, clip, speed) * (clip.frames - 1))
+
+
+def draw_views(
+    prepared: Prepared,
+    index: int,
+    views: Mapping[str, Clip],
+    clip: ClipSettings,
+    policies: AugmentPolicies,
+    seed: int,
+    epoch: int,
+    draw: int = 0,
+) -> dict[str, DrawnClip]:
+    """Every view of one sample. Each view has a generator of its own, so that adding one changes no other.
+
+    Frames that several views share are decoded once. Raises MediaError where the stored frames are damaged.
+    """
+    number = sample_seed(seed, epoch, prepared.video_id(index), draw)
+    random = {name: _generator(number, name) for name in views}
+    starts = _draw_starts(prepared, index, views, clip, random)
+    n_frames, fps = prepared.length(index), prepared.fps(index)
+    wanted = {name: frame_indices(n_frames, fps, clip, starts[name], view.rate) for name, view in views.items()}
+    needed = np.unique(np.concatenate(list(wanted.values())))
+    decoded = prepared.frames(index, needed.tolist())
+    drawn = {}
+    for name, view in views.items():
+        policy = policy_of(policies, view.augment)
+        rng = random[name]
+        crop = _draw_crop(prepared.size, policy, rng)
+        pixels = resize(decoded, crop, clip.size, np.searchsorted(needed, wanted[name]))
+        drawn[name] = DrawnClip(
+            frames=pixels,
+            flip=bool(rng.random() < policy.flip),
+            brightness=float(rng.uniform(-policy.brightness, policy.brightness)),
+            contrast=float(1 + rng.uniform(-policy.contrast, policy.contrast)),
+        )
+    return drawn
+
+
+def evaluation_clips(prepared: Prepared, index: int, clip: ClipSettings, count: int) -> Frames:
+    """uint8 (count, T, size, size, C): whole frames, clips spread evenly over the video (one: its middle)."""
+    n_frames, fps = prepared.length(index), prepared.fps(index)
+    end = last_start(n_frames, fps, clip)
+    starts = np.linspace(0, end, count) if count > 1 else [end / 2]
+    wanted = np.stack([frame_indices(n_frames, fps, clip, start) for start in starts])
+    needed, places = np.unique(wanted, return_inverse=True)
+    whole = (0, 0, prepared.size)
+    small = resize(prepared.frames(index, needed.tolist()), whole, clip.size, np.arange(len(needed)))
+    return small[places.reshape(wanted.shape)]
+
+
+def policy_of(policies: AugmentPolicies, name: str) -> AugmentSettings:
+    """A policy by name; `none` keeps the whole frame as it is. Raises KeyError for an unknown name."""
+    if name == "none":
+        return AugmentSettings()
+    if name not in type(policies).model_fields:
+        raise KeyError(f"no augmentation policy '{name}'")
+    policy: AugmentSettings = getattr(policies, name)
+    return policy
+
+
+def resize(frames: Frames, crop: tuple[int, int, int], size: int, indices: NDArray[np.int64]) -> Frames:
+    """frames (N, S, S, C), crop (x, y, side) -> uint8 (len(indices), size, size, C)."""
+    x, y, side = crop
+    out = np.empty((len(indices), size, size, frames.shape[-1]), np.uint8)
+    how = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
+    done: dict[int, int] = {}
+    for place, index in enumerate(indices.tolist()):
+        if index in done:  # a held last frame is resized once
+            out[place] = out[done[index]]
+            continue
+        done[index] = place
+        cut = frames[index, y : y + side, x : x + side]
+        out[place] = cut if side == size else cv2.resize(cut, (size, size), interpolation=how).reshape(out.shape[1:])
+    return out
+
+
+def _generator(number: int, view: str) -> np.random.Generator:
+    name = int.from_bytes(hashlib.blake2b(view.encode(), digest_size=8).digest(), "big")
+    return np.random.Generator(np.random.Philox(key=np.array([number, name], np.uint64)))
+
+
+def _draw_starts(
+    prepared: Prepared,
+    index: int,
+    views: Mapping[str, Clip],
+    clip: ClipSettings,
+    random: Mapping[str, np.random.Generator],
+) -> dict[str, float]:
+    """Start of every view in native frames. A view `near` another lies within one clip length of it."""
+    n_frames, fps = prepared.length(index), prepared.fps(index)
+    starts: dict[str, float] = {}
+
+    def place(name: str, waiting: tuple[str, ...] = ()) -> float:
+        if name in waiting:
+            raise ValueError(f"views wait for each other: {' -> '.join((*waiting, name))}")
+        if name not in starts:
+            view = views[name]
+            low, high = 0.0, last_start(n_frames, fps, clip, view.rate)
+            if view.near is not None:
+                centre = place(view.near, (*waiting, name))
+                length = frame_step(fps, clip, view.rate) * clip.frames
+                low, high = min(high, max(0.0, centre - length)), min(high, centre + length)
+            starts[name] = float(random[name].uniform(low, high))
+        return starts[name]
+
+    for name in views:
+        place(name)
+    return starts
+
+
+def _draw_crop(stored: int, policy: AugmentSettings, rng: np.random.Generator) -> tuple[int, int, int]:
+    """(x, y, side) of a square crop, anywhere in the stored frame."""
+    side = max(1, round(stored * policy.crop_scales[rng.integers(len(policy.crop_scales))]))
+    x, y = rng.integers(0, stored - side + 1, size=2)
+    return int(x), int(y), side

@@ -1,0 +1,68 @@
+"""Frames as they are kept: JPEGs one after the other in one file, addressed by byte offsets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from domains.errors import MediaError
+
+Frames = NDArray[np.uint8]
+
+
+def encode(frames: Iterable[Frames], quality: int) -> tuple[bytes, tuple[int, ...]]:
+    """(H, W, C) uint8 frames with C 1 or 3 (RGB) -> the JPEGs joined, and the n + 1 offsets between them."""
+    parts: list[bytes] = []
+    offsets = [0]
+    for frame in frames:
+        picture = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) if frame.shape[-1] == 3 else frame
+        done, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        if not done:
+            raise ValueError(f"frame of shape {frame.shape} cannot be encoded as JPEG")
+        parts.append(jpeg.tobytes())
+        offsets.append(offsets[-1] + len(parts[-1]))
+    return b"".join(parts), tuple(offsets)
+
+
+def decode(jpeg: bytes, channels: int) -> Frames | None:
+    """One JPEG -> (H, W, channels) uint8 RGB or grey; None where it is damaged."""
+    if not jpeg:
+        return None
+    flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
+    picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), flag)
+    if picture is None:
+        return None
+    return picture[..., None] if channels == 1 else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def read(path: Path, offsets: Sequence[int], indices: Sequence[int], size: int, channels: int) -> Frames:
+    """uint8 (T, size, size, channels): the frames at `indices`, in that order; a frame asked for twice is decoded once.
+
+    Nothing stays open between calls, so that processes can be forked at any time. Raises MediaError.
+    """
+    clip = np.empty((len(indices), size, size, channels), np.uint8)
+    places: dict[int, list[int]] = {}
+    for place, index in enumerate(indices):
+        places.setdefault(int(index), []).append(place)
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        reason = "the frame file is missing" if isinstance(error, FileNotFoundError) else f"{error.strerror}"
+        raise MediaError(path, f"{reason}; prepare the folder again") from None
+    try:
+        for index, at in places.items():
+            start, end = offsets[index], offsets[index + 1]
+            frame = decode(os.pread(handle, end - start, start), channels)
+            if frame is None or frame.shape != clip.shape[1:]:
+                raise MediaError(path, f"frame {index} is damaged; prepare the folder again")
+            clip[at] = frame
+    except OSError as error:
+        raise MediaError(path, f"{error.strerror}") from None
+    finally:
+        os.close(handle)
+    return clip
