@@ -1,0 +1,175 @@
+"""From videos to one feature vector each. A video that cannot be read is left out, counted and named; it is never replaced by another."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from domains.base import ClipSettings
+from domains.errors import DataError, MediaError
+from domains.store.clips import evaluation_clips
+from domains.store.frames import Frames
+from domains.store.prepared import Prepared
+from recipes.encoders.base import Geometry, VideoEncoder
+from recipes.evaluate.metrics import Array
+from recipes.evaluate.pixels import pixel_features
+
+Extractor = Callable[[Frames], Array]
+ReadProgress = Callable[[int, int], None]
+READ_AHEAD = 8  # videos decoded before they are needed; at 3 clips of 16 x 112 x 112 about 5 MB
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A video that could not be read, by its pseudonym, and why."""
+
+    video_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Features:
+    """Feature vectors of the videos that could be read.
+
+    Attributes
+        index: (n,) rows of the manifest, in the order asked for, without those that failed.
+        values: (n, D).
+        failed: the others.
+    """
+
+    index: NDArray[np.int64]
+    values: Array
+    failed: tuple[Failure, ...] = ()
+
+    def at(self, index: Sequence[int] | NDArray[np.int64]) -> Array:
+        """(len(index), D): the rows of these videos, all of which must have been read."""
+        place = {row: position for position, row in enumerate(self.index.tolist())}
+        return self.values[[place[int(row)] for row in index]]
+
+
+def clip_of(geometry: Geometry) -> ClipSettings:
+    """The clip that an encoder of this geometry was made to see."""
+    return ClipSettings(frames=geometry.frames, size=geometry.size, rate=geometry.rate, stride=geometry.stride)
+
+
+def pixel_values(clips: Frames, geometry: Geometry, device: torch.device) -> torch.Tensor:
+    """uint8 (B, T, H, W, C) -> float (B, T, 3, H, W) on `device`, normalised with the encoder's own mean and deviation."""
+    pixels = torch.from_numpy(clips).to(device).movedim(-1, 2).float().div_(255)
+    mean = torch.tensor(geometry.mean, device=device).view(1, 1, 3, 1, 1)
+    std = torch.tensor(geometry.std, device=device).view(1, 1, 3, 1, 1)
+    return (pixels.expand(-1, -1, 3, -1, -1) - mean) / std
+
+
+def default_device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def extract(
+    encoder: VideoEncoder,
+    prepared: Prepared,
+    index: Sequence[int] | NDArray[np.int64],
+    clip: ClipSettings | None = None,
+    clips_per_video: int = 3,
+    *,
+    device: torch.device | None = None,
+    progress: ReadProgress | None = None,
+) -> Features:
+    """Embeddings (n, D) of videos `index`: the mean over clips spread evenly over the video.
+
+    `clip` None: what the encoder was made to see. `progress(done, total)` counts videos. Raises DataError where no video can be read.
+    """
+    with embedding(encoder, device) as extractor:
+        clip = clip or clip_of(encoder.geometry)
+        return extract_all({"": extractor}, prepared, index, clip, clips_per_video, progress=progress)[""]
+
+
+def pixel_statistics(
+    prepared: Prepared,
+    index: Sequence[int] | NDArray[np.int64],
+    clip: ClipSettings,
+    clips_per_video: int = 3,
+    *,
+    progress: ReadProgress | None = None,
+) -> Features:
+    """(n, 512) pixel statistics of the same clips that an encoder would see."""
+    return extract_all({"": pixel_features}, prepared, index, clip, clips_per_video, progress=progress)[""]
+
+
+@contextmanager
+def embedding(encoder: VideoEncoder, device: torch.device | None = None) -> Iterator[Extractor]:
+    """The encoder as an extractor: evaluation mode, no gradients, full precision; its mode is restored afterwards."""
+    device = device or default_device()
+    was_training = encoder.training
+    encoder.to(device).eval()
+
+    def extractor(clips: Frames) -> Array:
+        with torch.inference_mode():
+            embedded = encoder.embed(pixel_values(clips, encoder.geometry, device))
+            return embedded.float().mean(dim=0).cpu().numpy().astype(np.float64)
+
+    try:
+        yield extractor
+    finally:
+        encoder.train(was_training)
+
+
+def extract_all(
+    extractors: Mapping[str, Extractor],
+    prepared: Prepared,
+    index: Sequence[int] | NDArray[np.int64],
+    clip: ClipSettings,
+    clips_per_video: int,
+    *,
+    progress: ReadProgress | None = None,
+) -> dict[str, Features]:
+    """Several kinds of features of the same clips; every video is decoded once, and a video that fails is missing from all of them.
+
+    Raises DataError where no video can be read.
+    """
+    rows: list[int] = []
+    failed: list[Failure] = []
+    values: dict[str, list[Array]] = {name: [] for name in extractors}
+    for done, (row, clips) in enumerate(_read_ahead(prepared, [int(row) for row in index], clip, clips_per_video), 1):
+        if isinstance(clips, MediaError):
+            failed.append(Failure(prepared.video_id(row), clips.reason))
+        else:
+            rows.append(row)
+            for name, extractor in extractors.items():
+                values[name].append(extractor(clips))
+        if progress is not None:
+            progress(done, len(index))
+    if not rows:
+        why = f"; the first: {failed[0].reason}" if failed else ""
+        raise DataError(f"none of {len(index)} videos could be read{why}", where=prepared.folder)
+    return {name: Features(np.array(rows), np.stack(found), tuple(failed)) for name, found in values.items()}
+
+
+def _read_ahead(
+    prepared: Prepared, index: list[int], clip: ClipSettings, count: int
+) -> Iterator[tuple[int, Frames | MediaError]]:
+    """Clips of each video in order, decoded in a thread of its own while the encoder works on those before."""
+
+    def read(row: int) -> Frames | MediaError:
+        try:
+            return evaluation_clips(prepared, row, clip, count)
+        except MediaError as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        waiting: deque[tuple[int, Future[Frames | MediaError]]] = deque()
+        for row in index:
+            waiting.append((row, pool.submit(read, row)))
+            if len(waiting) > READ_AHEAD:
+                first, clips = waiting.popleft()
+                yield first, clips.result()
+        while waiting:
+            first, clips = waiting.popleft()
+            yield first, clips.result()

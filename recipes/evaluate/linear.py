@@ -1,0 +1,87 @@
+"""The linear probe: one linear map on frozen features, its strength of regularisation chosen inside the training patients."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domains.store.splits import patient_folds
+from recipes.evaluate.metrics import Array
+
+STRENGTHS = np.logspace(-3, 5, 17)  # ridge: lambda against the squared singular values of standardised features
+INVERSE_STRENGTHS = np.logspace(-4, 2, 7)  # logistic regression: scikit-learn's C
+INNER_FOLDS = 5
+
+
+def linear(train: Array, truth: Array, patients: list[str], query: Array, classes: int) -> Array:
+    """Predictions for `query` (m, D) from labelled `train` (n, D).
+
+    truth (n,): values, or class numbers where `classes` > 0. Features are standardised with the training rows' mean and deviation. Ridge
+    regression or multinomial logistic regression; the strength is the one with the least error in a cross-validation whose folds
+    share no patient. Returns (m,) values or (m, classes) probabilities.
+    """
+    mean, deviation = train.mean(axis=0), train.std(axis=0)
+    # A feature that never changes in training says nothing; dividing by its deviation would only blow up rounding.
+    scale = np.where(deviation > 1e-8 * (1 + np.abs(mean)), deviation, np.inf)
+    train, query = (train - mean) / scale, (query - mean) / scale
+    folds = inner_folds(patients)
+    return _logistic(train, truth, query, classes, folds) if classes else _ridge(train, truth, query, folds)
+
+
+def inner_folds(patients: list[str]) -> NDArray[np.int64] | None:
+    """(n,) fold numbers; None where there is only one patient and nothing can be held out."""
+    people = len(set(patients))
+    return patient_folds(patients, min(INNER_FOLDS, people), 0) if people > 1 else None
+
+
+def ridge_path(train: Array, truth: Array, query: Array, strengths: Array = STRENGTHS) -> Array:
+    """(len(strengths), m): ridge predictions for every strength from one singular value decomposition; the intercept is not shrunk."""
+    centre, offset = train.mean(axis=0), truth.mean()
+    left, singular, right = np.linalg.svd(train - centre, full_matrices=False)
+    shrink = singular / (singular**2 + strengths[:, None])  # (A, r)
+    return offset + (shrink * (left.T @ (truth - offset))) @ (right @ (query - centre).T)
+
+
+def _ridge(train: Array, truth: Array, query: Array, folds: NDArray[np.int64] | None) -> Array:
+    if folds is None:
+        return ridge_path(train, truth, query, np.array([float(len(train))]))[0]
+    error = np.zeros(len(STRENGTHS))
+    for fold in np.unique(folds):
+        held = folds == fold
+        error += ((ridge_path(train[~held], truth[~held], train[held]) - truth[held]) ** 2).sum(axis=1)
+    best = int(np.argmin(error))
+    return ridge_path(train, truth, query, STRENGTHS[best : best + 1])[0]
+
+
+def _logistic(train: Array, truth: Array, query: Array, classes: int, folds: NDArray[np.int64] | None) -> Array:
+    if folds is None:
+        return logistic(train, truth, query, classes, 1.0)
+    loss = np.zeros(len(INVERSE_STRENGTHS))
+    for fold in np.unique(folds):
+        held = folds == fold
+        for place, strength in enumerate(INVERSE_STRENGTHS):
+            probability = logistic(train[~held], truth[~held], train[held], classes, float(strength))
+            of_truth = probability[np.arange(held.sum()), truth[held].astype(int)]
+            loss[place] -= np.log(
+                np.maximum(of_truth, 1e-6)
+            ).sum()  # a class that the inner training part lacks costs, finitely
+    return logistic(train, truth, query, classes, float(INVERSE_STRENGTHS[int(np.argmin(loss))]))
+
+
+def logistic(train: Array, truth: Array, query: Array, classes: int, inverse_strength: float) -> Array:
+    """(m, classes) probabilities of L2-regularised multinomial logistic regression; a class that `truth` lacks gets 0."""
+    from sklearn.linear_model import LogisticRegression
+
+    probability = np.zeros((len(query), classes))
+    present = np.unique(truth.astype(int))
+    if len(present) == 1:
+        probability[:, present[0]] = 1
+        return probability
+    # The solution lies in the span of the rows: with fewer rows than features, solving there is the same and faster.
+    if train.shape[1] > train.shape[0]:
+        _, _, right = np.linalg.svd(train, full_matrices=False)
+        train, query = train @ right.T, query @ right.T
+    model = LogisticRegression(C=inverse_strength, max_iter=1000, tol=1e-4)
+    model.fit(train, truth.astype(int))
+    probability[:, model.classes_] = model.predict_proba(query)
+    return probability

@@ -1,0 +1,213 @@
+"""`vfm evaluate`: how well frozen features predict a task of people the probe has not seen, next to what is trivial."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domains.base import ClipSettings, load_domain
+from domains.errors import ConfigError, DataError
+from domains.store.labels import Labels, read_labels
+from domains.store.prepared import Prepared
+from domains.store.splits import patient_folds
+from recipes.encoders import open_encoder
+from recipes.encoders.base import VideoEncoder
+from recipes.evaluate.baselines import BASELINES, check_baselines, random_like
+from recipes.evaluate.compare import Labelled, check, compare, protocol_of
+from recipes.evaluate.evaluation import Evaluation
+from recipes.evaluate.features import Extractor, Features, ReadProgress, clip_of, embedding, extract_all
+from recipes.evaluate.outputs import write_evaluation
+from recipes.evaluate.pixels import pixel_features
+from recipes.evaluate.statistics import DRAWS
+from recipes.jobs.start import Start, start_of
+
+TITLES = {"pixels": "pixel statistics", "random": "random weights", "generic": "generic", "adapted": "adapted"}
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Features of every row of the comparison, for the same videos; the encoder in question is the last.
+
+    Attributes
+        features: row name -> Features, all with the same index.
+        titles: row name -> words for a table.
+        reference: the row that differences are taken against; None where nothing is left to compare with.
+        clip, clips: geometry and number of the clips that each video's features are averaged over.
+        notes: what a reader must know.
+    """
+
+    features: dict[str, Features]
+    titles: dict[str, str]
+    reference: str | None
+    clip: ClipSettings
+    clips: int
+    notes: tuple[str, ...]
+
+
+def gather(
+    encoder: str | Path,
+    prepared: Prepared,
+    index: NDArray[np.int64] | None = None,
+    *,
+    baselines: tuple[str, ...] = BASELINES,
+    clips: int = 3,
+    online: bool = False,
+    progress: ReadProgress | None = None,
+) -> Gathered:
+    """Features of videos `index` (None: all) by `encoder` and the baselines; several evaluations can share them.
+
+    encoder: a run, a folder with an encoder, or a hub name. Raises ModelError, and DataError where no video can be read.
+    """
+    check_baselines(baselines)
+    domain = prepared_clip(prepared)
+    start = start_of(encoder)
+    frames, size = (None, None) if start is not None else (domain.frames, domain.size)
+    opened = open_encoder(str(encoder), frames=frames, size=size, online=online)
+    clip = clip_of(opened.geometry)
+    if start is None:  # an encoder that nobody adapted: sampled as this domain samples
+        clip = clip.model_copy(update={"rate": domain.rate, "stride": domain.stride})
+    rows = np.arange(len(prepared)) if index is None else index
+    encoders, titles, notes = _rows(str(encoder), opened, start, baselines, online)
+    with ExitStack() as stack:
+        extractors: dict[str, Extractor] = {"pixels": pixel_features} if "pixels" in baselines else {}
+        for name, one in encoders.items():
+            extractors[name] = stack.enter_context(embedding(one))
+        features = extract_all(extractors, prepared, rows, clip, clips, progress=progress)
+    reference = next((name for name in ("generic", "random", "pixels") if name in list(features)[:-1]), None)
+    return Gathered(features, titles, reference, clip, clips, notes)
+
+
+def _rows(
+    name: str, opened: VideoEncoder, start: Start | None, baselines: tuple[str, ...], online: bool
+) -> tuple[dict[str, VideoEncoder], dict[str, str], tuple[str, ...]]:
+    """The encoders of the comparison in order, their titles, and notes on what is shown once or not at all."""
+    titles, notes = dict(TITLES), []
+    encoders: dict[str, VideoEncoder] = {}
+    random_start = start is not None and start.random
+    if "random" in baselines and not (random_start and "generic" in baselines):
+        encoders["random"] = random_like(opened)
+    if start is None:
+        titles["generic"] = f"generic ({Path(name).name})"
+        return {**encoders, "generic": opened}, titles, ()
+    if "generic" in baselines:
+        encoders["generic"] = start.open(opened.geometry, online=online)
+        titles["generic"] = f"generic ({start.title})"
+        if random_start:
+            titles["generic"] = f"unadapted ({start.title}, random weights)"
+            notes.append(
+                f"{start.title} starts from random weights, so the random and the generic row are one and the same"
+            )
+    encoders["adapted"] = opened
+    titles["adapted"] = f"adapted ({Path(name).name})"
+    return encoders, titles, tuple(notes)
+
+
+def prepared_clip(prepared: Prepared, domain: str | None = None) -> ClipSettings:
+    """How the domain of a prepared folder samples clips; the defaults where its YAML is not at hand."""
+    try:
+        return load_domain(domain or prepared.domain).clip
+    except ConfigError:
+        if domain is not None:
+            raise
+        return ClipSettings()
+
+
+def evaluate(
+    protocol: str,
+    encoder: str | Path,
+    data: Prepared | str | Path,
+    labels: str | Path,
+    task: str,
+    *,
+    baselines: tuple[str, ...] = BASELINES,
+    folds: int = 5,
+    clips: int = 3,
+    seed: int = 0,
+    draws: int = DRAWS,
+    key: bytes | None = None,
+    domain: str | None = None,
+    out: Path | None = None,
+    online: bool = False,
+    progress: ReadProgress | None = None,
+    gathered: Gathered | None = None,
+) -> Evaluation:
+    """Probe frozen features of `encoder` and of the baselines by patient-grouped cross-validation.
+
+    protocol: knn or linear. data: a prepared folder. task: a task of the domain (`domain`: a YAML of one's own, else the one that the
+    folder was prepared for). key: needed where labels name original identifiers. gathered: features from an earlier `gather`, else they
+    are computed here. out: predictions.csv, evaluation.json and a picture are written there.
+
+    Raises ConfigError, DataError (labels that match nothing, one class only, fewer patients than folds) and ModelError.
+    """
+    protocol_of(protocol)
+    if folds < 2:
+        raise ConfigError(f"{folds} folds leave nothing to learn from", do="Use 2 or more")
+    prepared = data if isinstance(data, Prepared) else Prepared.open(data)
+    settings = load_domain(domain or prepared.domain).task(task)
+    found = read_labels(labels, settings, prepared, key)
+    check(settings.kind, found.values.astype(float), found.classes, task)
+    patient_folds(found.patients, folds, seed)  # too few patients is said before anything is computed
+    if gathered is None:
+        gathered = gather(
+            encoder, prepared, found.index, baselines=baselines, clips=clips, online=online, progress=progress
+        )
+    labelled, kept = labelled_by(found, settings.kind, prepared, gathered, folds, seed, task)
+    rows = compare(
+        protocol,
+        {name: features.at(kept) for name, features in gathered.features.items()},
+        labelled,
+        gathered.reference,
+        titles=gathered.titles,
+        draws=draws,
+        seed=seed,
+    )
+    wanted = {prepared.video_id(int(row)) for row in found.index}
+    failed = next(iter(gathered.features.values())).failed
+    evaluation = Evaluation(
+        protocol=protocol,
+        task=task,
+        unit=settings.unit,
+        labelled=labelled,
+        video_ids=tuple(prepared.video_id(int(row)) for row in kept),
+        rows=tuple(rows),
+        reference=gathered.reference,
+        folds=folds,
+        clips=gathered.clips,
+        seed=seed,
+        draws=draws,
+        excluded=tuple(failure for failure in failed if failure.video_id in wanted),
+        unmatched=found.unmatched,
+        unlabelled=found.unlabelled,
+        notes=gathered.notes,
+    )
+    if out is not None:
+        write_evaluation(evaluation, out)
+    return evaluation
+
+
+def labelled_by(
+    found: Labels, kind: str, prepared: Prepared, gathered: Gathered, folds: int, seed: int, task: str
+) -> tuple[Labelled, NDArray[np.int64]]:
+    """The labelled videos that could be read, cut into folds, and their manifest rows."""
+    read = set(next(iter(gathered.features.values())).index.tolist())
+    keep = np.array([row in read for row in found.index.tolist()], bool)
+    if not keep.any():
+        raise DataError("none of the labelled videos could be read", where=prepared.folder)
+    patients = [patient for patient, kept in zip(found.patients, keep, strict=True) if kept]
+    truth = found.values[keep].astype(np.float64)
+    check(kind, truth, found.classes, task)
+    studies = prepared.column("study")
+    index = found.index[keep]
+    labelled = Labelled(
+        kind=kind,
+        truth=truth,
+        classes=found.classes,
+        patients=tuple(patients),
+        studies=tuple(studies[row] for row in index.tolist()),
+        fold=patient_folds(patients, folds, seed),
+    )
+    return labelled, index

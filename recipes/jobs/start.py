@@ -1,0 +1,51 @@
+"""What a run started from: the generic encoder that its result is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from domains.errors import ModelError
+from domains.schema import parse, read_yaml
+from recipes.config import RunConfig
+from recipes.encoders import open_encoder
+from recipes.encoders.base import Geometry, VideoEncoder
+from recipes.encoders.loading import BUILT_IN
+
+RESOLVED = "config.resolved.yaml"
+
+
+@dataclass(frozen=True)
+class Start:
+    """The encoder that a run began with: its name and, where its weights are drawn, the seed they follow from."""
+
+    name: str
+    seed: int
+    run: Path
+
+    @property
+    def random(self) -> bool:
+        """Whether that encoder's weights were drawn at random."""
+        return self.name in BUILT_IN
+
+    @property
+    def title(self) -> str:
+        """Short name: the last part of a path or hub name."""
+        return Path(self.name).name
+
+    def open(self, geometry: Geometry, *, online: bool = False) -> VideoEncoder:
+        """The start encoder, seeing clips of the same geometry as the run's result. Raises ModelError where it is gone."""
+        try:
+            return open_encoder(self.name, frames=geometry.frames, size=geometry.size, online=online, seed=self.seed)
+        except ModelError as error:
+            what = f"the encoder it started from cannot be opened ({error.what})"
+            raise ModelError(what, where=self.run, do="Compare without it: --baselines pixels,random") from None
+
+
+def start_of(encoder: str | Path) -> Start | None:
+    """The start of a run folder; None for anything else (a plain encoder folder, a hub name)."""
+    run = Path(encoder)
+    if not (run / RESOLVED).is_file():
+        return None
+    config = parse(RunConfig, read_yaml(run / RESOLVED), run / RESOLVED)
+    return Start(config.encoder.name, config.train.seed, run)
