@@ -1,4 +1,6 @@
-"""What an adapted encoder is measured against: pixels, the same architecture with random weights, and the encoder that it started from."""
+"""What an adapted encoder is measured against: pixels, the same architecture with random weights, and the encoder that
+it started from.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def check_baselines(names: tuple[str, ...]) -> None:
 
 
 def random_like(encoder: VideoEncoder, seed: int = RANDOM_SEED) -> VideoEncoder:
-    """An encoder of the same architecture and geometry with freshly drawn weights; the caller's random state is left alone."""
+    """An encoder of the same architecture and geometry with freshly drawn weights; the caller's random state is left
+    alone.
+    """
     twin = copy.deepcopy(encoder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -125,7 +125,7 @@ def score(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> list[Row]:
-    """Figures, intervals and paired differences of predictions for the same videos, one row each, in the order given."""
+    """Figures, intervals and paired differences of predictions for the same videos, one row each, in order."""
     metrics = metrics_of(labelled.kind)
     video_weights = patient_weights(labelled.patients, draws, seed)
 

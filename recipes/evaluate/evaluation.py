@@ -81,7 +81,9 @@ class Evaluation:
         raise KeyError(name)
 
     def number(self, value: float, metric: Metric, *, signed: bool = False) -> str:
-        """A figure as a person reads it: percent for shares, two decimals for correlations, the unit's own scale otherwise."""
+        """A figure as a person reads it: percent for shares, two decimals for correlations, the unit's own scale
+        otherwise.
+        """
         if not math.isfinite(value):
             return "n/a"
         value, places = (100 * value, 1) if metric.percent else (value, 2)
@@ -171,7 +173,9 @@ class Evaluation:
         }
 
     def predictions(self) -> tuple[list[str], list[list[str]]]:
-        """One line per video and row of the table: encoder, pseudonyms, fold, truth, prediction, and a probability per class."""
+        """One line per video and row of the table: encoder, pseudonyms, fold, truth, prediction, and a probability per
+        class.
+        """
         classes = self.labelled.classes if self.kind == "classification" else ()
         head = ["encoder", "video_id", "patient", "study", "fold", "truth", "prediction", *(f"p_{c}" for c in classes)]
         lines = []

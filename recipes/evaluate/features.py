@@ -1,4 +1,6 @@
-"""From videos to one feature vector each. A video that cannot be read is left out, counted and named; it is never replaced by another."""
+"""From videos to one feature vector each. A video that cannot be read is left out, counted and named; it is never
+replaced by another.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ def clip_of(geometry: Geometry) -> ClipSettings:
 
 
 def pixel_values(clips: Frames, geometry: Geometry, device: torch.device) -> torch.Tensor:
-    """uint8 (B, T, H, W, C) -> float (B, T, 3, H, W) on `device`, normalised with the encoder's own mean and deviation."""
+    """uint8 (B, T, H, W, C) -> float (B, T, 3, H, W) on `device`, normalised with the encoder's own mean and
+    deviation.
+    """
     pixels = torch.from_numpy(clips).to(device).movedim(-1, 2).float().div_(255)
     mean = torch.tensor(geometry.mean, device=device).view(1, 1, 3, 1, 1)
     std = torch.tensor(geometry.std, device=device).view(1, 1, 3, 1, 1)
@@ -84,7 +88,8 @@ def extract(
 ) -> Features:
     """Embeddings (n, D) of videos `index`: the mean over clips spread evenly over the video.
 
-    `clip` None: what the encoder was made to see. `progress(done, total)` counts videos. Raises DataError where no video can be read.
+    `clip` None: what the encoder was made to see. `progress(done, total)` counts videos. Raises DataError where no
+    video can be read.
     """
     with embedding(encoder, device) as extractor:
         clip = clip or clip_of(encoder.geometry)
@@ -130,7 +135,8 @@ def extract_all(
     *,
     progress: ReadProgress | None = None,
 ) -> dict[str, Features]:
-    """Several kinds of features of the same clips; every video is decoded once, and a video that fails is missing from all of them.
+    """Several kinds of features of the same clips; every video is decoded once, and a video that fails is missing from
+    all of them.
 
     Raises DataError where no video can be read.
     """

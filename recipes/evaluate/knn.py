@@ -33,10 +33,11 @@ def knn(
     k: int = NEIGHBOURS,
     temperature: float = TEMPERATURE,
 ) -> Array:
-    """Predictions for `query` (m, D) from labelled `train` (n, D): each neighbour votes with weight exp(similarity / temperature).
+    """Predictions for `query` (m, D) from labelled `train` (n, D): each neighbour votes with weight exp(similarity /
+    temperature).
 
-    truth (n,): values, or class numbers where `classes` > 0. Returns (m,) weighted means, or (m, classes) shares of the vote.
-    `patients` is not used: nothing is chosen here.
+    truth (n,): values, or class numbers where `classes` > 0. Returns (m,) weighted means, or (m, classes) shares of
+    the vote. `patients` is not used: nothing is chosen here.
     """
     neighbours, similarity = nearest(train, query, min(k, len(train)))
     # Subtracting the largest changes no share and keeps exp() finite.

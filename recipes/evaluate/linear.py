@@ -1,4 +1,6 @@
-"""The linear probe: one linear map on frozen features, its strength of regularisation chosen inside the training patients."""
+"""The linear probe: one linear map on frozen features, its strength of regularisation chosen inside the training
+patients.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,9 @@ INNER_FOLDS = 5
 def linear(train: Array, truth: Array, patients: list[str], query: Array, classes: int) -> Array:
     """Predictions for `query` (m, D) from labelled `train` (n, D).
 
-    truth (n,): values, or class numbers where `classes` > 0. Features are standardised with the training rows' mean and deviation. Ridge
-    regression or multinomial logistic regression; the strength is the one with the least error in a cross-validation whose folds
-    share no patient. Returns (m,) values or (m, classes) probabilities.
+    truth (n,): values, or class numbers where `classes` > 0. Features are standardised with the training rows' mean
+    and deviation. Ridge regression or multinomial logistic regression; the strength is the one with the least error in
+    a cross-validation whose folds share no patient. Returns (m,) values or (m, classes) probabilities.
     """
     mean, deviation = train.mean(axis=0), train.std(axis=0)
     # A feature that never changes in training says nothing; dividing by its deviation would only blow up rounding.
@@ -35,7 +37,9 @@ def inner_folds(patients: list[str]) -> NDArray[np.int64] | None:
 
 
 def ridge_path(train: Array, truth: Array, query: Array, strengths: Array = STRENGTHS) -> Array:
-    """(len(strengths), m): ridge predictions for every strength from one singular value decomposition; the intercept is not shrunk."""
+    """(len(strengths), m): ridge predictions for every strength from one singular value decomposition; the intercept
+    is not shrunk.
+    """
     centre, offset = train.mean(axis=0), truth.mean()
     left, singular, right = np.linalg.svd(train - centre, full_matrices=False)
     shrink = singular / (singular**2 + strengths[:, None])  # (A, r)
@@ -69,7 +73,7 @@ def _logistic(train: Array, truth: Array, query: Array, classes: int, folds: NDA
 
 
 def logistic(train: Array, truth: Array, query: Array, classes: int, inverse_strength: float) -> Array:
-    """(m, classes) probabilities of L2-regularised multinomial logistic regression; a class that `truth` lacks gets 0."""
+    """(m, classes) probabilities of L2-regularised logistic regression; a class that `truth` lacks gets 0."""
     from sklearn.linear_model import LogisticRegression
 
     probability = np.zeros((len(query), classes))

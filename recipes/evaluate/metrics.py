@@ -1,7 +1,8 @@
-"""The figures of merit, each written once and for weighted samples, so that a bootstrap draw is a row of weights and nothing else.
+"""The figures of merit, each written once and for weighted samples, so that a bootstrap draw is a row of weights and
+nothing else.
 
-Every function takes `weights` (R, n), one row per draw, and returns (R,). A draw in which a figure has no meaning (a constant truth has no R2)
-gives NaN there, which the intervals leave out.
+Every function takes `weights` (R, n), one row per draw, and returns (R,). A draw in which a figure has no meaning (a
+constant truth has no R2) gives NaN there, which the intervals leave out.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ Array = NDArray[np.float64]
 class Metric:
     """One figure: its name, how a person reads it, and which direction is better.
 
-    `of(truth, prediction, weights)` -> (R,): truth (n,); prediction (n,) for regression, (n, C) probabilities for classification;
-    weights (R, n), not negative.
+    `of(truth, prediction, weights)` -> (R,): truth (n,); prediction (n,) for regression, (n, C) probabilities for
+    classification; weights (R, n), not negative.
     """
 
     name: str

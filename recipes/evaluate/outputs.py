@@ -19,7 +19,9 @@ PREDICTIONS, FIGURES = "predictions.csv", "evaluation.json"
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Write predictions.csv, evaluation.json, and scatter.png or confusion.png into `folder` (made if absent). Returns the paths."""
+    """Write predictions.csv, evaluation.json, and scatter.png or confusion.png into `folder` (made if absent). Returns
+    the paths.
+    """
     picture = "scatter.png" if evaluation.kind == "regression" else "confusion.png"
     paths = [folder / PREDICTIONS, folder / FIGURES, folder / picture]
     try:
@@ -60,10 +62,8 @@ def _scatter(axes: Any, evaluation: Evaluation, row: Row) -> None:
     unit = f" ({evaluation.unit})" if evaluation.unit else ""
     axes.set(xlabel=f"true {evaluation.task}{unit}", ylabel=f"predicted{unit}", aspect="equal")
     metric = evaluation.headline
-    axes.set_title(
-        f"{evaluation.protocol}, one point a {evaluation.counted}\n{metric.title} {evaluation.interval(row.figures[metric.name], metric)}",
-        fontsize=9,
-    )
+    figure = evaluation.interval(row.figures[metric.name], metric)
+    axes.set_title(f"{evaluation.protocol}, one point a {evaluation.counted}\n{metric.title} {figure}", fontsize=9)
 
 
 def _confusion(axes: Any, evaluation: Evaluation, row: Row) -> None:
@@ -72,21 +72,12 @@ def _confusion(axes: Any, evaluation: Evaluation, row: Row) -> None:
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for i, j in np.ndindex(*matrix.shape):
-        axes.text(
-            j,
-            i,
-            f"{int(matrix[i, j])}",
-            ha="center",
-            va="center",
-            color="white" if share[i, j] > 0.55 else "0.2",
-            fontsize=9,
-        )
+        colour = "white" if share[i, j] > 0.55 else "0.2"
+        axes.text(j, i, f"{int(matrix[i, j])}", ha="center", va="center", color=colour, fontsize=9)
     places = range(len(labelled.classes))
     axes.set_xticks(places, labelled.classes, rotation=45, ha="right")
     axes.set_yticks(places, labelled.classes)
     metric = evaluation.headline
     axes.set(xlabel="predicted", ylabel="true")
-    axes.set_title(
-        f"{evaluation.protocol} {evaluation.task}, videos\n{metric.title} {evaluation.interval(row.per_video[metric.name], metric)}",
-        fontsize=9,
-    )
+    figure = evaluation.interval(row.per_video[metric.name], metric)
+    axes.set_title(f"{evaluation.protocol} {evaluation.task}, videos\n{metric.title} {figure}", fontsize=9)

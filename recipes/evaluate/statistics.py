@@ -1,10 +1,12 @@
-"""How sure a figure is: percentile intervals from a bootstrap over patients, and the paired difference between two encoders.
+"""How sure a figure is: percentile intervals from a bootstrap over patients, and the paired difference between two
+encoders.
 
-Videos of one patient are alike, so patients are drawn, not videos. Two encoders are compared on the same draws of the same patients: what is hard
-about a patient is hard for both and cancels, and "beats by more than the interval" means that the interval of the difference excludes 0.
+Videos of one patient are alike, so patients are drawn, not videos. Two encoders are compared on the same draws of the
+same patients: what is hard about a patient is hard for both and cancels, and "beats by more than the interval" means
+that the interval of the difference excludes 0.
 
-Predictions are held fixed while patients are drawn: the interval says what other patients would change, not what another training set or
-another seed would. With few patients it is therefore somewhat too narrow.
+Predictions are held fixed while patients are drawn: the interval says what other patients would change, not what
+another training set or another seed would. With few patients it is therefore somewhat too narrow.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference(Interval):
-    """Figure of an encoder minus that of the reference. `better`: the interval lies on the better side of 0; `worse`: on the other."""
+    """Figure of an encoder minus that of the reference. `better`: the interval lies on the better side of 0; `worse`:
+    on the other.
+    """
 
     better: bool
     worse: bool

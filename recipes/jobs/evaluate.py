@@ -60,7 +60,8 @@ def gather(
 ) -> Gathered:
     """Features of videos `index` (None: all) by `encoder` and the baselines; several evaluations can share them.
 
-    encoder: a run, a folder with an encoder, or a hub name. Raises ModelError, and DataError where no video can be read.
+    encoder: a run, a folder with an encoder, or a hub name. Raises ModelError, and DataError where no video can be
+    read.
     """
     check_baselines(baselines)
     domain = prepared_clip(prepared)
@@ -137,11 +138,13 @@ def evaluate(
 ) -> Evaluation:
     """Probe frozen features of `encoder` and of the baselines by patient-grouped cross-validation.
 
-    protocol: knn or linear. data: a prepared folder. task: a task of the domain (`domain`: a YAML of one's own, else the one that the
-    folder was prepared for). key: needed where labels name original identifiers. gathered: features from an earlier `gather`, else they
-    are computed here. out: predictions.csv, evaluation.json and a picture are written there.
+    protocol: knn or linear. data: a prepared folder. task: a task of the domain (`domain`: a YAML of one's own, else
+    the one that the folder was prepared for). key: needed where labels name original identifiers. gathered: features
+    from an earlier `gather`, else they are computed here. out: predictions.csv, evaluation.json and a picture are
+    written there.
 
-    Raises ConfigError, DataError (labels that match nothing, one class only, fewer patients than folds) and ModelError.
+    Raises ConfigError, DataError (labels that match nothing, one class only, fewer patients than folds) and
+    ModelError.
     """
     protocol_of(protocol)
     if folds < 2:

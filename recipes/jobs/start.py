@@ -34,7 +34,9 @@ class Start:
         return Path(self.name).name
 
     def open(self, geometry: Geometry, *, online: bool = False) -> VideoEncoder:
-        """The start encoder, seeing clips of the same geometry as the run's result. Raises ModelError where it is gone."""
+        """The start encoder, seeing clips of the same geometry as the run's result. Raises ModelError where it is
+        gone.
+        """
         try:
             return open_encoder(self.name, frames=geometry.frames, size=geometry.size, online=online, seed=self.seed)
         except ModelError as error:

@@ -1,4 +1,6 @@
-"""Features: every video is read, averaged and normalised as the encoder wants it, and one that fails is left out and named."""
+"""Features: every video is read, averaged and normalised as the encoder wants it, and one that fails is left out and
+named.
+"""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(made, tmp_path):
         evaluate("linear", run, prepared, labels, "ef", folds=11)
     with pytest.raises(ConfigError, match="no protocol 'kn'"):
         evaluate("kn", run, prepared, labels, "ef")
-    with pytest.raises(ConfigError, match="no baseline 'pixel'. Did you mean 'pixels'"):
+    with pytest.raises(ConfigError, match=r"no baseline 'pixel'\. Did you mean 'pixels'"):
         evaluate("knn", run, prepared, labels, "ef", baselines=("pixel",))
     with pytest.raises(ConfigError, match="1 folds leave nothing"):
         evaluate("knn", run, prepared, labels, "ef", folds=1)
@@ -163,5 +163,5 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(made, tmp_path):
     gone.mkdir()
     (gone / "encoder").symlink_to(run / "encoder")
     (gone / "config.resolved.yaml").write_text(yaml.safe_dump({"encoder": {"name": "/no/such/encoder"}}))
-    with pytest.raises(ModelError, match="the encoder it started from cannot be opened.*--baselines pixels,random"):
+    with pytest.raises(ModelError, match=r"the encoder it started from cannot be opened.*--baselines pixels,random"):
         evaluate("knn", gone, prepared, labels, "ef", clips=1)

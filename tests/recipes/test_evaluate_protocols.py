@@ -100,7 +100,9 @@ def test_standardising_uses_training_rows_only_and_survives_a_constant_feature()
 
 
 def test_strength_is_chosen_between_patients_not_between_their_videos(monkeypatch):
-    """Features name the patient and nothing else: between videos of one patient they predict, between patients they cannot."""
+    """Features name the patient and nothing else: between videos of one patient they predict, between patients they
+    cannot.
+    """
     rng = np.random.default_rng(5)
     who = np.repeat(np.arange(20), 5)
     code = rng.normal(size=(20, 40))

@@ -31,7 +31,7 @@ def test_videos_of_a_patient_are_drawn_together_and_every_draw_has_as_many_patie
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says():
-    """Mean |error| of N(0, 8) is 8 sqrt(2 / pi); 95 % intervals of 40 patients should hold it nearly 95 % of the time."""
+    """Mean |error| of N(0, 8) is 8 sqrt(2 / pi); 95 % intervals should hold it nearly 95 % of the time."""
     expected, inside = 8 * np.sqrt(2 / np.pi), 0
     for trial in range(200):
         patients, truth, error = cohort(40, 3, seed=trial)
