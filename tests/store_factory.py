@@ -36,7 +36,7 @@ def pseudonym(text: str) -> str:
 
 
 def beating_blob(ef: float, view: str, n_frames: int, size: int, channels: int, rng: np.random.Generator) -> np.ndarray:
-    """uint8 (n_frames, size, size, channels): a bright ring whose hole shrinks by `ef` per cent of its area, 20 frames a beat."""
+    """uint8 (n_frames, size, size, channels): a ring whose hole shrinks by `ef` per cent, 20 frames a beat."""
     y, x = np.mgrid[:size, :size] / size - 0.5
     x, y = x + rng.uniform(-0.05, 0.05), y + rng.uniform(-0.05, 0.05)
     stretch = {"A2C": 0.6, "A4C": 1.0, "PLAX": 1.7}[view]
@@ -62,7 +62,7 @@ def make_prepared(
     fps: float | None = 25.0,
     domain: str = "echo",
 ) -> Made:
-    """Write and open a prepared folder of `videos` videos of `patients` patients; labels go to `<folder>.labels.csv`."""
+    """Write and open a prepared folder of `videos` of `patients` patients; labels go to `<folder>.labels.csv`."""
     folder = Path(folder)
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
@@ -84,7 +84,7 @@ def make_prepared(
                 source_name=video_id, media="dicom", codec="JPEG Baseline", n_frames=frames, height=size, width=size,
                 channels=channels, fps=fps, fps_source="CineRate" if fps else "unknown", region=(0, 0, size, size),
                 region_source="regions", cm_per_pixel=0.1, manufacturer="GE", age="060Y", sex="F", heart_rate=75.0,
-                mean=float(clip.mean()), std=float(clip.std()), motion=float(np.abs(np.diff(clip.astype(int), axis=0)).mean()),
+                mean=float(clip.mean()), std=float(clip.std()), motion=float(cv2.absdiff(clip[1:], clip[:-1]).mean()),
                 offsets=offsets, bytes=len(blob), sha256=hashlib.sha256(blob).hexdigest(),
             )
         )  # fmt: skip

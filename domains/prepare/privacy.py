@@ -1,4 +1,4 @@
-"""What may leave a header, and under which name: keyed pseudonyms and a short allow-list; everything else stays behind."""
+"""What may leave a header, and under which name: keyed pseudonyms and a short allow-list. All else stays behind."""
 
 from __future__ import annotations
 
@@ -45,8 +45,10 @@ def key_path(path: Path | None = None) -> Path:
 def load_key(path: Path | None = None, create: bool = False, outside: Path | None = None) -> bytes:
     """The secret that pseudonyms are made with; whoever holds it can tell whether a known patient is in the data.
 
-    path: see `key_path`. create: make one (mode 0600) where there is none. outside: the output folder, in which a key must not lie.
-    Raises ConfigError where the key is missing, readable by others, not a key, or inside `outside`; StorageError where it cannot be written.
+    path: see `key_path`. create: make one (mode 0600) where there is none. outside: the output folder, in which a key
+    must not lie.
+    Raises ConfigError where the key is missing, readable by others, not a key, or inside `outside`; StorageError where
+    it cannot be written.
     """
     place = key_path(path)
     if outside is not None and place.resolve().is_relative_to(outside.resolve()):
@@ -96,7 +98,7 @@ class Pseudonyms:
         self._key = key
 
     def token(self, kind: str, value: str) -> str:
-        """16 base32 characters (80 bits of HMAC-SHA-256), lower case. `kind` keeps a patient and a study of one name apart."""
+        """16 base32 characters (80 bits of HMAC-SHA-256), lower case; `kind` keeps a patient and a study apart."""
         text = unicodedata.normalize("NFC", value).strip(" \0\t\r\n")
         digest = hmac.digest(self._key, f"{kind}\0{text}".encode("utf-8", "surrogateescape"), "sha256")
         return base64.b32encode(digest[:10]).decode("ascii").lower()
@@ -117,7 +119,8 @@ def stem(name: str) -> str:
 class Identity:
     """What is kept of a header: closed vocabularies and numbers, no free text.
 
-    manufacturer: a known maker, "other" or "". age: DICOM age string such as 060Y, 090Y for 90 and over, or "". sex: F, M, O or "".
+    manufacturer: a known maker, "other" or "". age: DICOM age string such as 060Y, 090Y for 90 and over, or "". sex: F,
+    M, O or "".
     heart_rate: beats a minute, None where absent or impossible.
     """
 

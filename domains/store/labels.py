@@ -17,45 +17,13 @@ from domains.prepare.privacy import Pseudonyms, stem
 from domains.schema import nearest
 from domains.store.prepared import Prepared
 
-# Column names that hold an identifier in the label files people have; compared without case, spaces, dashes and underscores.
-IDENTIFIERS = frozenset(
-    [
-        "videoid",
-        "video",
-        "file",
-        "filename",
-        "filepath",
-        "path",
-        "dicomfilepath",
-        "relativepath",
-        "hashedfilename",
-        "name",
-        "querykey",
-        "id",
-        "sourcepath",
-        "sourcename",
-        "instance",
-        "instanceid",
-        "instanceuid",
-        "sopinstanceuid",
-        "sopuid",
-        "dicomid",
-        "study",
-        "studyid",
-        "studyuid",
-        "studyinstanceuid",
-        "accession",
-        "exam",
-        "examid",
-        "patient",
-        "patientid",
-        "pid",
-        "subject",
-        "subjectid",
-        "case",
-        "caseid",
-    ]
-)
+# Column names that hold an identifier in the label files people have, in lower case, letters and digits only.
+IDENTIFIERS = frozenset({
+    "videoid", "video", "file", "filename", "filepath", "path", "dicomfilepath", "relativepath", "hashedfilename",
+    "name", "querykey", "id", "sourcepath", "sourcename", "instance", "instanceid", "instanceuid", "sopinstanceuid", "sopuid",
+    "dicomid", "study", "studyid", "studyuid", "studyinstanceuid", "accession", "exam", "examid",
+    "patient", "patientid", "pid", "subject", "subjectid", "case", "caseid",
+})  # fmt: skip
 EMPTY = frozenset({"", "na", "n/a", "nan", "none", "null"})
 # Finest first: where a finer identifier matches about as much, it is the one that is meant.
 KINDS = ("video_id", "instance", "source_path", "source_name", "study", "patient")
@@ -114,8 +82,9 @@ def read_labels(path: str | Path, task: TaskSettings, prepared: Prepared, key: b
     """Read a label table (CSV; also ; or tab) and join it. A label of a patient or study holds for all its videos.
 
     key: needed where the table holds original identifiers instead of pseudonyms.
-    Raises DataError, with the line, for values that are no number, outside `task.range`, no class of the task, or contradictory; for a
-    missing column, naming those there are; where nothing matches, with three identifiers of each side.
+    Raises DataError, with the line, for values that are no number, outside `task.range`, no class of the task, or
+    contradictory; for a missing column, naming those there are; where nothing matches, with three identifiers of each
+    side.
     """
     path = Path(path)
     columns, lines = _read_table(path)
@@ -254,7 +223,7 @@ def _joins(column: str, lines: list[_Line], prepared: Prepared, names: Pseudonym
 
 
 def _spellings(kind: str, names: Pseudonyms | None) -> Callable[[str], Iterable[str]]:
-    """What a cell may stand for as this kind of identifier: itself, being a pseudonym, then pseudonyms made of it with the key."""
+    """What a cell may stand for as this kind of identifier: itself, being a pseudonym, or what the key makes of it."""
 
     def spell(cell: str) -> Iterable[str]:
         if not cell:
@@ -281,13 +250,13 @@ def _nothing_matches(
     path: Path, columns: list[str], lines: list[_Line], prepared: Prepared, names: Pseudonyms | None
 ) -> DataError:
     if not columns:
-        return DataError(
-            "no column beside the label", where=path, do="Add one that names the recording, e.g. file_name"
-        )
+        do = "Add one that names the recording, e.g. file_name"
+        return DataError("no column beside the label", where=path, do=do)
     column = columns[0]
     theirs = ", ".join(dict.fromkeys(line.cells[column] for line in lines[:3]))
     ours = ", ".join(prepared.column("video_id")[:3])
-    what = f"0 of {len(lines)} rows match any of {len(prepared)} recordings ('{column}': {theirs}; prepared video_id: {ours})"
+    sides = f"'{column}': {theirs}; prepared video_id: {ours}"
+    what = f"0 of {len(lines)} rows match any of {len(prepared)} recordings ({sides})"
     if names is None:
         do = "Original identifiers are matched with the key used by 'vfm data prepare': --key FILE or $VFM_KEY"
     elif names.fingerprint != prepared.info.get("key"):

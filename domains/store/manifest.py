@@ -23,15 +23,18 @@ class VideoRow:
     """One video of a prepared folder. Every name in it is a keyed pseudonym (16 characters) that leads back to nobody.
 
     Attributes
-        video_id: of the content of the source file. patient, study, instance: of the header's identifiers, else of the folder or file.
-        source_path, source_name: of the path relative to the source folder, and of the file's stem; labels are joined on them.
+        video_id: of the content of the source file. patient, study, instance: of the header's identifiers, else of the
+        folder or file.
+        source_path, source_name: of the path relative to the source folder, and of the file's stem; labels are joined
+        on them.
         media, codec: "dicom" or "video", and transfer syntax or codec name.
         n_frames: frames stored. height, width: pixels of the source region. channels: stored, 1 or 3.
         fps: frames a second, None where unknown; fps_source: the tag or header it came from.
         region: (x0, y0, x1, y1) in source pixels, half open; region_source: what found it.
         cm_per_pixel: of a *stored* pixel, None where unknown.
         manufacturer, age, sex, heart_rate: all that survives of the header ("" or None where absent).
-        mean, std: grey levels of the stored frames, 0-255; motion: mean absolute change from one sampled frame to the next.
+        mean, std: grey levels of the stored frames, 0-255; motion: mean absolute change from one sampled frame to the
+        next.
         offsets: n_frames + 1 byte positions in the frame file; bytes, sha256: of that file.
     """
 

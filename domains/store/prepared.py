@@ -22,7 +22,7 @@ from domains.store.manifest import FORMAT, INFO, MANIFEST, SCHEMA, VideoRow, fra
 
 
 class Prepared:
-    """What `vfm data prepare` left behind. Opened with `Prepared.open`; cheap to send to loader processes, forked or spawned.
+    """What `vfm data prepare` left behind. Opened with `Prepared.open`; cheap to send to loader processes of any kind.
 
     Attributes
         folder: the prepared folder.

@@ -21,7 +21,7 @@ def _ranked(patients: Sequence[str], seed: int, use: str) -> list[str]:
 
 
 def patient_folds(patients: Sequence[str], folds: int, seed: int) -> NDArray[np.int64]:
-    """The fold, in [0, folds), of every row; `patients` holds the patient of each row. Folds differ by at most one patient.
+    """The fold, in [0, folds), of every row; `patients` names the patient of each. Folds differ by at most one patient.
 
     Raises DataError where there are fewer patients than folds.
     """

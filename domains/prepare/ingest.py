@@ -1,0 +1,219 @@
+"""From a folder of recordings to a prepared folder: every file is looked at once, and used or set aside by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from domains.base import Domain
+from domains.errors import DataError, StorageError
+from domains.prepare import output, pool
+from domains.prepare.contact_sheet import write_contact_sheet
+from domains.prepare.privacy import Pseudonyms
+from domains.prepare.source import DiskRefused, Outcome, Refused, Task, Usable, examine
+from domains.store.manifest import EXCLUDED, VideoRow, write_info, write_manifest
+
+PATIENCE = 60.0  # seconds without a sign of life before a file is given up
+# Files without a patient in their header: a folder of them is taken for one patient if folders look like patients, that
+# is, if there are several of them and none is a heap. Otherwise (Videos/*.avi) every file stands for itself.
+FEWEST_FOLDERS, LARGEST_FOLDER = 5, 50
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A file set aside. source: the real path, for the terminal of its owner; never written into the output."""
+
+    source: Path
+    reason: str
+    category: str
+
+
+@dataclass(frozen=True)
+class PrepareResult:
+    """videos, patients: how many there are. excluded: the files set aside, by path. seconds: how long it took."""
+
+    videos: int
+    patients: int
+    excluded: list[Excluded]
+    seconds: float
+    patients_from: dict[str, int] = field(default_factory=dict)
+
+    def by_category(self) -> dict[str, int]:
+        """Files set aside, most frequent first."""
+        return dict(Counter(entry.category for entry in self.excluded).most_common())
+
+
+def prepare(
+    source: str | Path,
+    out: str | Path,
+    domain: Domain,
+    *,
+    key: bytes,
+    workers: int = 1,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> PrepareResult:
+    """Prepare every recording below `source` (a folder, or one file) into `out`.
+
+    The result does not depend on `workers`. A file that crashes or hangs its decoder is set aside like any other bad
+    file. `out` appears when all is done; until then the work lies in `<out>.partial`. progress(done, total) is called
+    after every file.
+
+    Raises DataError where there is no usable recording, ConfigError where `out` must not be touched, StorageError where
+    the disk refuses.
+    """
+    began = time.monotonic()
+    source, out = Path(source), Path(out)
+    files = find_files(source, skip=(out, output.draft_folder(out), output.private_folder(out)))
+    output.check(source, out, overwrite)
+    root = source.parent if source.is_file() else source
+    relatives = [path.relative_to(root).as_posix() for path in files]
+    names = Pseudonyms(key)
+    with output.writing(out) as draft:
+        tasks = [Task(path, rel, draft, domain, key) for path, rel in zip(files, relatives, strict=True)]
+        outcomes = _examine_all(tasks, workers, progress)
+        rows, refused = _settle(outcomes, relatives, names)
+        if not rows:
+            raise _nothing_usable(source, len(files), [outcome.category for outcome in refused.values()])
+        rows, patients_from = _name_patients(rows, relatives, names)
+        _write(draft, [rows[number] for number in sorted(rows)], refused, relatives, domain, names, patients_from)
+        output.write_private(out, _private_rows(files, relatives, rows, refused, names))
+    excluded = [Excluded(files[number], refused[number].reason, refused[number].category) for number in sorted(refused)]
+    patients = len({row.patient for row in rows.values()})
+    return PrepareResult(len(rows), patients, excluded, time.monotonic() - began, patients_from)
+
+
+def find_files(source: Path, skip: Sequence[Path] = ()) -> list[Path]:
+    """Every file below `source` in order of path; hidden files and folders (.DS_Store, ._copies) are passed over.
+
+    Links are followed, a folder is never entered twice. skip: folders of our own. Raises DataError.
+    """
+    if not source.exists():
+        raise DataError("no such file or folder", where=source)
+    if source.is_file():
+        return [source]
+    ours = {path.resolve() for path in skip}
+    entered: set[Path] = set()
+    found: list[Path] = []
+
+    def unreadable(error: OSError) -> None:
+        raise DataError(f"folder cannot be read ({error.strerror})", where=error.filename) from None
+
+    for folder, folders, files in os.walk(source, onerror=unreadable, followlinks=True):
+        here = Path(folder)
+        if here.resolve() in entered | ours:
+            folders.clear()
+            continue
+        entered.add(here.resolve())
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [here / name for name in files if not name.startswith(".") and (here / name).is_file()]
+    if not found:
+        raise DataError("the folder holds no files", where=source, do="Give a folder with DICOM or video files")
+    return sorted(found)
+
+
+def _examine_all(tasks: list[Task], workers: int, progress: Progress | None) -> list[Outcome]:
+    outcomes: dict[int, Outcome] = {}
+    for number, outcome in pool.run(examine, tasks, workers=max(1, workers), patience=PATIENCE):
+        if isinstance(outcome, DiskRefused):
+            do = "Free some space or choose another --out; nothing was left behind"
+            raise StorageError(f"cannot be written ({outcome.reason})", where=tasks[number].out.parent, do=do)
+        if outcome == "crashed":
+            outcome = Refused("unreadable", "its decoder crashed", "its decoder crashed")
+        elif outcome == "hung":
+            reason = f"its decoder gave no sign of life for {PATIENCE:g} s"
+            outcome = Refused("unreadable", reason, reason)
+        outcomes[number] = outcome
+        if progress is not None:
+            progress(len(outcomes), len(tasks))
+    return [outcomes[number] for number in range(len(tasks))]
+
+
+def _settle(
+    outcomes: list[Outcome], relatives: list[str], names: Pseudonyms
+) -> tuple[dict[int, VideoRow], dict[int, Refused]]:
+    """Rows and refusals by file number; of files with the same content the first by path stays."""
+    rows: dict[int, VideoRow] = {}
+    refused: dict[int, Refused] = {}
+    first: dict[str, int] = {}
+    for number, outcome in enumerate(outcomes):
+        if isinstance(outcome, Refused):
+            refused[number] = outcome
+        elif isinstance(outcome, Usable):
+            same = first.setdefault(outcome.row.video_id, number)
+            if same == number:
+                rows[number] = outcome.row
+            else:
+                public = f"same content as {names.token('path', relatives[same])}"
+                refused[number] = Refused("duplicate", f"same content as {relatives[same]}", public)
+    return rows, refused
+
+
+def _name_patients(
+    rows: dict[int, VideoRow], relatives: list[str], names: Pseudonyms
+) -> tuple[dict[int, VideoRow], dict[str, int]]:
+    """Rows with patient and study filled in; how many got their patient from the header, a folder, or the file."""
+    unnamed = {number: str(PurePosixPath(relatives[number]).parent) for number, row in rows.items() if not row.patient}
+    sizes = Counter(unnamed.values())
+    by_folder = len(sizes) >= FEWEST_FOLDERS and statistics.median(sizes.values()) <= LARGEST_FOLDER
+    named, counts = {}, Counter[str]()
+    for number, row in rows.items():
+        folder = str(PurePosixPath(relatives[number]).parent)
+        place = folder if by_folder and folder != "." else relatives[number]
+        patient = row.patient or names.token("patient", place)
+        counts["header" if row.patient else "folder" if place == folder else "file"] += 1
+        named[number] = dataclasses.replace(row, patient=patient, study=row.study or names.token("study", place))
+    return named, dict(sorted(counts.items()))
+
+
+def _write(
+    draft: Path,
+    rows: list[VideoRow],
+    refused: dict[int, Refused],
+    relatives: list[str],
+    domain: Domain,
+    names: Pseudonyms,
+    patients_from: dict[str, int],
+) -> None:
+    # In the order of pseudonyms: the order of paths would tell who is next to whom in the alphabet.
+    rows = sorted(rows, key=lambda row: row.video_id)
+    write_manifest(draft, rows)
+    table = sorted((names.token("path", relatives[n]), what.category, what.public) for n, what in refused.items())
+    output.write_table(draft / EXCLUDED, ("source", "category", "reason"), table)
+    settings = domain.model_dump(mode="json", include={"min_frames", "colour_doppler", "region"})
+    counts = {
+        "videos": len(rows),
+        "patients": len({row.patient for row in rows}),
+        "studies": len({row.study for row in rows}),
+        "frames": sum(row.n_frames for row in rows),
+        "excluded": dict(sorted(Counter(what.category for what in refused.values()).items())),
+        "patients_from": patients_from,
+    }
+    info = {"domain": domain.name, "store": domain.store.model_dump(), "settings": settings, "counts": counts}
+    write_info(draft, {**info, "key": names.fingerprint})
+    write_contact_sheet(draft)
+
+
+def _private_rows(
+    files: list[Path], relatives: list[str], rows: dict[int, VideoRow], refused: dict[int, Refused], names: Pseudonyms
+) -> Iterator[tuple[str, str, str, str, str]]:
+    for number, path in enumerate(files):
+        pseudonym = names.token("path", relatives[number])
+        if number in rows:
+            yield str(path.absolute()), pseudonym, "prepared", rows[number].video_id, ""
+        else:
+            yield str(path.absolute()), pseudonym, refused[number].category, "", refused[number].reason
+
+
+def _nothing_usable(source: Path, looked: int, categories: list[str]) -> DataError:
+    found = ", ".join(f"{count} {category}" for category, count in Counter(categories).most_common())
+    do = "Give a folder with DICOM or video recordings; their content decides, not their names"
+    return DataError(f"no usable recording among {looked} files ({found})", where=source, do=do)
