@@ -1,10 +1,7 @@
-"""Video encoders: one interface over transformers' models."""
+"""Video encoders behind one interface. transformers is imported when one is opened, not before."""
 
-from transformers.utils import logging as _transformers_logging
-
+from recipes.encoders.adapt import load_adapter, save_adapter
 from recipes.encoders.base import Geometry, VideoEncoder
-from recipes.encoders.loading import build_encoder, open_encoder
+from recipes.encoders.loading import TINY, build_encoder, open_encoder
 
-_transformers_logging.disable_progress_bar()  # vfm draws its own
-
-__all__ = ["Geometry", "VideoEncoder", "build_encoder", "open_encoder"]
+__all__ = ["TINY", "Geometry", "VideoEncoder", "build_encoder", "load_adapter", "open_encoder", "save_adapter"]

@@ -1,9 +1,9 @@
-"""What of an encoder is trained: all of it, low-rank adapters, its last blocks, or nothing."""
+"""What of an encoder is trained: all of it, LoRA adapters, the last blocks, or nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -12,68 +12,109 @@ from recipes.config import EncoderSettings, LoRASettings
 from recipes.encoders.base import VideoEncoder
 
 
-def apply_mode(encoder: VideoEncoder, settings: EncoderSettings) -> None:
-    """Set `requires_grad` (and add adapters) as `settings.mode` says. Raises ConfigError for more blocks than there are."""
-    if settings.mode == "lora":
-        add_lora(encoder, settings.lora)
-    elif settings.mode == "frozen":
-        encoder.requires_grad_(False)
-    elif settings.mode == "last_k":
-        if settings.last_k > len(encoder.blocks):
-            raise ConfigError(
-                f"'encoder.last_k' is {settings.last_k}, the encoder has {len(encoder.blocks)} blocks", do="Choose fewer, or encoder.mode=full"
-            )
-        encoder.requires_grad_(False)
-        for block in list(encoder.blocks)[len(encoder.blocks) - settings.last_k :]:
-            block.requires_grad_(True)
-        final_norm(encoder).requires_grad_(True)
+def adapt(encoder: VideoEncoder, settings: EncoderSettings) -> None:
+    """Set which parameters of `encoder` have a gradient, as `settings.mode` says. Raises ConfigError for more blocks
+    than there are."""
+    modes: dict[str, Callable[[], None]] = {
+        "full": lambda: train_all(encoder),
+        "lora": lambda: add_lora(encoder, settings.lora),
+        "last_k": lambda: train_last(encoder, settings.last_k),
+        "frozen": lambda: _freeze(encoder),
+    }
+    modes[settings.mode]()
 
 
-def final_norm(encoder: VideoEncoder) -> nn.Module:
-    """The norm after the last block; an empty module where the encoder has none."""
-    holder = encoder.model.encoder if encoder.kind == "vjepa2" else encoder.model
-    return holder.layernorm or nn.Identity()
+def train_all(encoder: VideoEncoder) -> None:
+    """Every parameter that the encoder's forward uses."""
+    encoder.model.requires_grad_(True)
+    predictor = getattr(encoder.model, "predictor", None)
+    if isinstance(predictor, nn.Module):  # V-JEPA 2's is no part of the encoder
+        predictor.requires_grad_(False)
+
+
+def train_last(encoder: VideoEncoder, k: int) -> None:
+    """The last k blocks and the final norm."""
+    if k > len(encoder.blocks):
+        raise ConfigError(f"encoder.last_k is {k}, the encoder has {len(encoder.blocks)} blocks")
+    _freeze(encoder)
+    for block in list(encoder.blocks)[len(encoder.blocks) - k :]:
+        block.requires_grad_(True)
+    if encoder.final_norm is not None:
+        encoder.final_norm.requires_grad_(True)
 
 
 def add_lora(encoder: VideoEncoder, settings: LoRASettings) -> None:
-    """Wrap the encoder's linear layers with peft's LoRA; only the adapters stay trainable."""
-    from peft import LoraConfig, get_peft_model
+    """Low-rank adapters beside the attention and MLP layers of the encoder's blocks; nothing else is trained.
 
+    peft has no defaults for video models and a bare list of names would also catch decoders and predictors: the
+    targets are the encoder's own.
+    """
+    from peft import LoraConfig, get_peft_model  # 8 s to import: only where it is used
+
+    if encoder.adapter:
+        raise ModelError("the encoder has LoRA adapters already", where=encoder.source)
     config = LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=encoder.lora_targets, bias="none"
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=encoder.lora_targets,
+        base_model_name_or_path=encoder.source or None,
     )
-    object.__setattr__(encoder, "peft_model", get_peft_model(encoder.model, config))
+    encoder.adapter = (get_peft_model(encoder.model, config),)
 
 
 def save_adapter(encoder: VideoEncoder, folder: Path) -> None:
-    """peft's own files: `PeftModel.from_pretrained(base, folder)` loads them."""
-    if encoder.peft_model is None:
-        raise ModelError("this encoder has no adapter", do="Train it with encoder.mode=lora")
-    encoder.peft_model.save_pretrained(folder)
+    """Write the adapters alone, in peft's format: `PeftModel.from_pretrained(base, folder)` loads them. Raises
+    ModelError where the encoder has none."""
+    if not encoder.adapter:
+        raise ModelError("the encoder has no LoRA adapters to save", where=encoder.source)
+    encoder.adapter[0].save_pretrained(str(folder))
 
 
-def load_adapter(encoder: VideoEncoder, folder: Path) -> None:
-    """Put the adapter in `folder` on the encoder.
+def load_adapter(encoder: VideoEncoder, folder: Path, *, trainable: bool = False) -> None:
+    """Put saved adapters onto `encoder`.
 
-    Raises ModelError where the adapter does not fit: peft itself only warns of missing keys, and an adapter trained on another class of
-    the same model would then change nothing.
+    Raises ModelError unless the adapter fills every adapter weight it declares and has none left over: peft only warns,
+    and an adapter trained on another class of model would do nothing at all.
     """
-    from peft import PeftConfig, get_peft_model
-    from peft.utils import load_peft_weights, set_peft_model_state_dict
+    from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
+    weights = folder / "adapter_model.safetensors"
+    for path in (folder / "adapter_config.json", weights):
+        if not path.is_file():
+            raise ModelError(f"no {path.name}", where=folder, do="An adapter folder holds what `vfm finetune` or peft saved")
+    if encoder.adapter:
+        raise ModelError("the encoder has LoRA adapters already", where=encoder.source)
     try:
-        config = PeftConfig.from_pretrained(str(folder))
-        weights: dict[str, Any] = load_peft_weights(str(folder), device="cpu")
-    except (OSError, ValueError) as error:
-        raise ModelError(f"no adapter that peft can read ({error.__class__.__name__})", where=folder) from None
-    peft_model = get_peft_model(encoder.model, config)
-    outcome = set_peft_model_state_dict(peft_model, weights)
-    missing = [key for key in outcome.missing_keys if "lora_" in key]
-    if missing or outcome.unexpected_keys:
-        odd = (missing or outcome.unexpected_keys)[0]
+        config = LoraConfig.from_pretrained(str(folder))
+        state = load_file(weights)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise ModelError(f"the adapter cannot be read ({error.__class__.__name__})", where=folder) from None
+    config.inference_mode = not trainable
+    try:
+        wrapped = get_peft_model(encoder.model, config)
+        expected = {name.replace(".default", "") for name in wrapped.state_dict() if ".lora_" in name}
+        fits = expected == set(state)
+        result = set_peft_model_state_dict(wrapped, state) if fits else None
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"the adapter does not fit the encoder: {_first_line(error)}", where=folder) from None
+    if result is None or result.unexpected_keys:
+        missing, extra = expected - set(state), set(state) - expected
+        wrapped.unload()
         raise ModelError(
-            f"the adapter does not fit this encoder: {len(missing)} keys missing, {len(outcome.unexpected_keys)} unknown (e.g. {odd})",
+            f"the adapter does not fit the encoder: {len(missing)} weights missing, {len(extra)} unknown "
+            f"(e.g. {sorted(missing | extra)[0]})",
             where=folder,
-            do="Use the encoder that it was trained on",
+            do=f"It was trained on another model than {encoder.source or encoder.kind}",
         )
-    object.__setattr__(encoder, "peft_model", peft_model)
+    encoder.adapter = (wrapped,)
+
+
+def _freeze(encoder: VideoEncoder) -> None:
+    encoder.model.requires_grad_(False)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200]

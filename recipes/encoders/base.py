@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from domains.errors import ModelError
 from domains.schema import Strict
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-GEOMETRY_FILE = "vfm_encoder.json"
+ENCODER_FILE = "vfm_encoder.json"
 
 
 class Geometry(Strict):
@@ -26,7 +28,6 @@ class Geometry(Strict):
     std: tuple[float, float, float] = IMAGENET_STD
     rate: float | None = None
     stride: int = 1
-    random_start: bool = False
 
 
 class VideoEncoder(nn.Module, ABC):
@@ -37,26 +38,38 @@ class VideoEncoder(nn.Module, ABC):
         geometry: frames, size and normalisation.
         width: D, channels of a token.
         kind: the transformers `model_type`.
-        lora_targets: regular expression of the attention and MLP linear layers in `model`, for peft; never a decoder's or a predictor's.
-        peft_model: the peft wrapper around `model` where the encoder is trained with LoRA, else None.
+        source: where its weights came from, as the user named it.
+        random_start: True while its weights are those it was born with.
     """
 
-    model: Any
+    model: nn.Module
     geometry: Geometry
     width: int
     kind: str
-    lora_targets: str
-    peft_model: Any
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module, geometry: Geometry, source: str = "") -> None:
         super().__init__()
-        # Held outside the module tree: peft wraps the same parameters, and they must not be counted or saved twice.
-        object.__setattr__(self, "peft_model", None)
+        self.model, self.source, self.random_start = model, source, False
+        # peft's wrapper of `model` (mode lora). In a tuple, so that its parameters are not counted a second time.
+        self.adapter: tuple[Any, ...] = ()
+        self.set_geometry(geometry)
+
+    @abstractmethod
+    def set_geometry(self, geometry: Geometry) -> None:
+        """See clips of another frame count or size from now on. Raises ModelError where the patches do not fit."""
 
     @property
-    @abstractmethod
     def grid(self) -> tuple[int, int, int]:
         """(t, h, w) tokens of a clip of this geometry; token n = (it * h + ih) * w + iw."""
+        tubelet, patch = self.patch
+        side = self.geometry.size // patch
+        return self.geometry.frames // tubelet, side, side
+
+    @property
+    def tokens(self) -> int:
+        """N = t * h * w."""
+        t, h, w = self.grid
+        return t * h * w
 
     @property
     @abstractmethod
@@ -68,56 +81,92 @@ class VideoEncoder(nn.Module, ABC):
     def blocks(self) -> nn.ModuleList:
         """The transformer blocks in order."""
 
+    @property
+    @abstractmethod
+    def final_norm(self) -> nn.Module | None:
+        """The norm after the last block, None for checkpoints that have it in their head instead."""
+
+    @property
+    @abstractmethod
+    def lora_targets(self) -> str:
+        """Regular expression of the attention and MLP linear layers in `model`, for peft. Never matches a decoder or a
+        predictor."""
+
     @abstractmethod
     def forward(self, pixel_values: Tensor, visible: Tensor | None = None) -> Tensor:
         """Tokens of a clip.
 
-        pixel_values (B, T, C, H, W) normalised; visible (B, V) int64, positions to encode, in the order wanted.
-        Returns (B, N, D), or (B, V, D) in the order of `visible`. Hidden tokens are dropped before the first block, so their pixels cannot
-        reach the output.
+        pixel_values (B, T, C, H, W) normalised; visible (B, V) int64, positions to encode, in the order wanted, or
+        (B, M, V), M masked views of each clip, encoded independently of each other.
+        Returns (B, N, D), or (B, V, D) or (B, M, V, D) in the order of `visible`. Hidden tokens are dropped before the
+        first block, so their pixels cannot reach the output. Raises ModelError for clips of another geometry.
         """
 
-    @abstractmethod
-    def save(self, folder: Path) -> None:
-        """Write transformers' own files plus `vfm_encoder.json`; `AutoModel.from_pretrained(folder)` loads them without vfm."""
-
-    @property
-    def tokens(self) -> int:
-        """N = t * h * w."""
-        t, h, w = self.grid
-        return t * h * w
-
-    def pool(self, tokens: Tensor) -> Tensor:
-        """(B, V, D) -> (B, D): the mean of the tokens after the final norm. These models have no CLS token; this takes its place."""
-        return tokens.mean(dim=1)
-
     def embed(self, pixel_values: Tensor) -> Tensor:
-        """(B, D): the pooled tokens of a whole clip."""
-        return self.pool(self(pixel_values))
+        """(B, D): the mean of all tokens after the final norm."""
+        return self(pixel_values).mean(dim=1)
 
-    def check(self, pixel_values: Tensor) -> None:
-        """Raises ModelError where a batch has another geometry; V-JEPA 2 would silently give it wrong positions."""
-        frames, _, height, width = pixel_values.shape[1:]
-        size = self.geometry.size
-        if (frames, height, width) != (self.geometry.frames, size, size):
-            raise ModelError(f"clips of {frames} frames and {height}x{width} px for an encoder of {self.geometry.frames} frames and {size}x{size} px")
+    def check_input(self, pixel_values: Tensor) -> None:
+        """Raises ModelError unless the clips have this geometry: others would silently get wrong positions."""
+        _, frames, _, height, width = pixel_values.shape
+        expected = self.geometry
+        if (frames, height, width) != (expected.frames, expected.size, expected.size):
+            raise ModelError(
+                f"the encoder is set to clips of {expected.frames} frames of {expected.size}x{expected.size} pixels "
+                f"and was given {frames} frames of {height}x{width}",
+                do="Use square clips, and set encoder.frames and encoder.size to theirs",
+            )
 
-    def plain_model(self) -> Any:
-        """The transformers model without adapters: LoRA products are added to a copy of the weights they change."""
-        if self.peft_model is None:
-            return self.model
-        return copy.deepcopy(self.peft_model).merge_and_unload()
+    def check_geometry(self, geometry: Geometry) -> None:
+        """Raises ModelError unless whole tubelets and patches fill the clip."""
+        tubelet, patch = self.patch
+        for name, value, unit in (("frames", geometry.frames, tubelet), ("size", geometry.size, patch)):
+            if value < unit or value % unit:
+                raise ModelError(
+                    f"{name} {value} does not divide into patches of {unit}",
+                    where=self.source or self.kind,
+                    do=f"Use a multiple, e.g. {max(1, round(value / unit)) * unit}",
+                )
 
-    def save_geometry(self, folder: Path) -> None:
-        """`vfm_encoder.json`, and the same normalisation as transformers' `preprocessor_config.json`."""
-        geometry = self.geometry.model_dump(mode="json")
-        (folder / GEOMETRY_FILE).write_text(json.dumps(geometry, indent=2) + "\n", encoding="utf-8")
-        processor = {
-            "do_normalize": True,
+    def save(self, folder: Path) -> None:
+        """Write transformers' own files plus `vfm_encoder.json`; `AutoModel.from_pretrained(folder)` loads them without
+        vfm. LoRA is merged into the weights that are written, and kept apart in the one that is training."""
+        folder.mkdir(parents=True, exist_ok=True)
+        # deepcopy's memo keeps one copy of the model under the wrapper's copy
+        model = copy.deepcopy(self.adapter[0]).merge_and_unload() if self.adapter else self.model
+        with quiet():
+            model.save_pretrained(folder)
+        about = {"kind": self.kind, "geometry": self.geometry.model_dump(mode="json")}
+        (folder / ENCODER_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        (folder / "preprocessor_config.json").write_text(json.dumps(self._preprocessor(), indent=2) + "\n", encoding="utf-8")
+
+    def _preprocessor(self) -> dict[str, Any]:
+        """The same normalisation in the words of transformers' image processors."""
+        size = {"height": self.geometry.size, "width": self.geometry.size}
+        return {
             "do_rescale": True,
             "rescale_factor": 1 / 255,
-            "image_mean": geometry["mean"],
-            "image_std": geometry["std"],
-            "size": {"height": self.geometry.size, "width": self.geometry.size},
+            "do_normalize": True,
+            "image_mean": list(self.geometry.mean),
+            "image_std": list(self.geometry.std),
+            "do_resize": True,
+            "size": size,
+            "do_center_crop": False,
+            "crop_size": size,
         }
-        (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """transformers without progress bars and without its report of unused decoder weights, for the time of one call."""
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()

@@ -1,4 +1,4 @@
-"""Finding an encoder: the built-in one, a local folder, a vfm run, or a hub name that is in the cache."""
+"""Encoders by name: `vfm-tiny`, a folder in transformers' format, a vfm run, or a hub model in the local cache."""
 
 from __future__ import annotations
 
@@ -10,118 +10,155 @@ from domains.base import ClipSettings
 from domains.errors import ModelError
 from domains.schema import parse
 from recipes.config import EncoderSettings
-from recipes.encoders.adapt import apply_mode
-from recipes.encoders.base import GEOMETRY_FILE, IMAGENET_MEAN, IMAGENET_STD, Geometry, VideoEncoder
-from recipes.encoders.videomae import VideoMAEEncoder, build
-from recipes.encoders.vjepa2 import VJEPA2Encoder
+from recipes.encoders.adapt import adapt
+from recipes.encoders.base import ENCODER_FILE, Geometry, VideoEncoder, quiet
 
-BUILT_IN = {"vfm-tiny": {"width": 192, "depth": 6, "heads": 3, "tubelet": 2, "patch": 16}}
+TINY = "vfm-tiny"
 SUPPORTED = ("videomae", "vjepa2")
-
-
-def build_encoder(settings: EncoderSettings, clip: ClipSettings, *, online: bool = False, seed: int = 0) -> VideoEncoder:
-    """The encoder of a run: opened, at the run's clip geometry, with its training mode applied."""
-    encoder = open_encoder(
-        settings.name, frames=settings.frames or clip.frames, size=settings.size or clip.size, online=online, seed=seed
-    )
-    encoder.geometry = encoder.geometry.model_copy(update={"rate": clip.rate, "stride": clip.stride})
-    apply_mode(encoder, settings)
-    return encoder
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 def open_encoder(
-    name: str | Path, *, frames: int | None = None, size: int | None = None, online: bool = False, seed: int = 0
+    name: str, *, frames: int | None = None, size: int | None = None, online: bool = False, seed: int = 0
 ) -> VideoEncoder:
-    """An encoder by name, at its own geometry or at `frames` and `size`.
+    """The encoder `name`: vfm-tiny, a local folder, a vfm run folder, or a hub name.
 
-    name: `vfm-tiny` (random weights from `seed`), a folder in transformers' format, a vfm run folder, or a hub name.
-    Raises ModelError: no such folder, no weights in it, a model type that is not a video encoder, a hub name that is not in the cache.
+    frames, size: what it shall see; None: what it was saved with. Nothing is fetched unless `online`. `seed` draws the
+    weights of vfm-tiny. Raises ModelError: no such model, no weights, another kind of model, weights that do not fit.
     """
-    if str(name) in BUILT_IN:
-        geometry = Geometry(frames=frames or 16, size=size or 112, random_start=True)
-        return build(geometry, seed=seed, **BUILT_IN[str(name)])
-    folder = encoder_folder(name)
-    source = str(folder or name)
-    config = read_config(source, online)
-    model = load_model(source, config, online)
-    geometry = find_geometry(folder, config)
-    changed = {key: value for key, value in (("frames", frames), ("size", size)) if value is not None}
-    wrapper = VideoMAEEncoder if config.model_type == "videomae" else VJEPA2Encoder
-    return wrapper(model, geometry.model_copy(update=changed))
+    if name == TINY and not Path(name).is_dir():
+        from recipes.encoders.tiny import tiny_encoder
+
+        return tiny_encoder(frames or 16, size or 112, seed=seed)
+    folder = find_folder(name, online)
+    config = _read_config(folder)
+    weights = check_weights(folder)
+    geometry = _saved_geometry(folder, config)
+    wanted = {key: value for key, value in (("frames", frames), ("size", size)) if value is not None}
+    return _load(folder, name, config["model_type"], geometry.model_copy(update=wanted), weights)
 
 
-def encoder_folder(name: str | Path) -> Path | None:
-    """The local folder that `name` means, None for a hub name. Raises ModelError for a path that is not there or holds no encoder."""
-    path = Path(name)
-    looks_local = str(name).startswith((".", "/", "~")) or str(name).count("/") != 1
-    path = path.expanduser()
-    if not path.exists():
-        if looks_local:
-            known = ", ".join(BUILT_IN)
-            raise ModelError("no such folder", where=path, do=f"Give {known}, a folder with config.json, a vfm run, or a hub name")
-        return None
-    if (path / "encoder" / "config.json").is_file():
-        path = path / "encoder"
-    if not (path / "config.json").is_file():
-        hint = "The run may not have ended: its encoder is written at the end" if (path / "config.resolved.yaml").exists() else "Give a folder in transformers' format"
-        raise ModelError("not an encoder folder (no config.json)", where=path, do=hint)
-    if not any(path.glob("*.safetensors")):
-        unsafe = sorted(entry.name for entry in path.iterdir() if entry.suffix in {".bin", ".pt", ".pth", ".ckpt"})
-        found = f"only {unsafe[0]}, which can run code when it is loaded" if unsafe else "no weights in it"
-        do = "Save it as safetensors: model.save_pretrained(folder)" if unsafe else "Copy model.safetensors beside config.json"
-        raise ModelError(f"{found}: model.safetensors is missing", where=path, do=do)
-    return path
+def build_encoder(
+    settings: EncoderSettings, clip: ClipSettings, *, online: bool = False, seed: int = 0
+) -> VideoEncoder:
+    """The encoder of a run: opened, set to the run's clips, and with the parameters of its mode trainable."""
+    frames, size = settings.frames or clip.frames, settings.size or clip.size
+    encoder = open_encoder(settings.name, frames=frames, size=size, online=online, seed=seed)
+    encoder.set_geometry(encoder.geometry.model_copy(update={"rate": clip.rate, "stride": clip.stride}))
+    adapt(encoder, settings)
+    return encoder
 
 
-def read_config(source: str, online: bool) -> Any:
-    """transformers' config; raises ModelError where it cannot be had or is not a video encoder's."""
-    from transformers import AutoConfig
+def find_folder(name: str, online: bool = False) -> Path:
+    """The folder that holds the model `name`. Raises ModelError where there is none."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if (path / "encoder").is_dir() and not (path / "config.json").is_file():
+            return path / "encoder"
+        if (path / "config.resolved.yaml").is_file():
+            raise ModelError("the run has left no encoder yet", where=path, do="Let it finish: the same command with --resume")
+        return path
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise ModelError("no such encoder folder", where=name, do=f"Give a folder, a hub name (owner/model) or {TINY}")
+    return _from_hub(name, online)
 
+
+def _from_hub(name: str, online: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+
+    files = ["*.json", "*.safetensors"]  # no pickles, no repository code
     try:
-        config = AutoConfig.from_pretrained(source, local_files_only=not online, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        if Path(source).exists():
-            raise ModelError(f"its config.json cannot be used ({str(error).splitlines()[0][:120]})", where=source) from None
-        do = "Check the name and the connection" if online else "Give a local folder, or allow the download: --online"
-        raise ModelError("not in the offline cache" if not online else "cannot be had from the hub", where=source, do=do) from None
-    if config.model_type not in SUPPORTED:
-        raise ModelError(f"a '{config.model_type}' model is not a supported video encoder", where=source, do=f"Supported: {', '.join(SUPPORTED)}")
+        return Path(snapshot_download(name, local_files_only=not online, allow_patterns=files))
+    except HFValidationError:
+        raise ModelError("neither a folder nor a hub name", where=name, do=f"The built-in encoder is {TINY}") from None
+    except LocalEntryNotFoundError:
+        do = "Check the connection" if online else "Add --online to fetch it, or give a local folder"
+        raise ModelError("no such folder, and not in the local hub cache", where=name, do=do) from None
+    except (HfHubHTTPError, OSError) as error:
+        raise ModelError(f"the hub did not give it ({error.__class__.__name__})", where=name, do="Check the name") from None
+
+
+def check_weights(folder: Path) -> Path:
+    """The weights' file. Raises ModelError with what is missing; pickled weights are never loaded."""
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    if pickles := sorted(path.name for path in folder.iterdir() if path.suffix in {".bin", ".pt", ".pth", ".ckpt"}):
+        raise ModelError(
+            f"the weights are a pickle ({pickles[0]}), which can run code and is not loaded",
+            where=folder,
+            do="Convert it where you trust it: load it with transformers and call save_pretrained (writes model.safetensors)",
+        )
+    raise ModelError(
+        f"the folder has a config.json and no weights ({WEIGHTS[0]} is missing)",
+        where=folder,
+        do="Copy the weights there, or download the model again",
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    config = _read_json(folder / "config.json")
+    if config is None:
+        do = f"Give a folder that save_pretrained wrote (config.json and {WEIGHTS[0]}), a vfm run, or {TINY}"
+        raise ModelError("not an encoder folder (no config.json)", where=folder, do=do)
+    kind = config.get("model_type")
+    if kind not in SUPPORTED:
+        raise ModelError(f"a model of type '{kind}'", where=folder, do=f"Supported: {', '.join(SUPPORTED)}")
     return config
 
 
-def load_model(source: str, config: Any, online: bool) -> Any:
-    """The transformers module with its weights, from safetensors only."""
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot be read as JSON ({error.__class__.__name__})", where=path) from None
+    if not isinstance(values, dict):
+        raise ModelError("holds no JSON object", where=path)
+    return values
+
+
+def _saved_geometry(folder: Path, config: dict[str, Any]) -> Geometry:
+    """What vfm saved; else the model's own frames and size with its image processor's normalisation, else ImageNet's."""
+    about = _read_json(folder / ENCODER_FILE)
+    if about is not None:
+        return parse(Geometry, about.get("geometry", {}), folder / ENCODER_FILE)
+    if config["model_type"] == "videomae":
+        values = {"frames": config.get("num_frames", 16), "size": config.get("image_size", 224)}
+    else:
+        values = {"frames": config.get("frames_per_clip", 64), "size": config.get("crop_size", 256)}
+    for name in ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"):
+        processor = _read_json(folder / name) or {}
+        processor = processor.get("video_processor") or processor.get("image_processor") or processor
+        if "image_mean" in processor and "image_std" in processor:
+            values |= {"mean": processor["image_mean"], "std": processor["image_std"]}
+            break
+    return parse(Geometry, values, folder / "config.json")
+
+
+def _load(folder: Path, name: str, kind: str, geometry: Geometry, weights: Path) -> VideoEncoder:
+    from safetensors import SafetensorError
     from transformers import VideoMAEModel, VJEPA2Model
 
-    kind = VideoMAEModel if config.model_type == "videomae" else VJEPA2Model
+    from recipes.encoders.videomae import VideoMAEEncoder
+    from recipes.encoders.vjepa2 import VJEPA2Encoder
+
+    model_class, encoder_class = {
+        "videomae": (VideoMAEModel, VideoMAEEncoder),
+        "vjepa2": (VJEPA2Model, VJEPA2Encoder),
+    }[kind]
     try:
-        model, info = kind.from_pretrained(
-            source, config=config, local_files_only=not online, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0][:160] if str(error) else error.__class__.__name__
-        raise ModelError(f"its weights cannot be loaded ({reason})", where=source) from None
-    except Exception as error:  # safetensors has an exception of its own for a damaged file
-        raise ModelError(f"its weights are damaged ({error.__class__.__name__}: {str(error)[:120]})", where=source) from None
-    if lost := sorted(key for key in info["missing_keys"] if not key.startswith(("layernorm", "predictor"))):
-        raise ModelError(f"{len(lost)} weights are missing from the file (e.g. {lost[0]})", where=source, do="Copy the folder again")
-    return model.eval()
-
-
-def find_geometry(folder: Path | None, config: Any) -> Geometry:
-    """vfm's own record where there is one, else transformers' config and preprocessor_config.json, else ImageNet statistics."""
-    if folder is not None and (folder / GEOMETRY_FILE).is_file():
-        return parse(Geometry, json.loads((folder / GEOMETRY_FILE).read_text(encoding="utf-8")), folder / GEOMETRY_FILE)
-    mean, std = IMAGENET_MEAN, IMAGENET_STD
-    processor = folder / "preprocessor_config.json" if folder else None
-    if processor is None:
-        from transformers.utils import cached_file
-
-        found = cached_file(config._name_or_path, "preprocessor_config.json", local_files_only=True, _raise_exceptions_for_missing_entries=False)
-        processor = Path(found) if found else None
-    if processor is not None and processor.is_file():
-        said = json.loads(processor.read_text(encoding="utf-8"))
-        mean, std = tuple(said.get("image_mean", mean)), tuple(said.get("image_std", std))
-    if config.model_type == "vjepa2":
-        return Geometry(frames=config.frames_per_clip, size=config.crop_size, mean=mean, std=std)
-    return Geometry(frames=config.num_frames, size=config.image_size, mean=mean, std=std)
+        with quiet():
+            model, report = model_class.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype="float32"
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        why = (str(error).strip().splitlines() or [error.__class__.__name__])[0][:200]
+        raise ModelError(f"the weights cannot be loaded: {why}", where=weights, do="Download or copy the model again") from None
+    # transformers fills what is missing with random numbers and only warns; V-JEPA 2's predictor is not used here
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("predictor."))
+    if missing:
+        raise ModelError(f"{len(missing)} weights are missing, e.g. {missing[0]}", where=weights, do="It is no complete encoder")
+    return encoder_class(model, geometry, name)

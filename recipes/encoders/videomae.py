@@ -1,47 +1,50 @@
-"""transformers' VideoMAE (Tong et al., NeurIPS 2022) as a VideoEncoder."""
+"""transformers' VideoMAEModel as a VideoEncoder."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import VideoMAEConfig, VideoMAEModel
 
-from domains.errors import ModelError
 from recipes.encoders.base import Geometry, VideoEncoder
-from recipes.encoders.tokens import embed_patches, gather, interpolate_positions
+from recipes.encoders.positions import interpolate_positions, sincos_table
+from recipes.encoders.tokens import embed_patches
 
 
 class VideoMAEEncoder(VideoEncoder):
-    """A VideoMAEModel at any frame count and size.
+    """VideoMAE (Tong et al., NeurIPS 2022): joint space-time attention, fixed sin-cos positions.
 
-    The position table belongs to the grid that the model was trained on. For another grid it is interpolated, and the model's own config
-    is left as it was, so that a saved folder means the same to transformers as the folder it came from.
+    The position table is no part of the weights: transformers computes it from the configuration. It is interpolated
+    here for other geometries, and the configuration stays that of the table, so that `AutoModel` refuses clips of
+    another size instead of giving them other positions than they were trained with.
     """
 
     kind = "videomae"
-    lora_targets: ClassVar[str] = (  # type: ignore[misc]
-        r"(?:.*\.)?encoder\.layer\.\d+\.(?:attention\.(?:attention\.(?:query|key|value)|output\.dense)|intermediate\.dense|output\.dense)"
-    )
+    model: VideoMAEModel
 
-    def __init__(self, model: VideoMAEModel, geometry: Geometry) -> None:
-        super().__init__()
-        self.model, self.geometry = model, geometry
-        config: VideoMAEConfig = model.config
-        self.width = config.hidden_size
-        tubelet, patch = self.patch
-        if geometry.frames % tubelet or geometry.size % patch:
-            raise ModelError(
-                f"clips of {geometry.frames} frames and {geometry.size} px do not divide into tubelets of {tubelet} frames and patches of {patch} px",
-                do=f"Use multiples: clip.frames of {tubelet}, clip.size of {patch}",
-            )
-        side = config.image_size // patch
-        trained = (config.num_frames // tubelet, side, side)
-        table = interpolate_positions(model.embeddings.position_embeddings.detach(), trained, self.grid)
-        self.register_buffer("positions", table, persistent=False)
+    def __init__(self, model: VideoMAEModel, geometry: Geometry, source: str = "") -> None:
+        self.width = model.config.hidden_size
+        config = model.config
+        native = config.num_frames // config.tubelet_size, *[config.image_size // config.patch_size] * 2
+        self._native: tuple[int, int, int] = native
+        # A plain tensor would not follow .to(); a buffer outside the state dict does, and the files stay transformers'.
+        del model.embeddings.position_embeddings
+        model.embeddings.register_buffer("position_embeddings", torch.empty(0), persistent=False)
+        super().__init__(model, geometry, source)
+
+    def set_geometry(self, geometry: Geometry) -> None:
+        """See `VideoEncoder.set_geometry`; positions are interpolated from the checkpoint's own grid."""
+        self.check_geometry(geometry)
+        self.geometry = geometry
+        t, h, w = self._native
+        table = interpolate_positions(sincos_table(t * h * w, self.width), self._native, self.grid)
+        embeddings = self.model.embeddings
+        embeddings.position_embeddings = table.unsqueeze(0).to(embeddings.patch_embeddings.projection.weight.device)
+        # transformers checks the input's size against these; they follow, the configuration does not
+        embeddings.patch_embeddings.image_size = (geometry.size, geometry.size)
+        embeddings.patch_embeddings.num_patches = embeddings.num_patches = self.tokens
 
     @property
     def patch(self) -> tuple[int, int]:
@@ -49,58 +52,50 @@ class VideoMAEEncoder(VideoEncoder):
         return self.model.config.tubelet_size, self.model.config.patch_size
 
     @property
-    def grid(self) -> tuple[int, int, int]:
-        """(t, h, w)."""
-        tubelet, patch = self.patch
-        side = self.geometry.size // patch
-        return self.geometry.frames // tubelet, side, side
-
-    @property
     def blocks(self) -> nn.ModuleList:
         """The transformer blocks in order."""
-        return self.model.encoder.layer
+        blocks: nn.ModuleList = self.model.encoder.layer
+        return blocks
+
+    @property
+    def final_norm(self) -> nn.Module | None:
+        """The norm after the last block; None in classification checkpoints, which have it behind the pooling."""
+        norm: nn.Module | None = self.model.layernorm
+        return norm
+
+    @property
+    def lora_targets(self) -> str:
+        """See `VideoEncoder.lora_targets`."""
+        return (
+            r"(.*\.)?encoder\.layer\.\d+\."
+            r"(attention\.attention\.(query|key|value)|attention\.output\.dense|intermediate\.dense|output\.dense)"
+        )
 
     def forward(self, pixel_values: Tensor, visible: Tensor | None = None) -> Tensor:
-        """See VideoEncoder.forward."""
-        self.check(pixel_values)
+        """See `VideoEncoder.forward`."""
+        self.check_input(pixel_values)
         hidden = embed_patches(self.model.embeddings.patch_embeddings.projection, pixel_values, visible)
-        positions = self.positions.to(hidden.dtype).expand(len(hidden), -1, -1)
-        hidden = hidden + (positions if visible is None else gather(positions, visible))
-        hidden = self.model.encoder(hidden).last_hidden_state
-        return hidden if self.model.layernorm is None else self.model.layernorm(hidden)
-
-    def embed(self, pixel_values: Tensor) -> Tensor:
-        """(B, D): the mean of all tokens. Models for mean pooling have no final norm of their own: the mean is normalised here."""
-        return self.pool(self(pixel_values))
-
-    def pool(self, tokens: Tensor) -> Tensor:
-        """(B, V, D) -> (B, D)."""
-        mean = tokens.mean(dim=1)
-        return F.layer_norm(mean, mean.shape[-1:]) if self.model.layernorm is None else mean
-
-    def save(self, folder: Path) -> None:
-        """See VideoEncoder.save."""
-        self.plain_model().save_pretrained(folder)
-        self.save_geometry(folder)
+        positions = self.model.embeddings.position_embeddings[0].to(hidden.dtype)
+        hidden = hidden + (positions if visible is None else positions[visible])
+        shape = hidden.shape
+        hidden = hidden.flatten(0, -3)  # views are samples of their own
+        for block in self.blocks:
+            hidden = block(hidden)
+        if self.final_norm is not None:
+            hidden = self.final_norm(hidden)
+        return hidden.view(shape)
 
 
-def build(geometry: Geometry, *, width: int, depth: int, heads: int, tubelet: int, patch: int, seed: int) -> VideoMAEEncoder:
-    """A VideoMAEModel with random weights that follow from `seed` alone. It has a final norm: pooled tokens are on one scale."""
-    config = VideoMAEConfig(
-        image_size=geometry.size,
-        patch_size=patch,
-        num_frames=geometry.frames,
-        tubelet_size=tubelet,
-        hidden_size=width,
-        num_hidden_layers=depth,
-        num_attention_heads=heads,
-        intermediate_size=4 * width,
-        use_mean_pooling=False,
-        decoder_hidden_size=width // 2,
-        decoder_num_hidden_layers=2,
-        decoder_num_attention_heads=max(1, heads // 2),
-        decoder_intermediate_size=2 * width,
-    )
+def fresh_videomae(geometry: Geometry, *, seed: int, **config: Any) -> VideoMAEEncoder:
+    """A VideoMAE of random weights whose own geometry is `geometry`; the same seed, the same weights.
+
+    `config` are fields of transformers' VideoMAEConfig. The caller's random state is left alone.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return VideoMAEEncoder(VideoMAEModel(config), geometry)
+        model = VideoMAEModel(
+            VideoMAEConfig(image_size=geometry.size, num_frames=geometry.frames, use_mean_pooling=False, **config)
+        )
+    encoder = VideoMAEEncoder(model, geometry)
+    encoder.random_start = True
+    return encoder

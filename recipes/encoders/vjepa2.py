@@ -1,45 +1,38 @@
-"""transformers' V-JEPA 2 (Assran et al., 2025) as a VideoEncoder, with the masked encode that transformers lacks."""
+"""transformers' VJEPA2Model as a VideoEncoder, with the masked encode that transformers lacks."""
 
 from __future__ import annotations
-
-from pathlib import Path
-from typing import ClassVar
 
 from torch import Tensor, nn
 from transformers import VJEPA2Model
 
-from domains.errors import ModelError
 from recipes.encoders.base import Geometry, VideoEncoder
 from recipes.encoders.tokens import embed_patches
 
 
 class VJEPA2Encoder(VideoEncoder):
-    """A VJEPA2Model at any frame count and size.
+    """V-JEPA 2 (Assran et al., 2025): rotary positions over (t, h, w).
 
-    `VJEPA2Model.forward` encodes every token and applies a mask afterwards. Here hidden tubelets are dropped before the first block, and
-    the kept ones carry their position ids into the rotary attention of every block. The predictor is kept untouched and saved along.
+    transformers encodes every token and masks afterwards; here the wanted tokens are gathered first and every block is
+    given their position numbers. Rotary positions are relative and need no table: for another size they count the new
+    grid's places, as in the authors' own code. The predictor is carried along for the files' sake and never trained.
     """
 
     kind = "vjepa2"
-    lora_targets: ClassVar[str] = r"(?:.*\.)?encoder\.layer\.\d+\.(?:attention\.(?:query|key|value|proj)|mlp\.fc[12])"  # type: ignore[misc]
+    model: VJEPA2Model
 
-    def __init__(self, model: VJEPA2Model, geometry: Geometry) -> None:
-        super().__init__()
-        self.model, self.geometry = model, geometry
+    def __init__(self, model: VJEPA2Model, geometry: Geometry, source: str = "") -> None:
         self.width = model.config.hidden_size
-        tubelet, patch = self.patch
-        if geometry.frames % tubelet or geometry.size % patch:
-            raise ModelError(
-                f"clips of {geometry.frames} frames and {geometry.size} px do not divide into tubelets of {tubelet} frames and patches of {patch} px",
-                do=f"Use multiples: clip.frames of {tubelet}, clip.size of {patch}",
-            )
-        # Rotary positions need no table, only the number of patches in a row; no weight depends on it.
-        model.config.crop_size, model.config.frames_per_clip = geometry.size, geometry.frames
-        for layer in [*model.encoder.layer, *model.predictor.layer]:
-            layer.attention.grid_size = geometry.size // patch
-            layer.attention.grid_depth = geometry.frames // tubelet
-        for parameter in model.predictor.parameters():
-            parameter.requires_grad_(False)
+        model.predictor.requires_grad_(False)
+        super().__init__(model, geometry, source)
+
+    def set_geometry(self, geometry: Geometry) -> None:
+        """See `VideoEncoder.set_geometry`. The configuration follows: positions are computed from it."""
+        self.check_geometry(geometry)
+        self.geometry = geometry
+        self.model.config.crop_size, self.model.config.frames_per_clip = geometry.size, geometry.frames
+        t, side, _ = self.grid
+        for block in [*self.blocks, *self.model.predictor.layer]:
+            block.attention.grid_size, block.attention.grid_depth = side, t
 
     @property
     def patch(self) -> tuple[int, int]:
@@ -47,27 +40,29 @@ class VJEPA2Encoder(VideoEncoder):
         return self.model.config.tubelet_size, self.model.config.patch_size
 
     @property
-    def grid(self) -> tuple[int, int, int]:
-        """(t, h, w)."""
-        tubelet, patch = self.patch
-        side = self.geometry.size // patch
-        return self.geometry.frames // tubelet, side, side
-
-    @property
     def blocks(self) -> nn.ModuleList:
         """The transformer blocks in order."""
-        return self.model.encoder.layer
+        blocks: nn.ModuleList = self.model.encoder.layer
+        return blocks
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm after the last block."""
+        norm: nn.Module = self.model.encoder.layernorm
+        return norm
+
+    @property
+    def lora_targets(self) -> str:
+        """See `VideoEncoder.lora_targets`. The predictor's layers are `predictor.layer.N` and do not match."""
+        return r"(.*\.)?encoder\.layer\.\d+\.(attention\.(query|key|value|proj)|mlp\.(fc1|fc2))"
 
     def forward(self, pixel_values: Tensor, visible: Tensor | None = None) -> Tensor:
-        """See VideoEncoder.forward."""
-        self.check(pixel_values)
-        encoder = self.model.encoder
-        hidden = embed_patches(encoder.embeddings.patch_embeddings.proj, pixel_values, visible)
-        for layer in encoder.layer:
-            hidden = layer(hidden, visible)[0]
-        return encoder.layernorm(hidden)
-
-    def save(self, folder: Path) -> None:
-        """See VideoEncoder.save."""
-        self.plain_model().save_pretrained(folder)
-        self.save_geometry(folder)
+        """See `VideoEncoder.forward`."""
+        self.check_input(pixel_values)
+        hidden = embed_patches(self.model.encoder.embeddings.patch_embeddings.proj, pixel_values, visible)
+        shape = hidden.shape
+        hidden = hidden.flatten(0, -3)  # views are samples of their own
+        places = None if visible is None else visible.flatten(0, -2)
+        for block in self.blocks:
+            hidden = block(hidden, places)[0]
+        return self.final_norm(hidden).view(shape)
