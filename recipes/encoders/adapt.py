@@ -84,7 +84,9 @@ def load_adapter(encoder: VideoEncoder, folder: Path, *, trainable: bool = False
     weights = folder / "adapter_model.safetensors"
     for path in (folder / "adapter_config.json", weights):
         if not path.is_file():
-            raise ModelError(f"no {path.name}", where=folder, do="An adapter folder holds what `vfm finetune` or peft saved")
+            raise ModelError(
+                f"no {path.name}", where=folder, do="An adapter folder holds what `vfm finetune` or peft saved"
+            )
     if encoder.adapter:
         raise ModelError("the encoder has LoRA adapters already", where=encoder.source)
     try:

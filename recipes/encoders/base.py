@@ -138,7 +138,9 @@ class VideoEncoder(nn.Module, ABC):
             model.save_pretrained(folder)
         about = {"kind": self.kind, "geometry": self.geometry.model_dump(mode="json")}
         (folder / ENCODER_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        (folder / "preprocessor_config.json").write_text(json.dumps(self._preprocessor(), indent=2) + "\n", encoding="utf-8")
+        (folder / "preprocessor_config.json").write_text(
+            json.dumps(self._preprocessor(), indent=2) + "\n", encoding="utf-8"
+        )
 
     def _preprocessor(self) -> dict[str, Any]:
         """The same normalisation in the words of transformers' image processors."""

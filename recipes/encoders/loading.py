@@ -56,7 +56,9 @@ def find_folder(name: str, online: bool = False) -> Path:
         if (path / "encoder").is_dir() and not (path / "config.json").is_file():
             return path / "encoder"
         if (path / "config.resolved.yaml").is_file():
-            raise ModelError("the run has left no encoder yet", where=path, do="Let it finish: the same command with --resume")
+            raise ModelError(
+                "the run has left no encoder yet", where=path, do="Let it finish: the same command with --resume"
+            )
         return path
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise ModelError("no such encoder folder", where=name, do=f"Give a folder, a hub name (owner/model) or {TINY}")
@@ -65,7 +67,7 @@ def find_folder(name: str, online: bool = False) -> Path:
 
 def _from_hub(name: str, online: bool) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     files = ["*.json", "*.safetensors"]  # no pickles, no repository code
     try:
@@ -76,7 +78,9 @@ def _from_hub(name: str, online: bool) -> Path:
         do = "Check the connection" if online else "Add --online to fetch it, or give a local folder"
         raise ModelError("no such folder, and not in the local hub cache", where=name, do=do) from None
     except (HfHubHTTPError, OSError) as error:
-        raise ModelError(f"the hub did not give it ({error.__class__.__name__})", where=name, do="Check the name") from None
+        raise ModelError(
+            f"the hub did not give it ({error.__class__.__name__})", where=name, do="Check the name"
+        ) from None
 
 
 def check_weights(folder: Path) -> Path:
@@ -156,9 +160,13 @@ def _load(folder: Path, name: str, kind: str, geometry: Geometry, weights: Path)
             )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         why = (str(error).strip().splitlines() or [error.__class__.__name__])[0][:200]
-        raise ModelError(f"the weights cannot be loaded: {why}", where=weights, do="Download or copy the model again") from None
+        raise ModelError(
+            f"the weights cannot be loaded: {why}", where=weights, do="Download or copy the model again"
+        ) from None
     # transformers fills what is missing with random numbers and only warns; V-JEPA 2's predictor is not used here
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("predictor."))
     if missing:
-        raise ModelError(f"{len(missing)} weights are missing, e.g. {missing[0]}", where=weights, do="It is no complete encoder")
+        raise ModelError(
+            f"{len(missing)} weights are missing, e.g. {missing[0]}", where=weights, do="It is no complete encoder"
+        )
     return encoder_class(model, geometry, name)

@@ -1,0 +1,1 @@
+"""What methods share: masks, momentum teacher, prototypes, heads, centre, decoder, losses, schedules, other ranks."""

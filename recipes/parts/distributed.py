@@ -1,11 +1,13 @@
-"""What objectives need of the other processes. Without them every function is the identity."""
+"""What losses need of other ranks. Every function is the identity where torch.distributed is not initialised, so a method
+never asks whether it runs alone."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather as gather_with_gradient
+from torch import distributed as dist
 
 
 def world_size() -> int:
@@ -13,21 +15,48 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-@torch.no_grad()
 def global_sum(tensor: Tensor) -> Tensor:
-    """Sum over all processes, without gradient; a new tensor."""
-    total = tensor.detach().clone()
+    """Sum of `tensor` over all ranks, without gradient; the argument is left as it is."""
+    total = tensor.detach()
     if world_size() > 1:
+        total = total.clone()
         dist.all_reduce(total)
     return total
 
 
-@torch.no_grad()
 def global_mean(tensor: Tensor) -> Tensor:
-    """Mean over all processes of equally sized shares, without gradient."""
-    return global_sum(tensor) / world_size()
+    """Mean over the first dimension of the rows of all ranks, without gradient; ranks may hold different numbers.
+
+    tensor (n, ...) -> (...).
+    """
+    count = global_sum(torch.tensor(float(len(tensor)), device=tensor.device))
+    return global_sum(tensor.sum(dim=0)) / count
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """(B, ...) of every process -> (world * B, ...), in rank order; gradients flow back to the process they belong to."""
-    return torch.cat(gather_with_gradient(tensor)) if world_size() > 1 else tensor
+    """Rows of all ranks, in rank order, with gradient: (n, ...) -> (world * n, ...).
+
+    The gradient of a rank's own rows is the sum of what every rank's loss says of them. Where each rank then computes
+    the same loss over all rows, and gradients are averaged over ranks afterwards (DDP), the result is that of one
+    process with the whole batch. Every rank must hold the same number of rows.
+    """
+    if world_size() == 1:
+        return tensor
+    gathered: Tensor = _Gather.apply(tensor)
+    return gathered
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        parts = [torch.empty_like(tensor) for _ in range(world_size())]
+        dist.all_gather(parts, tensor.contiguous())
+        ctx.rows = len(tensor)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        total = grads[0].contiguous().clone()
+        dist.all_reduce(total)
+        start = dist.get_rank() * ctx.rows
+        return total[start : start + ctx.rows]

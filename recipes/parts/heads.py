@@ -1,46 +1,42 @@
-"""Heads on pooled features."""
+"""Heads on pooled tokens."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from recipes.parts.distributed import global_mean
+
+class CosineLinear(nn.Module):
+    """Linear layer without bias whose rows have length one: (..., D) of length one -> cosines (..., K)."""
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(F.normalize(torch.randn(outputs, width), dim=-1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Cosines between `x`, normalised here, and the rows."""
+        return F.linear(F.normalize(x, dim=-1), F.normalize(self.weight, dim=-1))
 
 
 class DistillationHead(nn.Module):
-    """DINO's head (Caron et al., ICCV 2021): MLP width-hidden-hidden-bottleneck, L2 norm, linear with unit rows to `out` logits.
+    """DINO's head (Caron et al., ICCV 2021): three-layer MLP, length one, weight-normed linear layer of K outputs.
 
-    The last layer's rows are of length one (weight norm with its gain fixed): logits are cosines in [-1, 1].
+    (..., D) -> logits (..., K) in [-1, 1].
     """
 
-    def __init__(self, width: int, hidden: int, bottleneck: int, out: int) -> None:
+    def __init__(self, width: int, hidden: int, bottleneck: int, outputs: int) -> None:
         super().__init__()
         self.mlp = nn.Sequential(
             nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
         )
         for layer in self.mlp:
             if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=width**-0.5)
+                nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
-        self.last = nn.Parameter(torch.empty(out, bottleneck))
-        nn.init.normal_(self.last)
+        self.last = CosineLinear(bottleneck, outputs)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, width) -> logits (B, out)."""
-        return F.linear(F.normalize(self.mlp(features), dim=-1), F.normalize(self.last, dim=-1))
-
-
-class Centre(nn.Module):
-    """Running mean of the teacher's logits over all processes; subtracting it keeps one output from winning (DINO)."""
-
-    def __init__(self, out: int) -> None:
-        super().__init__()
-        self.register_buffer("value", torch.zeros(1, out))
-        self.value: Tensor
-
-    @torch.no_grad()
-    def follow(self, logits: Tensor, momentum: float) -> None:
-        """logits (B, out), of the teacher, before any softmax."""
-        self.value.lerp_(global_mean(logits.float().mean(dim=0, keepdim=True)).to(self.value.dtype), 1.0 - momentum)
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        logits: Tensor = self.last(self.mlp(x))
+        return logits

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional as F
 
 
-def distillation(student: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy H(target, softmax(student / temperature)), averaged over rows.
+def teacher_probabilities(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
+    """P_t = softmax((h_t - c) / tau_t) in fp32, no gradient. logits (..., K), centre (K,)."""
+    return F.softmax((logits.detach().float() - centre) / temperature, dim=-1)
 
-    student (..., K) logits; target (..., K) probabilities, broadcast against it; no gradient through the target.
+
+def distillation_loss(probabilities: Tensor, logits: Tensor, temperature: float = 0.1) -> Tensor:
+    """(1 / (n M)) sum over n samples and M views of H(P_t, P_s), H(p, q) = -sum_k p_k log q_k.
+
+    probabilities (n, K) of the teacher, shared by the views; logits (n, M, K) of the student.
     """
-    return -(target.detach() * F.log_softmax(student.float() / temperature, dim=-1)).sum(dim=-1).mean()
+    log_student = F.log_softmax(logits.float() / temperature, dim=-1)
+    # The mean over views of the logarithm first: the teacher's probabilities are the same for all of them.
+    return -(probabilities * log_student.mean(dim=1)).sum(dim=-1).mean()
 
 
-def normalised_patches(tubelets: Tensor, channels: int = 3) -> Tensor:
-    """Targets of masked pixel prediction: each patch, per colour channel, to zero mean and unit deviation (VideoMAE: std + 1e-6).
+def entropy(probabilities: Tensor) -> Tensor:
+    """Mean entropy in nats of the rows of (..., K)."""
+    return -(probabilities * probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()).sum(dim=-1).mean()
 
-    tubelets (B, V, C * P) with a channel's P pixels together.
+
+def normalise_patches(pixels: Tensor, channels: int, epsilon: float = 1e-6) -> Tensor:
+    """Patches (..., C * p) with mean 0 and deviation 1 in each channel of each patch.
+
+    VideoMAE's convention: per channel, (x - mean) / (std + 1e-6) with the unbiased deviation.
     """
-    parts = tubelets.unflatten(-1, (channels, -1)).float()
-    parts = (parts - parts.mean(dim=-1, keepdim=True)) / (parts.var(dim=-1, keepdim=True).sqrt() + 1e-6)
-    return parts.flatten(-2)
+    by_channel = pixels.float().unflatten(-1, (channels, -1))
+    mean, std = by_channel.mean(dim=-1, keepdim=True), by_channel.std(dim=-1, keepdim=True)
+    return ((by_channel - mean) / (std + epsilon)).flatten(-2)
 
 
-def masked_pixel_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error over all hidden pixels; both (B, M, C * P)."""
-    return torch.square(prediction.float() - target).mean()
+def masked_pixel_loss(predicted: Tensor, pixels: Tensor, channels: int, normalise: bool = True) -> Tensor:
+    """Mean squared error over hidden patches; predicted and pixels (..., H, C * p), channels first in each patch."""
+    target = normalise_patches(pixels, channels) if normalise else pixels.float()
+    return F.mse_loss(predicted.float(), target)

@@ -1,38 +1,57 @@
-"""Which tokens an encoder sees. Every mask follows from its sample's seed alone, so a step can be replayed anywhere."""
+"""Which tokens a masked student sees."""
 
 from __future__ import annotations
 
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.encoders.tokens import gather
 
-__all__ = ["gather", "place_back", "tube_mask"]
+@dataclass(frozen=True)
+class Masks:
+    """Positions (it * h + ih) * w + iw in rising order; every row has the same number.
+
+    visible (B, M, V) and hidden (B, M, N - V), int64, for M views of B clips.
+    """
+
+    visible: Tensor
+    hidden: Tensor
 
 
-def tube_mask(grid: tuple[int, int, int], ratio: float, seeds: Tensor, draw: int = 0) -> tuple[Tensor, Tensor]:
-    """Tube masking (VideoMAE, Tong et al. 2022): one spatial mask, the same in every frame of a clip.
+def tube_masks(
+    seeds: Tensor,
+    grid: tuple[int, int, int],
+    ratio: float,
+    views: int = 1,
+    *,
+    name: str = "",
+    device: torch.device | None = None,
+) -> Masks:
+    """Tube masks (Tong et al., NeurIPS 2022): the same places are hidden in every frame, so that no neighbouring frame
+    gives them away.
 
-    grid (t, h, w); ratio: share of hidden tokens; seeds (B,) int64; draw: which of several masks of one sample.
-    Returns visible (B, V) and hidden (B, N - V), int64, each in raster order. V is the same for every sample and at least one tube.
+    seeds (B,) one number per sample; ratio: share of places hidden, at least one stays visible. A sample's masks follow
+    from its own seed and `name` (so that two uses of one seed differ), never from the rest of its batch.
     """
     t, h, w = grid
     places = h * w
-    keep = max(1, round(places * (1 - ratio)))
-    if keep >= places:
-        raise ValueError(f"a mask ratio of {ratio} hides none of {places} places")
-    shuffled = torch.stack([torch.randperm(places, generator=generator(seed, draw)) for seed in seeds.tolist()])
-    seen, unseen = shuffled[:, :keep].sort(dim=1).values, shuffled[:, keep:].sort(dim=1).values
-    steps = torch.arange(t).view(1, t, 1) * places
-    return (steps + seen.unsqueeze(1)).flatten(1), (steps + unseen.unsqueeze(1)).flatten(1)
+    keep = min(places, max(1, round(places * (1 - ratio))))
+    stream = zlib.crc32(name.encode())
+    order = np.empty((len(seeds), views, places), np.int64)
+    for row, seed in enumerate(seeds.tolist()):
+        random = np.random.Generator(np.random.Philox(key=np.array([seed, stream], np.uint64)))
+        order[row] = random.random((views, places)).argsort(axis=-1)
+    spatial = torch.from_numpy(order)
+    return Masks(
+        _tubes(spatial[..., :keep], t, places).to(device, non_blocking=True),
+        _tubes(spatial[..., keep:], t, places).to(device, non_blocking=True),
+    )
 
 
-def generator(seed: int, draw: int) -> torch.Generator:
-    """A generator of its own for each (sample, draw)."""
-    return torch.Generator().manual_seed((int(seed) * 1_000_003 + draw * 7_919 + 1) % (2**63 - 1))
-
-
-def place_back(visible: Tensor, index: Tensor, filler: Tensor, tokens: int) -> Tensor:
-    """Visible tokens (B, V, D) at their positions `index` (B, V) among `tokens` positions; `filler` (1, 1, D) everywhere else -> (B, N, D)."""
-    full = filler.to(visible.dtype).expand(len(visible), tokens, -1)
-    return full.scatter(1, index.unsqueeze(-1).expand_as(visible), visible)
+def _tubes(places: Tensor, frames: int, per_frame: int) -> Tensor:
+    """(B, M, P) places of a frame -> (B, M, T * P) positions of the clip, rising."""
+    starts = torch.arange(frames).view(-1, 1) * per_frame
+    return (places.sort(dim=-1).values.unsqueeze(-2) + starts).flatten(-2)

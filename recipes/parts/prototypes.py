@@ -1,42 +1,52 @@
-"""Prototypes on the unit sphere, and the balanced assignment of features to them."""
+"""Online clusters: shared prototypes and balanced assignments to them."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recipes.parts.distributed import global_sum
+from recipes.parts.heads import CosineLinear
 
 
-class Prototypes(nn.Module):
-    """K directions; the score of a feature is its cosine with each."""
+class Prototypes(CosineLinear):
+    """K directions of length one; tokens (..., D) -> cosine scores (..., K) in fp32, whatever the autocast."""
 
-    def __init__(self, width: int, number: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(F.normalize(torch.randn(number, width), dim=-1))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(R, width) -> cosines (R, K)."""
-        return F.linear(F.normalize(features, dim=-1), F.normalize(self.weight, dim=-1))
-
-    @torch.no_grad()
-    def renormalise(self) -> None:
-        """Back to unit length, after an optimiser step (SwAV)."""
-        self.weight.copy_(F.normalize(self.weight, dim=-1))
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(F.normalize(x.float(), dim=-1), F.normalize(self.weight.float(), dim=-1))
 
 
 @torch.no_grad()
-def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """Sinkhorn-Knopp (Cuturi 2013; SwAV, Caron et al. 2020): soft codes under which every prototype is used equally often.
+def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 10) -> Tensor:
+    """Balanced soft assignments of the tokens of all ranks (Cuturi 2013; Caron et al., SwAV, NeurIPS 2020).
 
-    scores (R, K): cosines of the rows of this process. The normalisation runs over the rows of all processes, in float32.
-    Returns codes (R, K), each row sums to 1; no gradient. Computed on exp((scores - max) / epsilon): the same codes, no overflow.
+    scores (n, K) -> q (n, K), fp32: exp(scores / epsilon) scaled by rows and columns until every prototype holds the same
+    share of all tokens; rows sum to one. No gradient.
     """
-    plan = torch.exp((scores.float() - 1.0) / epsilon)  # cosines are at most 1
-    rows = global_sum(torch.tensor(float(len(plan)), device=plan.device))
-    number = plan.shape[1]
+    # Rows may be scaled freely (the row scaling below undoes it), so the largest exponent of each is made 0.
+    kernel = ((scores - scores.max(dim=1, keepdim=True).values).float() / epsilon).exp()
+    count = global_sum(torch.tensor(float(len(kernel)), device=kernel.device))
+    rows = torch.ones(len(kernel), device=kernel.device)
+    columns = torch.ones(kernel.shape[1], device=kernel.device)
+    tiny = torch.finfo(torch.float32).tiny
     for _ in range(iterations):
-        plan = plan / (global_sum(plan.sum(dim=0, keepdim=True)) * number).clamp_min(1e-30)
-        plan = plan / (plan.sum(dim=1, keepdim=True) * rows).clamp_min(1e-30)
-    return plan / plan.sum(dim=1, keepdim=True)
+        # The scalings alone are iterated: two matrix-vector products, and one all-reduce of K numbers.
+        columns = (count / len(columns)) / global_sum(kernel.T @ rows).clamp_min(tiny)
+        rows = 1 / (kernel @ columns).clamp_min(tiny)
+    return kernel * columns * rows.unsqueeze(1)
+
+
+def cluster_cross_entropy(scores: Tensor, assignments: Tensor, temperature: float = 0.1) -> Tensor:
+    """CE(s, sg q) = - mean_n sum_k q_nk log softmax(scores_n / temperature)_k; scores, assignments (n, K)."""
+    return -(assignments.detach() * F.log_softmax(scores / temperature, dim=-1)).sum(dim=-1).mean()
+
+
+def renormalise(prototypes: nn.Module) -> None:
+    """Bring a CosineLinear's rows back to length one, so that weight decay and momentum do not change its step size."""
+    weight = prototypes.weight
+    assert isinstance(weight, Tensor)
+    with torch.no_grad():
+        weight.copy_(F.normalize(weight, dim=-1))

@@ -1,4 +1,4 @@
-"""Numbers that change over a run."""
+"""Values that change over a run, as functions of the share of it that is done."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 
 
 def cosine(start: float, end: float, fraction: float) -> float:
-    """From `start` at 0 to `end` at 1 along half a cosine."""
-    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, max(0.0, fraction))))
+    """From `start` to `end` along half a cosine; fraction in [0, 1]."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(1.0, max(0.0, fraction)))) / 2
 
 
-def ramp(start: float, end: float, fraction: float, over: float) -> float:
-    """From `start` at 0 to `end` at `over`, straight; `end` afterwards."""
-    return end if over <= 0 or fraction >= over else start + (end - start) * fraction / over
+def ramp(start: float, end: float, fraction: float, until: float) -> float:
+    """From `start` to `end` in a straight line over the first `until` of a run, then `end`."""
+    return end if until <= 0 else start + (end - start) * min(1.0, max(0.0, fraction) / until)

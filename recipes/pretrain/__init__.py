@@ -1,0 +1,19 @@
+"""Methods of pretraining: one file each, its YAML beside it."""
+
+from __future__ import annotations
+
+from domains.errors import ConfigError
+from domains.schema import nearest
+from recipes.objective import Objective
+from recipes.pretrain.discovr import DISCOVR
+from recipes.pretrain.videomae import VideoMAE
+
+METHODS: list[type[Objective]] = [DISCOVR, VideoMAE]
+
+
+def method(name: str) -> type[Objective]:
+    """The method `name`. Raises ConfigError with the nearest name."""
+    for candidate in METHODS:
+        if candidate.name == name:
+            return candidate
+    raise ConfigError(f"no method '{name}'", do=nearest(name, [candidate.name for candidate in METHODS]))
