@@ -90,6 +90,6 @@ class Objective(nn.Module, ABC):
     def after_step(self, progress: Progress) -> None:  # noqa: B027  most methods have no teacher
         """Called after every optimiser step: moving averages of weights, prototype renormalisation."""
 
-    def embed_for_monitor(self, batch: Batch) -> Tensor:
-        """(B, D) features whose collapse the monitors watch: the encoder's pooled features of the first view."""
-        return self.encoder.embed(batch[next(iter(self.views))])
+    def final_encoder(self) -> VideoEncoder:
+        """The encoder that the run leaves behind: the trained one, or a teacher that averages it."""
+        return self.encoder

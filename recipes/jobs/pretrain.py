@@ -1,0 +1,119 @@
+"""`vfm pretrain`: from a prepared folder and an encoder to the encoder adapted to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from domains.errors import ModelError, StorageError
+from domains.schema import parse
+from domains.store.prepared import Prepared
+from recipes.config import Resolved
+from recipes.encoders import build_encoder, open_encoder
+from recipes.encoders.adapt import save_adapter
+from recipes.encoders.base import VideoEncoder
+from recipes.objective import Objective
+from recipes.pretrain import method
+from recipes.training.data import ClipData
+from recipes.training.launch import is_main
+from recipes.training.loop import TrainResult, train
+from recipes.training.reporter import Reporter
+from recipes.training.run import RunFolder
+
+
+def complete(resolved: Resolved) -> Resolved:
+    """The method's own settings checked and filled in, so that config.resolved.yaml holds every one of them. Raises ConfigError."""
+    kind = method(resolved.config.method)
+    settings = parse(kind.Settings, resolved.config.objective, f"objective ({kind.name})")
+    config = resolved.config.model_copy(update={"objective": settings.model_dump(mode="json")})
+    return Resolved(config, resolved.origins)
+
+
+def build_objective(resolved: Resolved, encoder: VideoEncoder) -> Objective:
+    """The method of a run around its encoder; its own new parts follow from the run's seed."""
+    kind = method(resolved.config.method)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(resolved.config.train.seed)
+        return kind(encoder, parse(kind.Settings, resolved.config.objective, f"objective ({kind.name})"))
+
+
+def pretrain(
+    resolved: Resolved,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    init_from: str | Path | None = None,
+    online: bool = False,
+    reporter: Reporter,
+) -> Path:
+    """Continue the training of an encoder on unlabelled recordings. Returns the folder of the adapted encoder, `out/encoder`.
+
+    init_from: a run whose encoder's weights are taken (and nothing else). Raises VfmError subclasses; see `recipes.training.loop.train`.
+    """
+    resolved = complete(resolved)
+    config = resolved.config
+    prepared = Prepared.open(config.data.path)
+    encoder = build_encoder(config.encoder, config.clip, online=online, seed=config.train.seed)
+    if init_from is not None:
+        take_weights(encoder, init_from)
+    objective = build_objective(resolved, encoder)
+    run = RunFolder.create(out, resolved, overwrite=overwrite, resume=resume) if is_main() else RunFolder(out)
+    try:
+        if resume and run.finished:
+            reporter.note(f"{out} is finished; nothing to resume")
+            return run.encoder
+        if encoder.geometry.random_start and init_from is None:
+            reporter.note("vfm-tiny starts from random weights: no pretrained weights ship with vfm yet")
+        data = ClipData(
+            prepared, range(len(prepared)), objective.views, config.clip, config.augment,
+            seed=config.train.seed, clips_per_video=config.data.clips_per_video,
+        )  # fmt: skip
+        result = train(objective, data, config, run, reporter, resume=resume)
+        if is_main():
+            finish(run, objective, prepared, config.encoder.name, result)
+    finally:
+        run.unlock()
+    return run.encoder
+
+
+def take_weights(encoder: VideoEncoder, source: str | Path) -> None:
+    """Weights of another run's encoder, into this one. Raises ModelError where they do not fit."""
+    other = open_encoder(source, frames=encoder.geometry.frames, size=encoder.geometry.size)
+    try:
+        encoder.model.load_state_dict(other.model.state_dict(), strict=encoder.peft_model is None)
+    except RuntimeError as error:
+        raise ModelError(f"its weights do not fit this encoder ({str(error).splitlines()[-1].strip()[:120]})", where=source) from None
+
+
+def finish(run: RunFolder, objective: Objective, prepared: Prepared, start: str, result: TrainResult) -> None:
+    """Leave the encoder in transformers' format, the curves as a picture, and a record of what was done."""
+    from recipes.training.curves import draw_curves
+
+    encoder = objective.final_encoder()
+    trained_from_random = encoder.geometry.random_start
+    encoder.geometry = encoder.geometry.model_copy(update={"random_start": False})
+    try:
+        encoder.save(run.encoder)
+        if encoder.peft_model is not None:
+            save_adapter(encoder, run.path / "adapter")
+        draw_curves(run.metrics(), run.path / "curves.png")
+        record: dict[str, Any] = {
+            "method": objective.name,
+            "paper": objective.paper,
+            "start": start,
+            "random_start": trained_from_random,
+            "data": prepared.summary(),
+            "steps": result.steps,
+            "samples": result.samples,
+            "replaced": result.replaced,
+            "seconds": round(result.seconds, 1),
+            "losses": dict(result.losses),
+            "monitors": dict(result.monitors),
+        }
+        (run.path / "record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"the finished encoder cannot be written ({error.strerror})", where=run.path, do="Free some space, then --resume") from None

@@ -1,0 +1,170 @@
+"""Checkpoints that are whole or absent: folders of safetensors and JSON, no pickle.
+
+checkpoints/step_00000200/{objective,optimiser}.safetensors, state.json, manifest.json (sizes and SHA-256); `latest` names the newest.
+A folder is written beside its final name, synchronised to disk, renamed; the pointer moves last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from domains.errors import ModelError, StorageError
+
+LATEST = "latest"
+
+
+def save_checkpoint(folder: Path, objective: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any], keep: int) -> Path:
+    """Write `folder/step_N` for N = state["step"] and remove all but the newest `keep`.
+
+    Raises StorageError where the disk refuses; earlier checkpoints stay as they were and nothing half-written remains.
+    """
+    name = f"step_{state['step']:08d}"
+    draft, final = folder / f"{name}.tmp", folder / name
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        save_file(tensors_of(objective), draft / "objective.safetensors")
+        save_file(optimiser_tensors(objective, optimiser), draft / "optimiser.safetensors")
+        (draft / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+        files = sorted(draft.iterdir())
+        manifest = {path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} for path in files}
+        (draft / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        for path in [*files, draft / "manifest.json", draft]:
+            synchronise(path)
+        shutil.rmtree(final, ignore_errors=True)
+        draft.rename(final)
+        write_latest(folder, name)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or str(error)
+        do = "Free some space, then continue with --resume"
+        raise StorageError(f"the checkpoint of step {state['step']} cannot be written ({reason})", where=folder, do=do) from None
+    for old in sorted(folder.glob("step_????????"))[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def load_checkpoint(
+    folder: Path, objective: nn.Module, optimiser: torch.optim.Optimizer, warn: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """Put the newest whole checkpoint back and return its state; None where there is none.
+
+    A damaged one is named through `warn` and the one before it is used. Raises ModelError where none is whole, or where the tensors do not
+    fit the objective.
+    """
+    names = candidates(folder)
+    for name in names:
+        path = folder / name
+        if (damage := find_damage(path)) is not None:
+            warn(f"checkpoint {name} is damaged ({damage}); trying the one before it")
+            continue
+        restore(objective, load_file(path / "objective.safetensors"), path)
+        restore_optimiser(objective, optimiser, load_file(path / "optimiser.safetensors"), path)
+        state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        return state
+    if names:
+        raise ModelError("none of its checkpoints is whole", where=folder, do="Start the run again with --overwrite")
+    return None
+
+
+def candidates(folder: Path) -> list[str]:
+    """Names of checkpoints, the one that `latest` points to first, then from new to old. Drafts never count."""
+    names = sorted((path.name for path in folder.glob("step_????????") if path.is_dir()), reverse=True)
+    with contextlib.suppress(OSError):
+        pointed = (folder / LATEST).read_text(encoding="utf-8").strip()
+        if pointed in names:
+            names.sort(key=lambda name: name != pointed)
+    return names
+
+
+def find_damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint folder; None where every file is there with its size and hash."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        for name, said in manifest.items():
+            if (path / name).stat().st_size != said["bytes"]:
+                return f"{name} has another size"
+            if digest(path / name) != said["sha256"]:
+                return f"{name} has another content"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{error.__class__.__name__} in its manifest"
+    return None
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """State of a module as contiguous tensors that share no memory, as safetensors wants them."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
+
+
+def optimiser_tensors(objective: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """`<parameter>/<exp_avg | exp_avg_sq | step>` -> tensor, by the parameter's name in the objective."""
+    names = {parameter: name for name, parameter in objective.named_parameters()}
+    return {
+        f"{names[parameter]}/{key}": value.detach().cpu().contiguous().clone()
+        for parameter, state in optimiser.state.items()
+        for key, value in state.items()
+    }
+
+
+def restore(objective: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
+    """Load a state, all of it. Raises ModelError."""
+    try:
+        objective.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()[:160]
+        raise ModelError(f"the checkpoint does not fit this run ({reason})", where=where, do="Resume with the settings it began with") from None
+
+
+def restore_optimiser(objective: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], where: Path) -> None:
+    """Moments and counters of every trained parameter. Raises ModelError where one is missing."""
+    parameters = dict(objective.named_parameters())
+    trained = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, part = key.rpartition("/")
+        found.setdefault(name, {})[part] = value
+    for name, parameter in parameters.items():
+        if id(parameter) not in trained:
+            continue
+        if name not in found:
+            raise ModelError(f"the checkpoint has no optimiser state for {name}", where=where)
+        optimiser.state[parameter] = {
+            part: value.to(parameter.device if part != "step" else "cpu" if not parameter.is_cuda else parameter.device)
+            for part, value in found[name].items()
+        }
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def synchronise(path: Path) -> None:
+    """fsync a file or a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_latest(folder: Path, name: str) -> None:
+    """Move the pointer in one step."""
+    draft = folder / f"{LATEST}.tmp"
+    draft.write_text(name + "\n", encoding="utf-8")
+    synchronise(draft)
+    draft.rename(folder / LATEST)
+    synchronise(folder)

@@ -1,0 +1,172 @@
+"""From a prepared folder to batches on the device; the order of samples follows from (seed, epoch) and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from domains.base import AugmentPolicies, ClipSettings
+from domains.errors import MediaError
+from domains.store.clips import Clip, draw_views, sample_seed
+from domains.store.prepared import Prepared
+from recipes.encoders.base import Geometry
+from recipes.objective import Batch
+
+ATTEMPTS = 8  # samples tried in place of an unreadable one before the error is passed on
+
+
+class ClipData(Dataset[dict[str, Any]]):
+    """Samples by their position in an endless stream: epoch after epoch, each in an order of its own.
+
+    A sample is (row of the manifest, draw); `clips_per_video` draws of each row make an epoch. Nothing is dropped or seen twice: a batch
+    may straddle two epochs. An unreadable sample is replaced by another that follows from its own seed, and counted.
+
+    prepared: the store; rows: the manifest rows to learn from; targets: label name -> values aligned with `rows`.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        rows: Sequence[int],
+        views: Mapping[str, Clip],
+        clip: ClipSettings,
+        policies: AugmentPolicies,
+        *,
+        seed: int = 0,
+        clips_per_video: int = 1,
+        targets: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
+        self.prepared, self.rows, self.views = prepared, list(rows), dict(views)
+        self.clip, self.policies, self.seed, self.clips_per_video = clip, policies, seed, clips_per_video
+        self.targets = dict(targets or {})
+        self._order: tuple[int, NDArray[np.int64]] | None = None
+
+    def __len__(self) -> int:
+        """Samples of one epoch."""
+        return len(self.rows) * self.clips_per_video
+
+    def place(self, position: int) -> tuple[int, int, int]:
+        """(epoch, place in `rows`, draw) of a position in the stream."""
+        epoch, offset = divmod(position, len(self))
+        if self._order is None or self._order[0] != epoch:
+            self._order = (epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self)))
+        draw, where = divmod(int(self._order[1][offset]), len(self.rows))
+        return epoch, where, draw
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        epoch, where, draw = self.place(position)
+        failures: list[str] = []
+        while True:
+            row = self.rows[where]
+            try:
+                drawn = draw_views(self.prepared, row, self.views, self.clip, self.policies, self.seed, epoch, draw)
+                break
+            except MediaError as error:
+                failures.append(f"{self.prepared.video_id(row)}: {error.reason}")
+                if len(failures) >= ATTEMPTS:
+                    raise
+                digest = hashlib.blake2b(f"{self.seed}/{epoch}/{where}/{draw}".encode(), digest_size=8).digest()
+                where = int.from_bytes(digest, "big") % len(self.rows)
+        return {
+            "views": drawn,
+            "seed": sample_seed(self.seed, epoch, self.prepared.video_id(row), draw),
+            "row": row,
+            "targets": {name: values[where] for name, values in self.targets.items()},
+            "failures": failures,
+        }
+
+
+class StreamSampler:
+    """Positions of each forward pass of one process, from optimiser step `start` to `total`.
+
+    A step takes the next `world * accumulate * batch` positions of the stream, whoever shares them: the same samples make step s on one
+    process with batch 2B and on two with batch B.
+    """
+
+    def __init__(self, batch: int, accumulate: int, rank: int, world: int, start: int, total: int) -> None:
+        self.batch, self.accumulate, self.rank, self.world, self.start, self.total = batch, accumulate, rank, world, start, total
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for forward in range(self.start * self.accumulate, self.total * self.accumulate):
+            first = (forward * self.world + self.rank) * self.batch
+            yield list(range(first, first + self.batch))
+
+    def __len__(self) -> int:
+        return (self.total - self.start) * self.accumulate
+
+
+def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Samples -> tensors, pixels still uint8 (B, T, H, W, C)."""
+    views = {}
+    for name in samples[0]["views"]:
+        drawn = [sample["views"][name] for sample in samples]
+        views[name] = {
+            "frames": torch.from_numpy(np.stack([clip.frames for clip in drawn])),
+            "flip": torch.tensor([clip.flip for clip in drawn]),
+            "brightness": torch.tensor([clip.brightness for clip in drawn], dtype=torch.float32),
+            "contrast": torch.tensor([clip.contrast for clip in drawn], dtype=torch.float32),
+        }
+    return {
+        "views": views,
+        "seeds": torch.tensor([sample["seed"] for sample in samples], dtype=torch.int64),
+        "rows": torch.tensor([sample["row"] for sample in samples], dtype=torch.int64),
+        "targets": {
+            name: torch.as_tensor(np.stack([sample["targets"][name] for sample in samples])) for name in samples[0]["targets"]
+        },
+        "failures": [reason for sample in samples for reason in sample["failures"]],
+    }
+
+
+def to_batch(collated: Mapping[str, Any], geometry: Geometry, device: torch.device) -> Batch:
+    """Collated samples -> pixel_values on the device: augmented, three channels, normalised by the encoder's statistics."""
+    clips = {name: pixel_values(view, geometry, device) for name, view in collated["views"].items()}
+    targets = {name: values.to(device, non_blocking=True) for name, values in collated["targets"].items()}
+    return Batch(clips=clips, seeds=collated["seeds"], targets=targets, index=collated["rows"])
+
+
+def pixel_values(view: Mapping[str, Tensor], geometry: Geometry, device: torch.device) -> Tensor:
+    """uint8 frames (B, T, H, W, C) and their augmentation -> (B, T, 3, H, W) float32."""
+    pixels = view["frames"].to(device, non_blocking=True).movedim(-1, 2).float().div_(255)
+    each = (-1, 1, 1, 1, 1)
+    if bool(view["flip"].any()):
+        flip = view["flip"].to(device).view(each)
+        pixels = torch.where(flip, pixels.flip(-1), pixels)
+    if bool((view["contrast"] != 1).any()) or bool((view["brightness"] != 0).any()):
+        mean = pixels.mean(dim=(1, 2, 3, 4), keepdim=True)
+        contrast, brightness = view["contrast"].to(device).view(each), view["brightness"].to(device).view(each)
+        pixels = ((pixels - mean) * contrast + mean + brightness).clamp_(0, 1)
+    centre = torch.tensor(geometry.mean, device=device).view(1, 1, 3, 1, 1)
+    spread = torch.tensor(geometry.std, device=device).view(1, 1, 3, 1, 1)
+    return (pixels.expand(-1, -1, 3, -1, -1) - centre) / spread
+
+
+def make_loader(data: ClipData, sampler: StreamSampler, workers: int, pin: bool) -> DataLoader[dict[str, Any]]:
+    """A loader over one run's forward passes, in order."""
+    cv2.setNumThreads(0)  # OpenCV's own pool would fight the trainer's, and does not survive a fork
+    return DataLoader(
+        data,
+        batch_sampler=sampler,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=quiet_worker,
+        pin_memory=pin,
+        prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),  # its own: starting the loader must not draw from the trainer's
+    )
+
+
+def quiet_worker(_: int) -> None:
+    """Loader processes leave signals to the trainer, which decides what they mean, and keep to one thread."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)

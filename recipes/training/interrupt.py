@@ -1,0 +1,52 @@
+"""Ctrl-C and SIGTERM set a flag; the loop saves at the next step boundary on all ranks, and then leaves."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+
+import torch
+import torch.distributed as dist
+
+from domains.errors import VfmError
+from recipes.parts.distributed import world_size
+
+
+class Interrupted(VfmError):
+    """A run that was asked to stop and has saved. Exit code 130 after Ctrl-C, 143 after SIGTERM: requeue on either."""
+
+    def __init__(self, number: int, step: int, where: object) -> None:
+        super().__init__(f"stopped at step {step}; everything up to it is saved", where=str(where), do="Continue with --resume")
+        self.exit_code = 128 + number
+
+
+class StopSignal:
+    """While entered, SIGINT and SIGTERM are noted instead of acted on. A second Ctrl-C stops at once, without saving."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> StopSignal:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.number == signal.SIGINT and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.number = number
+
+    def agreed(self, device: torch.device) -> int:
+        """The signal that any rank received, 0 for none; the same answer on every rank."""
+        if world_size() == 1:
+            return self.number
+        flag = torch.tensor(float(self.number), device=device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return int(flag.item())
