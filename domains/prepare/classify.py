@@ -152,6 +152,22 @@ def _pixels(frames: Frames, mask: NDArray[np.bool_]) -> Iterator[NDArray[np.int1
         yield frame[mask].astype(np.int16)
 
 
+def judge_sweep(steps: Frames, mask: NDArray[np.bool_]) -> None:
+    """Raises SetAside for a trace that is drawn from left to right: each step changes a narrow strip, all of them a
+    wide one.
+
+    steps (2 n, H, W, C): n pairs of neighbouring frames, spread over the recording. Tissue changes everywhere at every
+    step.
+    """
+    pairs = steps.max(axis=-1).astype(np.int16).reshape(-1, 2, *mask.shape)
+    changed = (np.abs(pairs[:, 1] - pairs[:, 0]) > 12) & mask
+    columns = changed.sum(axis=1) > 0.01 * mask.shape[0]  # (n, W)
+    columns = columns[columns.any(axis=1)]  # a frame that was shown twice says nothing
+    width = int(np.flatnonzero(mask.any(axis=0)).size)
+    if len(columns) >= 3 and columns.sum(axis=1).max() < 0.15 * width and len(set(columns.argmax(axis=1))) >= 3:
+        raise SetAside("M-mode", "M-mode or spectral Doppler, by its pixels: only a narrow strip changes at a time")
+
+
 def judge_colour(frames: Frames, mask: NDArray[np.bool_], header: Any) -> None:
     """Raises SetAside for colour Doppler that only the pixels give away; a tag that announces colour lowers the bar."""
     announced = text(header, "UltrasoundColorDataPresent") == "1"

@@ -8,6 +8,7 @@ box if there is one.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -16,6 +17,10 @@ from numpy.typing import NDArray
 
 from domains.prepare.classify import TWO_D, Region, SetAside
 from domains.store.frames import Frames
+
+WORKING = 320  # longer side of the frames in which the picture is looked for
+THICK = 7  # pixels at that size: what is thinner is drawn, not tissue
+STEP = 15  # pixels at that size: a gap within the picture
 
 Mask = NDArray[np.bool_]
 Box = tuple[int, int, int, int]
@@ -44,18 +49,12 @@ def find(sample: Frames, regions: list[Region], min_fraction: float) -> Picture:
     """sample (T, H, W, C): frames spread over the recording. Raises SetAside where no picture is sure."""
     height, width = sample.shape[1:3]
     region = header_box(regions, height, width)
+    x0, y0, x1, y1 = region.box if region is not None else (0, 0, width, height)
     motion = variation(sample)
-    if region is not None:
-        x0, y0, x1, y1 = region.box
-        inside = np.zeros_like(motion)
-        inside[y0:y1, x0:x1] = motion[y0:y1, x0:x1]
-        motion = inside
-    mask = _patch(motion)
-    if region is not None:
-        x0, y0, x1, y1 = region.box
-        box = np.zeros_like(mask)
-        box[y0:y1, x0:x1] = True
-        mask &= box
+    scale = max(motion.shape) / max(height, width)
+    small = (math.floor(x0 * scale), math.floor(y0 * scale), math.ceil(x1 * scale), math.ceil(y1 * scale))
+    mask = np.zeros((height, width), bool)
+    mask[y0:y1, x0:x1] = _fill(_patch(motion, small), height, width, scale)[y0:y1, x0:x1]
     if mask.sum() < min_fraction * mask.size:
         where = "inside the header's region" if region is not None else "in the frame"
         raise SetAside("no region", f"no picture found: less than {min_fraction:.0%} of the frame moves {where}")
@@ -85,59 +84,52 @@ def header_box(regions: list[Region], height: int, width: int) -> Region | None:
 
 
 def variation(sample: Frames) -> NDArray[np.float32]:
-    """(H, W): how far each pixel's brightness travels over the sampled frames, after a small blur against noise."""
-    low = high = None
-    for frame in sample:
-        bright = cv2.blur(frame.max(axis=-1), (3, 3))
-        low = bright if low is None else np.minimum(low, bright)
-        high = bright if high is None else np.maximum(high, bright)
-    assert low is not None
-    assert high is not None
-    return high.astype(np.float32) - low
+    """(h, w), at working size: how far each pixel's brightness travels, from its 20th to its 80th percentile in time.
+
+    Percentiles, because what passes over a pixel now and then is drawn, not tissue: the trace of a scrolling ECG sweeps
+    a whole band from end to end, yet lies on each of its pixels in few frames only.
+    """
+    height, width = sample.shape[1:3]
+    scale = min(1.0, WORKING / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = [cv2.resize(frame.max(axis=-1), size, interpolation=cv2.INTER_AREA) for frame in sample]
+    ordered = np.sort(np.stack([cv2.blur(frame, (3, 3)) for frame in small]), axis=0).astype(np.float32)
+    last = len(ordered) - 1
+    return ordered[round(0.8 * last)] - ordered[round(0.2 * last)]
 
 
-def _patch(motion: NDArray[np.float32]) -> Mask:
-    """The hull of the largest thick patch of `motion`; all False where there is none."""
-    top = float(np.percentile(motion, 99))
+def _patch(motion: NDArray[np.float32], box: Box) -> NDArray[np.int32]:
+    """The convex outline, points (n, 2) as (x, y), of the largest thick patch of motion in `box`; empty if none."""
+    x0, y0, x1, y1 = box
+    inside = np.zeros_like(motion)
+    inside[y0:y1, x0:x1] = motion[y0:y1, x0:x1]
     # Dim recordings move by a few grey levels; compression flickers by as much around text in bright ones.
-    threshold = float(np.clip(0.08 * top, 5, 16))
-    moving = (motion > threshold).astype(np.uint8)
-    unit = max(3, round(min(motion.shape) / 100) | 1)
-    # Closing first would join text to the sector. Opening removes what is thinner than 2 % of the frame: traces, ticks,
-    # letters.
+    threshold = float(np.clip(0.06 * np.percentile(inside, 99), 3, 12))
+    moving = (inside > threshold).astype(np.uint8)
+    # Opening removes what is thin: traces, ticks, letters. Closing more than this before would join them to the sector.
     thick = cv2.morphologyEx(moving, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-    thick = cv2.morphologyEx(thick, cv2.MORPH_OPEN, _disc(2 * unit + 1))
-    largest = _largest(thick)
-    if largest is None:
-        return np.zeros(motion.shape, bool)
-    # Chambers and shadows split a sector into pieces: pieces within a step of the main one belong to it if they are not
-    # small.
-    near = cv2.dilate(largest, _disc(6 * unit + 1))
-    joined = _pieces_touching(thick, near, at_least=0.02 * largest.sum()) | largest
-    return _hull(joined)
+    thick = cv2.morphologyEx(thick, cv2.MORPH_OPEN, _disc(THICK))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(thick, connectivity=8)
+    if count < 2:
+        return np.empty((0, 2), np.int32)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    best = 1 + int(np.argmax(areas[1:]))
+    # Chambers and shadows split a sector: pieces within a step of the main one belong to it unless they are small.
+    near = cv2.dilate((labels == best).astype(np.uint8), _disc(STEP))
+    touching = [n for n in np.unique(labels[near > 0]).tolist() if n and areas[n] >= 0.02 * areas[best]]
+    points = cv2.findNonZero(np.isin(labels, touching).astype(np.uint8))
+    outline: NDArray[np.int32] = cv2.convexHull(points).reshape(-1, 2)
+    return outline
 
 
 def _disc(size: int) -> NDArray[np.uint8]:
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)).astype(np.uint8)
 
 
-def _largest(mask: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    if count < 2:
-        return None
-    best = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    return (labels == best).astype(np.uint8)
-
-
-def _pieces_touching(mask: NDArray[np.uint8], near: NDArray[np.uint8], at_least: float) -> NDArray[np.uint8]:
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    touching = set(np.unique(labels[near > 0]).tolist()) - {0}
-    kept = [n for n in range(1, count) if n in touching and stats[n, cv2.CC_STAT_AREA] >= at_least]
-    return np.isin(labels, kept).astype(np.uint8)
-
-
-def _hull(mask: NDArray[np.uint8]) -> Mask:
-    points = cv2.findNonZero(mask)
-    out = np.zeros(mask.shape, np.uint8)
-    cv2.fillConvexPoly(out, cv2.convexHull(points), 1)
-    return out.astype(bool)
+def _fill(outline: NDArray[np.int32], height: int, width: int, scale: float) -> Mask:
+    """The outline as a mask of the full frame: pixel centres of the working size, mapped to where they came from."""
+    mask = np.zeros((height, width), np.uint8)
+    if len(outline):
+        full = np.round((outline + 0.5) / scale - 0.5).astype(np.int32)
+        cv2.fillConvexPoly(mask, full, 1)
+    return mask.astype(bool)

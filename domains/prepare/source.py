@@ -25,6 +25,7 @@ from domains.store.frames import Frames, encode
 from domains.store.manifest import VideoRow, frame_file
 
 SAMPLED = 32  # frames looked at to find the picture
+PAIRS = 6  # neighbouring frames looked at to tell a sweeping trace from tissue
 CHUNK = 32  # frames held at once; a cine of 850 frames of 1024x768 would be 2 GB
 MOST_PIXELS = 64_000_000  # a frame above this is a damaged header, not an ultrasound machine
 
@@ -142,6 +143,8 @@ def _picture(reader: Reader, domain: Domain) -> Picture:
     picture = region.find(sample, regions, domain.region.min_fraction)
     if domain.colour_doppler == "exclude":
         classify.judge_colour(sample, picture.mask, reader.header)
+    first = np.linspace(0, len(reader) - 2, PAIRS).round().astype(int)
+    classify.judge_sweep(reader.frames(np.stack([first, first + 1], axis=1).ravel().tolist()), picture.mask)
     return picture
 
 

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as Items
+from source_factory import HEIGHT, SECTOR, WIDTH, cine, overlay_mask, region_item, sector_mask
+
+from domains.prepare import region
+from domains.prepare.classify import Region, SetAside, read_regions
+
+
+def regions(*items: Dataset) -> list[Region]:
+    header = Dataset()
+    header.SequenceOfUltrasoundRegions = Items(list(items))
+    return read_regions(header)
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    return cine(20)
+
+
+@pytest.mark.parametrize("with_box", [False, True])
+def test_the_sector_is_kept_and_nothing_drawn_beside_it(frames: np.ndarray, with_box: bool):
+    # The box of the header is generous, as it is in life: text and ECG lie in it.
+    found = regions(region_item((0, 0, WIDTH - 1, HEIGHT - 1))) if with_box else []
+    picture = region.find(frames, found, min_fraction=0.03)
+    fan = sector_mask()
+    assert (picture.mask & fan).sum() > 0.98 * fan.sum()
+    assert (picture.mask & ~fan).sum() < 0.06 * fan.sum()
+    assert (picture.mask & overlay_mask()).sum() == 0
+    assert picture.source == ("regions+motion" if with_box else "motion")
+    assert picture.cm_per_pixel == (0.05 if with_box else None)
+    x0, y0, x1, y1 = picture.box
+    assert picture.mask[y0:y1, x0:x1].sum() == picture.mask.sum()
+    assert np.abs(np.subtract(picture.box, SECTOR)).max() < 10
+
+
+def test_the_box_cuts_what_moves_outside_of_it(frames: np.ndarray):
+    box = (60, 15, 200, 195)
+    picture = region.find(frames, regions(region_item(box)), 0.03)
+    assert picture.box[2] <= 201
+    assert not picture.mask[:, 201:].any()
+
+
+def test_a_large_recording_is_searched_small_and_masked_large(frames: np.ndarray):
+    large = np.repeat(np.repeat(frames, 3, axis=1), 3, axis=2)
+    picture = region.find(large, [], 0.03)
+    fan = np.repeat(np.repeat(sector_mask(), 3, axis=0), 3, axis=1)
+    drawn = np.repeat(np.repeat(overlay_mask(), 3, axis=0), 3, axis=1)
+    assert picture.mask.shape == fan.shape
+    assert (picture.mask & fan).sum() > 0.98 * fan.sum()
+    assert (picture.mask & drawn).sum() == 0
+
+
+def test_what_does_not_move_is_set_aside(frames: np.ndarray):
+    still = np.repeat(frames[:1], 20, axis=0)
+    with pytest.raises(SetAside) as caught:
+        region.find(still, regions(region_item()), 0.03)
+    assert caught.value.category == "no region"
+    assert "header's region" in caught.value.reason
+
+
+def test_a_moving_trace_alone_is_no_picture():
+    only_drawn = cine(20) * overlay_mask()[None, :, :, None].astype(np.uint8)
+    with pytest.raises(SetAside, match="no picture found"):
+        region.find(only_drawn, [], 0.03)
+
+
+def test_a_box_of_another_frame_size_is_not_believed(frames: np.ndarray):
+    # pydicom's examples_ybr_color.dcm: exported at half size with the tags of the full one.
+    assert region.header_box(regions(region_item((84, 31, 595, 414))), HEIGHT, WIDTH) is None
+    picture = region.find(frames, regions(region_item((84, 31, 595, 414))), 0.03)
+    assert picture.source == "motion"
+    assert picture.cm_per_pixel is None
+
+
+def test_the_largest_2d_region_counts_and_is_clipped():
+    found = regions(
+        region_item((0, 0, 319, 239), spatial_format=4, data_type=10),
+        region_item((10, 10, 40, 40)),
+        region_item((50, 20, 320, 240)),
+    )
+    box = region.header_box(found, HEIGHT, WIDTH)
+    assert box is not None
+    assert box.box == (50, 20, 320, 240)
+
+
+def test_whole_keeps_everything():
+    picture = region.whole(30, 50)
+    assert picture.mask.all()
+    assert picture.box == (0, 0, 50, 30)
