@@ -81,6 +81,8 @@ class TaskRunSettings(Strict):
     label_fraction: float = Field(1.0, gt=0, le=1, description="share of the training patients whose labels are used")
     folds: PositiveInt = Field(5, description="patients are split into this many parts; one is held out for the test, one for validation")
     fold: NonNegativeInt = Field(0, description="which part is the test")
+    loss: Literal["huber", "l1"] = Field("huber", description="regression: Huber with delta one deviation, or absolute error")
+    balance: bool = Field(False, description="classification: classes count inversely to how often they occur")
     dropout: float = Field(0.0, ge=0, lt=1, description="before the head")
     lr_head: PositiveFloat = Field(1e-3, description="learning rate of the new head")
     clips_per_video: PositiveInt = Field(3, description="clips averaged for one prediction at test time")

@@ -22,6 +22,7 @@ from domains.store.prepared import Prepared
 from recipes.encoders.base import Geometry, VideoEncoder
 from recipes.evaluate.metrics import Array
 from recipes.evaluate.pixels import pixel_features
+from recipes.training.data import plain_pixel_values
 
 Extractor = Callable[[Frames], Array]
 ReadProgress = Callable[[int, int], None]
@@ -59,16 +60,6 @@ class Features:
 def clip_of(geometry: Geometry) -> ClipSettings:
     """The clip that an encoder of this geometry was made to see."""
     return ClipSettings(frames=geometry.frames, size=geometry.size, rate=geometry.rate, stride=geometry.stride)
-
-
-def pixel_values(clips: Frames, geometry: Geometry, device: torch.device) -> torch.Tensor:
-    """uint8 (B, T, H, W, C) -> float (B, T, 3, H, W) on `device`, normalised with the encoder's own mean and
-    deviation.
-    """
-    pixels = torch.from_numpy(clips).to(device).movedim(-1, 2).float().div_(255)
-    mean = torch.tensor(geometry.mean, device=device).view(1, 1, 3, 1, 1)
-    std = torch.tensor(geometry.std, device=device).view(1, 1, 3, 1, 1)
-    return (pixels.expand(-1, -1, 3, -1, -1) - mean) / std
 
 
 def default_device() -> torch.device:
@@ -117,7 +108,7 @@ def embedding(encoder: VideoEncoder, device: torch.device | None = None) -> Iter
 
     def extractor(clips: Frames) -> Array:
         with torch.inference_mode():
-            embedded = encoder.embed(pixel_values(clips, encoder.geometry, device))
+            embedded = encoder.embed(plain_pixel_values(torch.from_numpy(clips), encoder.geometry, device))
             return embedded.float().mean(dim=0).cpu().numpy().astype(np.float64)
 
     try:

@@ -64,12 +64,11 @@ def gather(
     read.
     """
     check_baselines(baselines)
-    domain = prepared_clip(prepared)
     start = start_of(encoder)
-    frames, size = (None, None) if start is not None else (domain.frames, domain.size)
-    opened = open_encoder(str(encoder), frames=frames, size=size, online=online)
+    opened = open_encoder(str(encoder), online=online)
     clip = clip_of(opened.geometry)
-    if start is None:  # an encoder that nobody adapted: sampled as this domain samples
+    if clip.rate is None:  # an encoder that no run of ours adapted: sampled as this domain samples
+        domain = prepared_clip(prepared)
         clip = clip.model_copy(update={"rate": domain.rate, "stride": domain.stride})
     rows = np.arange(len(prepared)) if index is None else index
     encoders, titles, notes = _rows(str(encoder), opened, start, baselines, online)

@@ -8,9 +8,8 @@ from pathlib import Path
 from domains.errors import ModelError
 from domains.schema import parse, read_yaml
 from recipes.config import RunConfig
-from recipes.encoders import open_encoder
+from recipes.encoders import TINY, open_encoder
 from recipes.encoders.base import Geometry, VideoEncoder
-from recipes.encoders.loading import BUILT_IN
 
 RESOLVED = "config.resolved.yaml"
 
@@ -26,7 +25,7 @@ class Start:
     @property
     def random(self) -> bool:
         """Whether that encoder's weights were drawn at random."""
-        return self.name in BUILT_IN
+        return self.name == TINY
 
     @property
     def title(self) -> str:

@@ -144,8 +144,18 @@ def pixel_values(view: Mapping[str, Tensor], geometry: Geometry, device: torch.d
         mean = pixels.mean(dim=(1, 2, 3, 4), keepdim=True)
         contrast, brightness = view["contrast"].to(device).view(each), view["brightness"].to(device).view(each)
         pixels = ((pixels - mean) * contrast + mean + brightness).clamp_(0, 1)
-    centre = torch.tensor(geometry.mean, device=device).view(1, 1, 3, 1, 1)
-    spread = torch.tensor(geometry.std, device=device).view(1, 1, 3, 1, 1)
+    return normalise(pixels, geometry)
+
+
+def plain_pixel_values(frames: Tensor, geometry: Geometry, device: torch.device) -> Tensor:
+    """uint8 frames (B, T, H, W, C), as they are -> (B, T, 3, H, W) float32."""
+    return normalise(frames.to(device, non_blocking=True).movedim(-1, 2).float().div_(255), geometry)
+
+
+def normalise(pixels: Tensor, geometry: Geometry) -> Tensor:
+    """(B, T, 1 or 3, H, W) in [0, 1] -> (B, T, 3, H, W) with the encoder's own mean and deviation."""
+    centre = torch.tensor(geometry.mean, device=pixels.device).view(1, 1, 3, 1, 1)
+    spread = torch.tensor(geometry.std, device=pixels.device).view(1, 1, 3, 1, 1)
     return (pixels.expand(-1, -1, 3, -1, -1) - centre) / spread
 
 

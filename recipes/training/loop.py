@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,9 @@ from recipes.training.monitors import CollapseMonitor
 from recipes.training.optim import learning_rate, make_optimiser, set_learning_rate
 from recipes.training.reporter import Reporter, StepInfo
 from recipes.training.run import RunFolder
+
+
+Validate = Callable[[Progress], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -85,10 +88,18 @@ def make_accelerator(config: RunConfig) -> Accelerator:
 
 
 def train(
-    objective: Objective, data: ClipData, config: RunConfig, run: RunFolder, reporter: Reporter, *, resume: bool = False
+    objective: Objective,
+    data: ClipData,
+    config: RunConfig,
+    run: RunFolder,
+    reporter: Reporter,
+    *,
+    resume: bool = False,
+    validate: Validate | None = None,
 ) -> TrainResult:
     """Minimise `objective` over `data`.
 
+    `validate` is called on the main process at the end of every epoch and of the run; the figures it returns are logged.
     Raises TrainingError (a loss that is not finite, too many unreadable samples), StorageError (a checkpoint cannot be written) and
     Interrupted; after each of them `resume=True` goes on from the last checkpoint, with the same result as if nothing had happened.
     """
@@ -110,7 +121,7 @@ def train(
     monitor = CollapseMonitor(data.prepared, data.rows, data.clip, reporter.warn) if main else None
     if monitor is not None:
         monitor.start.update(state["monitor_start"])
-    loop = _Loop(accelerator, wrapped, objective, optimiser, data, config, run, reporter, monitor, total, state)
+    loop = _Loop(accelerator, wrapped, objective, optimiser, data, config, run, reporter, monitor, total, state, validate)
     return loop.run_to_end()
 
 
@@ -129,6 +140,7 @@ class _Loop:
     monitor: CollapseMonitor | None
     total: int
     state: dict[str, Any]
+    validate: Validate | None = None
     figures: dict[str, float] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
 
@@ -146,6 +158,7 @@ class _Loop:
                 self.look(0)
             for step in range(first, self.total):
                 self.step(step, batches, meter)
+                self.at_epoch_end(step)
                 self.state.update(step=step + 1, seconds=before + time.perf_counter() - started)
                 if (step + 1) % train.log_every == 0 or step + 1 == self.total:
                     self.log(step + 1, meter, board)
@@ -243,10 +256,18 @@ class _Loop:
             if name not in ("step", "epoch", "seconds"):
                 board.add_scalar(name, value, step)
 
+    def at_epoch_end(self, step: int) -> None:
+        """Validation, where `step` was the last of an epoch or of the run."""
+        if self.validate is None or not self.accelerator.is_main_process:
+            return
+        now = self.progress(step + 1)
+        if int(now.epoch) > int(self.progress(step).epoch) or now.step == now.total:
+            self.figures.update(self.validate(now))
+
     def look(self, step: int) -> None:
         """The collapse monitors, on the main process."""
         if self.monitor is not None:
-            self.figures = self.monitor.look(self.objective.encoder, self.accelerator.device)
+            self.figures.update(self.monitor.look(self.objective.encoder, self.accelerator.device))
             self.state["monitor_start"] = self.monitor.start
 
     def save(self) -> None:

@@ -14,7 +14,7 @@ from domains.errors import MediaError
 from domains.store.clips import evaluation_clips
 from domains.store.prepared import Prepared
 from recipes.encoders.base import VideoEncoder
-from recipes.training.data import pixel_values
+from recipes.training.data import plain_pixel_values
 
 CLIPS = 64  # enough to see a rank of a few dozen, few enough to cost about a second on a CPU
 
@@ -55,9 +55,8 @@ class CollapseMonitor:
         if self.frames is None or len(self.frames) < 4:
             return {}
         was, _ = encoder.training, encoder.eval()
-        plain = {"flip": torch.zeros(1, dtype=torch.bool), "brightness": torch.zeros(1), "contrast": torch.ones(1)}
         features = torch.cat(
-            [encoder.embed(pixel_values({"frames": part, **plain}, encoder.geometry, device)).float().cpu() for part in self.frames.split(16)]
+            [encoder.embed(plain_pixel_values(part, encoder.geometry, device)).float().cpu() for part in self.frames.split(16)]
         )
         encoder.train(was)
         figures = {"rankme": rankme(features), "deviation": deviation(features)}

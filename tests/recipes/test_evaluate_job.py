@@ -14,16 +14,19 @@ from store_factory import make_prepared
 from domains.errors import ConfigError, DataError, ModelError
 from domains.store.manifest import frame_file
 from recipes.encoders.base import Geometry
-from recipes.encoders.videomae import build
+from recipes.encoders.tiny import tiny_encoder
+from recipes.encoders.videomae import fresh_videomae
 from recipes.jobs.evaluate import evaluate, gather
 from recipes.jobs.start import start_of
 
+SMALL = {
+    "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "patch_size": 16, "tubelet_size": 2,
+}  # fmt: skip
 GEOMETRY = Geometry(frames=4, size=32, rate=12.5)
 
 
 def save_encoder(folder, seed=0):
-    folder.mkdir(parents=True)
-    build(GEOMETRY, width=16, depth=1, heads=2, tubelet=2, patch=16, seed=seed).save(folder)
+    fresh_videomae(GEOMETRY, seed=seed, **SMALL).save(folder)
     return folder
 
 
@@ -120,7 +123,7 @@ def test_an_encoder_that_starts_at_random_is_shown_once_and_said_so(made, tmp_pa
     assert [row.name for row in found.rows] == ["pixels", "generic", "adapted"]
     assert "one and the same" in found.notes[0]
     same = start.open(GEOMETRY)
-    other = build(GEOMETRY, width=192, depth=6, heads=3, tubelet=2, patch=16, seed=5)
+    other = tiny_encoder(4, 32, seed=5)
     assert all((a == b).all() for a, b in zip(same.parameters(), other.parameters(), strict=True))
 
 
