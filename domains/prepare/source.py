@@ -26,7 +26,7 @@ from domains.store.manifest import VideoRow, frame_file
 
 SAMPLED = 32  # frames looked at to find the picture
 PAIRS = 6  # neighbouring frames looked at to tell a sweeping trace from tissue
-CHUNK = 32  # frames held at once; a cine of 850 frames of 1024x768 would be 2 GB
+HELD = 200_000_000  # bytes of frames held at once: a whole cine of 850 frames of 1024x768 would be 2 GB
 MOST_PIXELS = 64_000_000  # a frame above this is a damaged header, not an ultrasound machine
 
 
@@ -137,7 +137,7 @@ def _not_a_recording(path: Path) -> tuple[str, str]:
 
 
 def _picture(reader: Reader, domain: Domain) -> Picture:
-    count = min(SAMPLED, len(reader))
+    count = min(SAMPLED, len(reader), max(8, _at_once(reader)))
     sample = reader.frames(np.linspace(0, len(reader) - 1, count).round().astype(int).tolist())
     regions = classify.read_regions(reader.header) if reader.media == "dicom" else []
     picture = region.find(sample, regions, domain.region.min_fraction)
@@ -205,8 +205,9 @@ def _square(reader: Reader, picture: Picture, size: int, fit: str, grey: bool, b
     """Every frame: (size, size, 1 or 3), zero outside the picture, cropped to it, made square, scaled."""
     x0, y0, x1, y1 = picture.box
     outside = ~picture.mask[y0:y1, x0:x1]
-    for start in range(0, len(reader), CHUNK):
-        for frame in reader.frames(range(start, min(start + CHUNK, len(reader)))):
+    chunk = _at_once(reader)
+    for start in range(0, len(reader), chunk):
+        for frame in reader.frames(range(start, min(start + chunk, len(reader)))):
             cut = np.ascontiguousarray(frame[y0:y1, x0:x1])
             if grey and cut.shape[-1] == 3:
                 cut = cv2.cvtColor(cut, cv2.COLOR_RGB2GRAY)[..., None]
@@ -215,6 +216,11 @@ def _square(reader: Reader, picture: Picture, size: int, fit: str, grey: bool, b
             cut[outside] = 0
             yield _fit(cut, size, fit)
         beat()
+
+
+def _at_once(reader: Reader) -> int:
+    """How many frames fit into the memory that a worker may use."""
+    return max(1, min(64, HELD // (reader.height * reader.width * reader.channels)))
 
 
 def _fit(frame: Frames, size: int, fit: str) -> Frames:

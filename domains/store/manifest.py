@@ -33,8 +33,7 @@ class VideoRow:
         region: (x0, y0, x1, y1) in source pixels, half open; region_source: what found it.
         cm_per_pixel: of a *stored* pixel, None where unknown.
         manufacturer, age, sex, heart_rate: all that survives of the header ("" or None where absent).
-        mean, std: grey levels of the stored frames, 0-255; motion: mean absolute change from one sampled frame to the
-        next.
+        mean, std: grey levels of the stored frames, 0-255; motion: their mean absolute change from frame to frame.
         offsets: n_frames + 1 byte positions in the frame file; bytes, sha256: of that file.
     """
 

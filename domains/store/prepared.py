@@ -60,14 +60,14 @@ class Prepared:
             raise DataError(f"prepared in format {fmt}, this vfm reads {FORMAT}", where=folder, do="Prepare it again")
         try:
             # The footer is parsed, pages are read from the mapped file when they are needed.
-            table = pq.read_table(folder / MANIFEST, memory_map=True, columns=SCHEMA.names)
+            table = pq.read_table(folder / MANIFEST, memory_map=True)
         except (OSError, pa.ArrowException) as error:
             raise DataError(
                 f"{MANIFEST} cannot be read ({error.__class__.__name__})", where=folder, do="Prepare it again"
             ) from None
         if missing := set(SCHEMA.names) - set(table.column_names):
             raise DataError(f"{MANIFEST} lacks {', '.join(sorted(missing))}", where=folder, do="Prepare it again")
-        return cls(folder, info, table)
+        return cls(folder, info, table.select(SCHEMA.names))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Prepared.open, (self.folder,))  # a worker maps the manifest itself instead of being sent a copy

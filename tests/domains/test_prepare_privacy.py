@@ -84,8 +84,8 @@ def test_ages_of_ninety_and_over_become_one(given: str, kept: str):
 
 @pytest.mark.parametrize(
     ("given", "kept"),
-    [("GE Vingmed Ultrasound", "GE"), ("GEMS Ultrasound", "GE"), ("Philips Medical Systems", "Philips"), ("ACUSON", "Siemens"),
-     ("TOSHIBA_MEC_US", "Canon"), ("Images by Dr Doe", "other"), ("", "")],
+    [("GE Vingmed Ultrasound", "GE"), ("GEMS Ultrasound", "GE"), ("Philips Medical Systems", "Philips"),
+     ("ACUSON", "Siemens"), ("TOSHIBA_MEC_US", "Canon"), ("Images by Dr Doe", "other"), ("", "")],
 )  # fmt: skip
 def test_manufacturer_is_a_known_name_or_other(given: str, kept: str):
     assert manufacturer(given) == kept

@@ -1,0 +1,339 @@
+import contextlib
+import csv
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from source_factory import cine, region_item, sector_mask, write_avi, write_dicom
+
+from domains.base import Domain, RegionSettings, StoreSettings, TaskSettings
+from domains.errors import ConfigError, DataError, StorageError
+from domains.prepare import ingest, output, pool
+from domains.prepare.ingest import PrepareResult, find_files, prepare
+from domains.prepare.privacy import Pseudonyms
+from domains.store.labels import read_labels
+from domains.store.prepared import Prepared
+
+KEY = b"k" * 32
+ECHO = Domain(
+    name="echo",
+    title="Echo",
+    colour_doppler="exclude",
+    region=RegionSettings(policy="ultrasound"),
+    store=StoreSettings(size=64, grey=True),
+)
+WHOLE_BOX = region_item((0, 0, 319, 239))
+
+
+def write_sources(root: Path) -> Path:
+    """Four cines of three patients and one file of every kind that is set aside."""
+    for number in range(2):
+        tags = {"PatientID": "MRN-1", "StudyInstanceUID": "1.2.1", "SOPInstanceUID": f"1.2.1.{number}"}
+        write_dicom(root / f"a/IM{number}.dcm", cine(12, seed=number), [WHOLE_BOX], **tags)
+    tags = {"PatientID": "MRN-2", "StudyInstanceUID": "1.2.2", "SOPInstanceUID": "1.2.2.0", "PatientAge": "044Y"}
+    write_dicom(root / "b/no_extension", cine(12, seed=2), **tags)
+    write_avi(root / "DOE_JANE/clip.avi", cine(12, seed=3))
+    write_dicom(root / "c/still.dcm", cine(1), [WHOLE_BOX])
+    write_dicom(root / "c/flow.dcm", cine(12, colour=True))
+    write_dicom(root / "c/frozen.dcm", np.repeat(cine(1), 12, axis=0), [WHOLE_BOX])
+    write_dicom(root / "c/mr.dcm", cine(12), Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4")
+    shutil.copy(root / "a/IM0.dcm", root / "c/copy of IM0.dcm")
+    (root / "c/text.dcm").write_text("this is no DICOM")
+    (root / "c/empty.avi").write_bytes(b"")
+    (root / "labels.csv").write_text("file,ef\nIM0,55\n")
+    (root / ".hidden").write_text("x")
+    return root
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sources(tmp_path_factory.mktemp("in") / "studies")
+
+
+@pytest.fixture(scope="module")
+def done(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[PrepareResult, Path]:
+    out = tmp_path_factory.mktemp("out") / "prepared"
+    return prepare(sources, out, ECHO, key=KEY, workers=2), out
+
+
+def digest(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_every_file_is_used_or_named_with_a_reason(done: tuple[PrepareResult, Path], sources: Path):
+    result, _ = done
+    assert (result.videos, result.patients) == (4, 3)
+    found = {entry.source.relative_to(sources).as_posix(): entry.category for entry in result.excluded}
+    assert found == {
+        "c/still.dcm": "still",
+        "c/flow.dcm": "colour Doppler",
+        "c/frozen.dcm": "no region",
+        "c/mr.dcm": "not ultrasound",
+        "c/copy of IM0.dcm": "duplicate",
+        "c/text.dcm": "unreadable",
+        "c/empty.avi": "unreadable",
+        "labels.csv": "not a recording",
+    }
+    assert all(entry.reason for entry in result.excluded)
+    assert result.by_category()["unreadable"] == 2
+    assert result.patients_from == {"file": 1, "header": 3}
+
+
+def test_rows_hold_what_was_recorded(done: tuple[PrepareResult, Path]):
+    prepared = Prepared.open(done[1])
+    names = Pseudonyms(KEY)
+    row = prepared.row(prepared.column("instance").index(names.token("instance", "1.2.1.0")))
+    assert row.patient == names.token("patient", "MRN-1")
+    assert row.study == names.token("study", "1.2.1")
+    assert row.source_path == names.token("path", "a/IM0.dcm")
+    assert row.source_name == names.token("name", "IM0")
+    assert (row.media, row.n_frames, row.channels, row.fps) == ("dicom", 12, 1, 25.0)
+    assert (row.manufacturer, row.age, row.sex, row.heart_rate) == ("GE", "090Y", "F", 71.0)
+    assert row.region_source == "regions+motion"
+    x0, y0, x1, y1 = row.region
+    assert (row.width, row.height) == (x1 - x0, y1 - y0)
+    assert row.cm_per_pixel == pytest.approx(0.05 * max(x1 - x0, y1 - y0) / 64)
+    stored = prepared.frames(prepared.index_of(row.video_id), range(12)).astype(float)
+    assert row.mean == pytest.approx(stored.mean(), rel=0.02)
+    assert row.std == pytest.approx(stored.std(), rel=0.02)
+    assert row.motion == pytest.approx(np.abs(np.diff(stored, axis=0)).mean(), rel=0.1)
+    avi = prepared.row(prepared.column("media").index("video"))
+    assert (avi.fps, avi.region_source, avi.cm_per_pixel, avi.age) == (25.0, "motion", None, "")
+    assert prepared.verify() == []
+    assert prepared.info["key"] == names.fingerprint
+    assert prepared.summary()["excluded"]["unreadable"] == 2
+
+
+def test_the_stored_picture_is_the_sector_and_nothing_else(done: tuple[PrepareResult, Path]):
+    prepared = Prepared.open(done[1])
+    for index in range(len(prepared)):
+        row = prepared.row(index)
+        x0, y0, x1, y1 = row.region
+        side = max(x1 - x0, y1 - y0)
+        fan = np.zeros((side, side), bool)
+        top, left = (side - (y1 - y0)) // 2, (side - (x1 - x0)) // 2
+        fan[top : top + y1 - y0, left : left + x1 - x0] = sector_mask()[y0:y1, x0:x1]
+        steps = (np.arange(64) * side // 64)[:, None], (np.arange(64) * side // 64)[None]
+        small = fan[steps]
+        clip = prepared.frames(index, range(12))[..., 0]
+        assert clip[:, small].mean() > 20
+        assert clip[:, ~small].mean() < 6  # the blurred edge of the sector
+
+
+def test_nothing_of_the_header_or_the_path_is_in_the_output(done: tuple[PrepareResult, Path], sources: Path):
+    words = [
+        "DOE",
+        "JANE",
+        "MRN",
+        "778899",
+        "1931",
+        "Elsewhere",
+        "1.2.1",
+        "IM0",
+        "no_extension",
+        "clip.avi",
+        str(sources),
+    ]
+    for path in done[1].rglob("*"):
+        assert not any(word in path.name for word in words)
+        if path.is_file() and path.suffix != ".mjpeg":
+            blob = path.read_bytes()
+            assert not [word for word in words if word.encode() in blob], path
+
+
+def test_the_table_that_leads_back_lies_outside_and_is_closed(done: tuple[PrepareResult, Path], sources: Path):
+    out = done[1]
+    private = out.with_name("prepared.private")
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    assert stat.S_IMODE((private / "sources.csv").stat().st_mode) == 0o600
+    with (private / "sources.csv").open(newline="") as handle:
+        table = {row["source"]: row for row in csv.DictReader(handle)}
+    assert len(table) == 12
+    row = table[str(sources / "a/IM0.dcm")]
+    assert row["outcome"] == "prepared"
+    assert row["video_id"] in Prepared.open(out).column("video_id")
+    with (out / "excluded.csv").open(newline="") as handle:
+        excluded = {row["source"]: row for row in csv.DictReader(handle)}
+    still = table[str(sources / "c/still.dcm")]
+    assert excluded[still["pseudonym"]]["category"] == "still"
+    assert len(excluded) == 8
+
+
+def test_the_result_does_not_depend_on_the_number_of_workers(done, sources: Path, tmp_path: Path):
+    prepare(sources, tmp_path / "again", ECHO, key=KEY, workers=1)
+    assert digest(tmp_path / "again") == digest(done[1])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "again.private"]
+
+
+def test_another_key_gives_other_names_for_everything(done, sources: Path, tmp_path: Path):
+    prepare(sources / "a", tmp_path / "again", ECHO, key=b"x" * 32)
+    ours, theirs = Prepared.open(done[1]), Prepared.open(tmp_path / "again")
+    for column in ("video_id", "patient", "study", "instance", "source_name"):
+        assert not set(ours.column(column)) & set(theirs.column(column))
+
+
+def test_labels_by_original_names_find_their_videos(done: tuple[PrepareResult, Path], tmp_path: Path):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,ef\nIM0,55\nIM1.dcm,45\nclip.avi,30\nno_extension,20\nmissing,10\n")
+    task = TaskSettings(kind="regression", column="ef")
+    found = read_labels(labels, task, Prepared.open(done[1]), KEY)
+    assert sorted(found.values.tolist()) == [20, 30, 45, 55]
+    assert found.unmatched == 1
+
+
+def test_progress_counts_every_file(sources: Path, tmp_path: Path):
+    seen: list[tuple[int, int]] = []
+    prepare(sources / "a", tmp_path / "out", ECHO, key=KEY, progress=lambda number, total: seen.append((number, total)))
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_a_domain_without_ultrasound_keeps_whole_frames_in_colour(tmp_path: Path):
+    write_avi(tmp_path / "in/scene.avi", cine(12, colour=True))
+    domain = Domain(name="scenes", title="Scenes", store=StoreSettings(size=48, fit="crop"))
+    prepare(tmp_path / "in", tmp_path / "out", domain, key=KEY)
+    row = Prepared.open(tmp_path / "out").row(0)
+    assert (row.channels, row.region, row.region_source) == (3, (0, 0, 320, 240), "whole")
+    frame = Prepared.open(tmp_path / "out").frames(0, [0])[0].astype(int)
+    assert (frame[..., 0] - frame[..., 2]).max() > 100  # red flow on the left of the box ...
+    assert (frame[..., 2] - frame[..., 0]).max() > 100  # ... and blue on the right
+
+
+def test_a_folder_without_videos_says_what_was_found(tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(DataError, match="holds no files"):
+        prepare(tmp_path / "in", tmp_path / "out", ECHO, key=KEY)
+    (tmp_path / "in/notes.txt").write_text("hello")
+    (tmp_path / "in/fake.dcm").write_text("hello")
+    with pytest.raises(DataError, match=r"no usable recording among 2 files \(1 unreadable, 1 not a recording\)"):
+        prepare(tmp_path / "in", tmp_path / "out", ECHO, key=KEY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+    with pytest.raises(DataError, match="no such file or folder"):
+        prepare(tmp_path / "nowhere", tmp_path / "out", ECHO, key=KEY)
+
+
+def test_an_output_that_is_in_use_is_refused_unless_it_is_a_prepared_one(sources: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    prepare(sources / "a", out, ECHO, key=KEY)
+    before = digest(out)
+    with pytest.raises(ConfigError, match=r"not empty.*--overwrite"):
+        prepare(sources / "b", out, ECHO, key=KEY)
+    assert digest(out) == before
+    prepare(sources / "b", out, ECHO, key=KEY, overwrite=True)
+    assert len(Prepared.open(out)) == 1
+    other = tmp_path / "thesis"
+    other.mkdir()
+    (other / "chapter1.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match="prepared folders only"):
+        prepare(sources / "b", other, ECHO, key=KEY, overwrite=True)
+    assert (other / "chapter1.txt").exists()
+    with pytest.raises(ConfigError, match="the output holds the source"):
+        prepare(sources / "b", sources, ECHO, key=KEY, overwrite=True)
+
+
+def test_an_output_inside_the_source_is_not_taken_for_input(tmp_path: Path):
+    source = tmp_path / "studies"
+    write_dicom(source / "x.dcm", cine(12), [WHOLE_BOX])
+    prepare(source, source / "prepared", ECHO, key=KEY)
+    result = prepare(source, source / "prepared", ECHO, key=KEY, overwrite=True)
+    assert (result.videos, result.excluded) == (1, [])
+
+
+def test_a_decoder_that_crashes_costs_one_file(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fake(work, tasks, workers, patience):
+        for number, task in enumerate(tasks):
+            yield number, ("crashed", "hung", ingest.examine(task, lambda: None))[number % 3]
+
+    monkeypatch.setattr(pool, "run", fake)
+    result = prepare(sources, tmp_path / "out", ECHO, key=KEY)
+    assert result.videos > 0
+    reasons = {entry.reason for entry in result.excluded if entry.category == "unreadable"}
+    assert {"its decoder crashed", "its decoder gave no sign of life for 60 s"} <= reasons
+
+
+def test_an_interrupted_run_leaves_nothing_and_an_old_result_stands(sources: Path, tmp_path: Path):
+    def interrupt(number: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        prepare(sources / "a", out, ECHO, key=KEY, progress=interrupt)
+    assert list(tmp_path.iterdir()) == []
+    prepare(sources / "a", out, ECHO, key=KEY)
+    before = digest(out)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(sources, out, ECHO, key=KEY, overwrite=True, progress=interrupt)
+    assert digest(out) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.private"]
+
+
+def test_a_disk_that_refuses_is_a_storage_error_and_leaves_nothing(sources: Path, tmp_path: Path, monkeypatch):
+    real = output.writing
+
+    @contextlib.contextmanager
+    def writing(out: Path) -> Iterator[Path]:
+        with real(out) as draft:
+            (draft / "frames").write_text("in the way of the folder")  # so that the workers' own writes fail
+            yield draft
+
+    monkeypatch.setattr(output, "writing", writing)
+    with pytest.raises(StorageError, match=r"cannot be written .Not a directory.. Free some space"):
+        prepare(sources / "a", tmp_path / "out", ECHO, key=KEY)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_while_the_tables_are_written(sources: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(ingest, "EXCLUDED", "/dev/full")
+    with pytest.raises(StorageError, match="No space left on device"):
+        prepare(sources / "c", tmp_path / "out", ECHO, key=KEY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_are_patients_where_they_look_like_it(tmp_path: Path):
+    frames = [cine(8, seed=number) for number in range(6)]
+    for number, clip in enumerate(frames):
+        write_avi(tmp_path / f"cohort/p{number % 5}/{number}.avi", clip)
+        write_avi(tmp_path / f"flat/Videos/{number}.avi", clip)
+    cohort = prepare(tmp_path / "cohort", tmp_path / "out1", ECHO, key=KEY, workers=2)
+    assert (cohort.patients, cohort.patients_from) == (5, {"folder": 6})
+    assert Pseudonyms(KEY).token("patient", "p3") in Prepared.open(tmp_path / "out1").patients
+    flat = prepare(tmp_path / "flat", tmp_path / "out2", ECHO, key=KEY, workers=2)
+    assert (flat.patients, flat.patients_from) == (6, {"file": 6})
+
+
+def test_links_are_followed_and_loops_are_not(tmp_path: Path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/a.txt").write_text("a")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/link").symlink_to(tmp_path / "real")
+    (tmp_path / "in/broken").symlink_to(tmp_path / "gone")
+    (tmp_path / "real/loop").symlink_to(tmp_path / "in")
+    assert find_files(tmp_path / "in") == [tmp_path / "in/link/a.txt"]
+    assert find_files(tmp_path / "real/a.txt") == [tmp_path / "real/a.txt"]
+
+
+@pytest.mark.shared
+def test_the_real_samples(tmp_path: Path):
+    data = Path(__file__).resolve().parents[2] / "../shared/data"
+    if not data.exists():
+        pytest.skip("needs ../shared/data")
+    source = tmp_path / "in"
+    source.mkdir()
+    for folder in ("echo", "corrupt"):
+        (source / folder).symlink_to(data / folder)
+    result = prepare(source, tmp_path / "out", ECHO, key=KEY, workers=os.cpu_count() or 1)
+    excluded = {entry.source.name: entry for entry in result.excluded}
+    assert excluded["IM00001.implicit_little_endian.dcm"].category == "colour Doppler"
+    assert excluded["jpeg-ls-Palette.dcm"].category == "colour Doppler"  # no tag says so
+    assert excluded["examples_palette.dcm"].category == "still"
+    assert excluded["emri_small_RLE.dcm"].category == "not ultrasound"
+    assert excluded["will-jxl.dcm"].category in {"unreadable", "colour Doppler"}
+    for name in ("examples_ybr_color.dcm", "clarius-ocular-short.mp4", "wikimedia_apical_4-chamber.gif"):
+        assert name not in excluded
+    assert Prepared.open(tmp_path / "out").verify() == []

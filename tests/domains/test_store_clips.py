@@ -1,0 +1,171 @@
+import cv2
+import numpy as np
+import pytest
+from store_factory import make_prepared
+
+from domains.base import AugmentPolicies, AugmentSettings, ClipSettings
+from domains.store.clips import (
+    Clip,
+    draw_views,
+    evaluation_clips,
+    frame_indices,
+    last_start,
+    policy_of,
+    resize,
+    sample_seed,
+)
+from domains.store.prepared import Prepared
+
+CLIP = ClipSettings(frames=8, size=24, rate=12.5, stride=3)
+POLICIES = AugmentPolicies(
+    weak=AugmentSettings(crop_scales=(1.0, 0.75)),
+    strong=AugmentSettings(crop_scales=(0.5,), flip=0.5, brightness=0.1, contrast=0.2),
+)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return make_prepared(
+        tmp_path_factory.mktemp("store") / "prepared", videos=3, patients=3, frames=60, size=32
+    ).prepared
+
+
+def test_indices_follow_rate_stride_and_hold_the_last_frame():
+    assert frame_indices(100, 25.0, CLIP, 10).tolist() == [10, 12, 14, 16, 18, 20, 22, 24]
+    assert frame_indices(100, 25.0, CLIP, 10, speed=2.0).tolist() == [10, 14, 18, 22, 26, 30, 34, 38]
+    assert frame_indices(100, None, CLIP, 1).tolist() == [1, 4, 7, 10, 13, 16, 19, 22]
+    assert frame_indices(100, 25.0, CLIP.model_copy(update={"rate": None}), 0).tolist() == list(range(0, 24, 3))
+    assert frame_indices(10, 25.0, CLIP, 0).tolist() == [0, 2, 4, 6, 8, 9, 9, 9]
+    assert frame_indices(100, 10.0, CLIP, 0).tolist() == [0, 1, 2, 2, 3, 4, 5, 6]  # 0.8 frames a step
+    assert last_start(100, 25.0, CLIP) == 85
+    assert frame_indices(100, 25.0, CLIP, 85)[-1] == 99
+    assert last_start(10, 25.0, CLIP) == 0
+
+
+def test_sample_seeds_are_fixed_for_ever_and_differ():
+    # A change of this number would break the resume of every run there is.
+    assert sample_seed(0, 0, "video", 0) == 276371494694965015
+    seeds = {sample_seed(s, e, v, d) for s in range(3) for e in range(3) for v in "abc" for d in range(3)}
+    assert len(seeds) == 81
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_the_same_sample_is_drawn_twice_alike_and_every_input_matters(prepared: Prepared):
+    def draw(**changes: int) -> bytes:
+        where = {"index": 1, "seed": 3, "epoch": 2, "draw": 0, **changes}
+        drawn = draw_views(prepared, views={"a": Clip("strong")}, clip=CLIP, policies=POLICIES, **where)["a"]
+        return drawn.frames.tobytes() + repr((drawn.flip, drawn.brightness, drawn.contrast)).encode()
+
+    assert draw() == draw()
+    assert len({draw(), draw(seed=4), draw(epoch=3), draw(draw=1), draw(index=2)}) == 5
+
+
+def test_a_view_does_not_depend_on_which_others_there_are(prepared: Prepared):
+    one = draw_views(prepared, 0, {"b": Clip("strong")}, CLIP, POLICIES, 0, 0)
+    two = draw_views(prepared, 0, {"a": Clip("weak"), "b": Clip("strong")}, CLIP, POLICIES, 0, 0)
+    assert (one["b"].frames == two["b"].frames).all()
+
+
+class Recorder:
+    """A store whose frames say which they are: the pixel value is the frame's number."""
+
+    size = 32
+
+    def __init__(self, n_frames: int, fps: float | None) -> None:
+        self.n_frames, self.rate = n_frames, fps
+
+    def video_id(self, index: int) -> str:
+        return f"video{index}"
+
+    def length(self, index: int) -> int:
+        return self.n_frames
+
+    def fps(self, index: int) -> float | None:
+        return self.rate
+
+    def frames(self, index: int, indices: list[int]) -> np.ndarray:
+        assert list(indices) == sorted(set(indices))  # each frame is decoded once
+        out = np.zeros((len(indices), 32, 32, 1), np.uint8)
+        out += np.array(indices, np.uint8)[:, None, None, None]
+        return out
+
+
+def times(drawn: np.ndarray) -> list[int]:
+    return drawn[:, 0, 0, 0].tolist()
+
+
+def test_starts_cover_the_video_and_near_views_stay_within_a_clip_length():
+    store = Recorder(200, 25.0)
+    views = {"near": Clip("none", near="far"), "far": Clip("none"), "fast": Clip("none", rate=2.0)}
+    starts, apart = [], []
+    for epoch in range(300):
+        drawn = draw_views(store, 0, views, CLIP, POLICIES, 0, epoch)  # type: ignore[arg-type]
+        far, near = times(drawn["far"].frames), times(drawn["near"].frames)
+        assert np.diff(far).tolist() == [2] * 7
+        assert np.diff(times(drawn["fast"].frames)).tolist() == [4] * 7
+        starts.append(far[0])
+        apart.append(near[0] - far[0])
+    assert min(starts) < 10
+    assert max(starts) > 175
+    assert max(starts) + 14 <= 199
+    assert max(np.abs(apart)) <= 17  # 16 frames of a clip, and rounding
+    assert min(apart) < -8
+    assert max(apart) > 8
+
+
+def test_a_short_video_gives_every_view_all_it_has():
+    drawn = draw_views(Recorder(5, 25.0), 0, {"a": Clip("none")}, CLIP, POLICIES, 0, 0)["a"]  # type: ignore[arg-type]
+    assert times(drawn.frames) == [0, 2, 4, 4, 4, 4, 4, 4]
+
+
+def test_views_that_wait_for_each_other_are_an_error(prepared: Prepared):
+    with pytest.raises(ValueError, match="a -> b -> a"):
+        draw_views(prepared, 0, {"a": Clip(near="b"), "b": Clip(near="a")}, CLIP, POLICIES, 0, 0)
+
+
+def test_the_crop_is_one_for_all_frames_and_everywhere_in_the_end():
+    y, x = np.mgrid[:32, :32]
+
+    class Gradient(Recorder):
+        def frames(self, index: int, indices: list[int]) -> np.ndarray:
+            return np.repeat((y * 4 + x * 3)[None, ..., None], len(indices), axis=0).astype(np.uint8)
+
+    corners = set()
+    for epoch in range(150):
+        drawn = draw_views(Gradient(30, 25.0), 0, {"a": Clip("strong")}, CLIP, POLICIES, 0, epoch)["a"]  # type: ignore[arg-type]
+        assert (drawn.frames == drawn.frames[:1]).all()
+        corners.add(int(drawn.frames[0, 0, 0, 0]))
+        assert -0.1 <= drawn.brightness <= 0.1
+        assert 0.8 <= drawn.contrast <= 1.2
+    assert min(corners) <= 4  # a crop of half the side, from the upper left ...
+    assert max(corners) >= 106  # ... to the lower right, where 16 * 7 = 112
+
+
+def test_flips_happen_as_often_as_the_policy_says_and_none_does_nothing(prepared: Prepared):
+    views = {"a": Clip("strong"), "n": Clip("none")}
+    draws = [draw_views(prepared, 0, views, CLIP, POLICIES, 0, epoch) for epoch in range(200)]
+    assert 70 < sum(draw["a"].flip for draw in draws) < 130
+    assert all((draw["n"].flip, draw["n"].brightness, draw["n"].contrast) == (False, 0.0, 1.0) for draw in draws)
+
+
+def test_an_unknown_policy_is_an_error():
+    with pytest.raises(KeyError, match="no augmentation policy 'wild'"):
+        policy_of(POLICIES, "wild")
+
+
+def test_evaluation_clips_are_whole_frames_spread_over_the_video(prepared: Prepared):
+    clips = evaluation_clips(prepared, 0, CLIP, 3)
+    assert clips.shape == (3, 8, 24, 24, 1)
+    for number, start in enumerate([0, 22.5, 45]):
+        frames = prepared.frames(0, frame_indices(60, 25.0, CLIP, start).tolist())
+        expected = [cv2.resize(frame, (24, 24), interpolation=cv2.INTER_AREA) for frame in frames]
+        assert (clips[number, ..., 0] == np.stack(expected)).all()
+    assert times(evaluation_clips(Recorder(60, 25.0), 0, CLIP, 1)[0])[0] == 23  # type: ignore[arg-type]
+
+
+def test_resize_averages_when_it_shrinks():
+    frames = np.zeros((1, 4, 4, 1), np.uint8)
+    frames[0, ::2] = 100
+    small = resize(frames, (0, 0, 4), 2, np.array([0, 0]))
+    assert (small == 50).all()
+    assert small.shape == (2, 2, 2, 1)

@@ -1,0 +1,140 @@
+import json
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from store_factory import make_prepared
+
+from domains.errors import DataError, MediaError
+from domains.store import frames as jpeg
+from domains.store.manifest import MANIFEST, SCHEMA, frame_file
+from domains.store.prepared import Prepared
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Prepared:
+    return make_prepared(tmp_path / "prepared", videos=6, patients=3, frames=12, size=32).prepared
+
+
+def test_frames_come_in_the_order_asked_for_and_equal_the_jpegs_in_the_file(prepared: Prepared):
+    row = prepared.row(2)
+    blob = frame_file(prepared.folder, row.video_id).read_bytes()
+    clip = prepared.frames(2, [5, 0, 5, 11])
+    assert clip.shape == (4, 32, 32, 1)
+    for place, index in enumerate([5, 0, 5, 11]):
+        part = np.frombuffer(blob[row.offsets[index] : row.offsets[index + 1]], np.uint8)
+        assert (clip[place, ..., 0] == cv2.imdecode(part, cv2.IMREAD_GRAYSCALE)).all()
+    assert len(blob) == row.bytes == row.offsets[-1]
+
+
+def test_colour_survives_in_its_order():
+    red = np.zeros((1, 16, 16, 3), np.uint8)
+    red[..., 0] = 200
+    blob, offsets = jpeg.encode(red, quality=95)
+    frame = jpeg.decode(blob[: offsets[1]], channels=3)
+    assert frame is not None
+    assert np.abs(frame.reshape(-1, 3).mean(axis=0) - [200, 0, 0]).max() < 4
+
+
+def test_what_a_row_says(prepared: Prepared):
+    row = prepared.row(1)
+    assert row.n_frames == 12 == prepared.length(1)
+    assert prepared.fps(1) == 25.0
+    assert prepared.index_of(row.video_id) == 1
+    assert prepared.patients[1] == row.patient
+    assert row.region == (0, 0, 32, 32)
+    assert len(set(prepared.patients)) == 3
+    assert prepared.summary()["frames"] == 72
+    with pytest.raises(DataError, match="no video 'nobody'"):
+        prepared.index_of("nobody")
+    with pytest.raises(IndexError):
+        prepared.row(6)
+
+
+def test_an_unknown_frame_is_an_index_error(prepared: Prepared):
+    for index in (12, -1):
+        with pytest.raises(IndexError, match=f"frame {index} of 12"):
+            prepared.frames(0, [0, index])
+
+
+def test_damage_is_a_media_error_and_verify_names_it(prepared: Prepared):
+    assert prepared.verify() == []
+    paths = [frame_file(prepared.folder, prepared.video_id(index)) for index in range(3)]
+    paths[0].unlink()
+    blob = bytearray(paths[1].read_bytes())
+    start = prepared.row(1).offsets[3]
+    blob[start : start + 200] = bytes(200)
+    paths[1].write_bytes(blob)
+    paths[2].write_bytes(paths[2].read_bytes()[:-600])
+    with pytest.raises(MediaError, match="missing"):
+        prepared.frames(0, [0])
+    assert len(prepared.frames(1, [0, 2, 4])) == 3
+    with pytest.raises(MediaError, match="frame 3 is damaged"):
+        prepared.frames(1, [2, 3])
+    with pytest.raises(MediaError, match="frame 11 is damaged"):
+        prepared.frames(2, [11])
+    assert [error.path for error in prepared.verify()] == paths
+
+
+def test_a_frame_of_another_size_is_damage(prepared: Prepared):
+    path = frame_file(prepared.folder, prepared.video_id(0))
+    other, offsets = jpeg.encode(np.zeros((1, 16, 16, 1), np.uint8), 90)
+    path.write_bytes(other)
+    with pytest.raises(MediaError, match="frame 0 is damaged"):
+        jpeg.read(path, offsets, [0], 32, 1)
+
+
+def read_in_child(prepared: Prepared, pipe: object) -> None:
+    pipe.send(prepared.frames(0, [3]).tobytes())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_it_can_be_sent_to_other_processes(prepared: Prepared, method: str):
+    context = multiprocessing.get_context(method)
+    ours, theirs = context.Pipe()
+    child = context.Process(target=read_in_child, args=(prepared, theirs))
+    child.start()
+    assert ours.recv() == prepared.frames(0, [3]).tobytes()
+    child.join()
+
+
+def test_a_pickle_holds_the_folder_and_not_the_manifest(prepared: Prepared):
+    assert len(pickle.dumps(prepared)) < 300
+    assert pickle.loads(pickle.dumps(prepared)).column("video_id") == prepared.column("video_id")
+
+
+def test_folders_that_are_not_prepared_ones_say_so(prepared: Prepared, tmp_path: Path):
+    with pytest.raises(DataError, match="no such folder"):
+        Prepared.open(tmp_path / "nowhere")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(DataError, match=r"not a prepared folder \(no prepared.json\)"):
+        Prepared.open(tmp_path / "other")
+    info = prepared.folder / "prepared.json"
+    text = info.read_text()
+    info.write_text(json.dumps({**json.loads(text), "format": 99}))
+    with pytest.raises(DataError, match="format 99, this vfm reads 1"):
+        Prepared.open(prepared.folder)
+    info.write_text("{")
+    with pytest.raises(DataError, match=r"prepared.json cannot be read"):
+        Prepared.open(prepared.folder)
+    info.write_text(text)
+    (prepared.folder / MANIFEST).write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match=r"manifest.parquet cannot be read"):
+        Prepared.open(prepared.folder)
+
+
+def test_a_manifest_without_a_column_says_which(prepared: Prepared):
+    table = pq.read_table(prepared.folder / MANIFEST)
+    pq.write_table(table.drop_columns(["offsets", "fps"]), prepared.folder / MANIFEST)
+    with pytest.raises(DataError, match="lacks fps, offsets"):
+        Prepared.open(prepared.folder)
+
+
+def test_the_schema_is_the_documented_one():
+    page = Path(__file__).resolve().parents[2] / "docs/architecture.md"
+    columns = page.read_text().split("Manifest columns:")[1].split("Labels are joined")[0]
+    assert all(f"`{name}`" in columns for name in SCHEMA.names)
