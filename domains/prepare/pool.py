@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
 from typing import Any, Generic, Literal, TypeVar
 
+from domains.errors import VfmError
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Beat = Callable[[], None]
@@ -63,7 +65,7 @@ class _Worker(Generic[Task, Result]):
         self.process = context.Process(target=_serve, args=(theirs, work), daemon=True)
         self.process.start()
         theirs.close()  # so that the death of the worker is the end of the pipe
-        self.alive = True
+        self.alive, self.ready = True, False
         self.number, self.since = -1, 0.0
 
     def give(self, number: int, task: Task) -> None:
@@ -76,11 +78,15 @@ class _Worker(Generic[Task, Result]):
         try:
             while self.pipe.poll():
                 kind, value = self.pipe.recv()
+                self.ready = True
                 if kind == "result":
                     return True, value
                 self.since = time.monotonic()
         except (EOFError, OSError):
             self.alive = False
+            if not self.ready:  # it never came to the file: this must not be blamed on it
+                do = "A script that calls this needs: if __name__ == '__main__'"
+                raise VfmError("a worker process could not start (its own message is above)", do=do) from None
             return True, "crashed"
         if time.monotonic() - self.since > patience:
             self.end(kill=True)
@@ -98,6 +104,7 @@ class _Worker(Generic[Task, Result]):
 def _serve(pipe: connection.Connection, work: Callable[[Any, Beat], Any]) -> None:
     """A worker's life: tasks in, results out, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business; it ends us
+    pipe.send(("beat", None))  # ready
     last = 0.0
 
     def beat() -> None:
