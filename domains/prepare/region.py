@@ -84,15 +84,16 @@ def header_box(regions: list[Region], height: int, width: int) -> Region | None:
 
 
 def variation(sample: Frames) -> NDArray[np.float32]:
-    """(h, w), at working size: how far each pixel's brightness travels, from its 20th to its 80th percentile in time.
+    """(h, w), at working size: how far each pixel travels, from its 20th to its 80th percentile in time.
 
-    Percentiles, because what passes over a pixel now and then is drawn, not tissue: the trace of a scrolling ECG sweeps
-    a whole band from end to end, yet lies on each of its pixels in few frames only.
+    A pixel's value is its darkest channel: tissue is grey, and coloured traces and letters, with what compression
+    smears of them, are dark in one. Percentiles, because what passes over a pixel now and then is drawn, not tissue:
+    the trace of a scrolling ECG sweeps a whole band from end to end, yet lies on each of its pixels in few frames only.
     """
     height, width = sample.shape[1:3]
     scale = min(1.0, WORKING / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = [cv2.resize(frame.max(axis=-1), size, interpolation=cv2.INTER_AREA) for frame in sample]
+    small = [cv2.resize(frame.min(axis=-1), size, interpolation=cv2.INTER_AREA) for frame in sample]
     ordered = np.sort(np.stack([cv2.blur(frame, (3, 3)) for frame in small]), axis=0).astype(np.float32)
     last = len(ordered) - 1
     return ordered[round(0.8 * last)] - ordered[round(0.2 * last)]

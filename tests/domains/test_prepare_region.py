@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
@@ -50,6 +51,16 @@ def test_a_large_recording_is_searched_small_and_masked_large(frames: np.ndarray
     assert picture.mask.shape == fan.shape
     assert (picture.mask & fan).sum() > 0.98 * fan.sum()
     assert (picture.mask & drawn).sum() == 0
+
+
+@pytest.mark.parametrize("quality", [90, 50])
+def test_what_compression_smears_around_the_trace_stays_out(frames: np.ndarray, quality: int):
+    # Chroma is stored at half size: around a green trace that scrolls, whole blocks flicker.
+    jpegs = [cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1] for frame in frames]
+    smeared = np.stack([cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[..., ::-1] for jpeg in jpegs])
+    picture = region.find(smeared, [], 0.03)
+    assert (picture.mask & sector_mask()).sum() > 0.98 * sector_mask().sum()
+    assert (picture.mask & overlay_mask()).sum() == 0
 
 
 def test_what_does_not_move_is_set_aside(frames: np.ndarray):
