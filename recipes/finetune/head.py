@@ -1,0 +1,46 @@
+"""A trained head on disk: `head.safetensors` with its weights, `head.json` with what they mean."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from domains.errors import ModelError
+from domains.schema import parse
+from recipes.encoders.base import VideoEncoder
+from recipes.finetune.task import TaskHeadSettings, TaskObjective
+
+WEIGHTS, MEANING = "head.safetensors", "head.json"
+
+
+def save_head(objective: TaskObjective, folder: Path) -> None:
+    """Write the head of `objective` into `folder`."""
+    save_file(
+        {name: value.detach().cpu().contiguous() for name, value in objective.head.state_dict().items()},
+        folder / WEIGHTS,
+    )
+    meaning = objective.settings.model_dump(mode="json")
+    (folder / MEANING).write_text(json.dumps(meaning, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_head(encoder: VideoEncoder, folder: Path) -> TaskObjective:
+    """The task in `folder` on `encoder`, ready to `predict`. Raises ModelError: there is none, or it does not fit."""
+    try:
+        settings = parse(TaskHeadSettings, json.loads((folder / MEANING).read_text(encoding="utf-8")), folder / MEANING)
+        weights = load_file(folder / WEIGHTS)
+    except FileNotFoundError as error:
+        what = f"no {Path(error.filename or WEIGHTS).name}"
+        raise ModelError(what, where=folder, do="Give the folder of a finished 'vfm finetune' run") from None
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"the head cannot be read ({error.__class__.__name__})", where=folder) from None
+    objective = TaskObjective(encoder, settings)
+    wanted = {name: tuple(value.shape) for name, value in objective.head.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    if wanted != found:
+        what = f"the head takes {found.get('weight', ('?', '?'))[-1]} channels, the encoder gives {encoder.width}"
+        raise ModelError(what, where=folder, do="Use the encoder that it was trained with: the run's own encoder/")
+    objective.head.load_state_dict(weights)
+    return objective.eval()

@@ -1,0 +1,307 @@
+"""`vfm finetune`: from an encoder and some labelled recordings to a model that predicts the label of new ones."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from domains.base import TaskSettings, load_domain
+from domains.errors import ConfigError, StorageError
+from domains.store.labels import Labels, read_labels
+from domains.store.prepared import Prepared
+from recipes.config import Resolved, RunConfig
+from recipes.encoders import TINY, VideoEncoder, build_encoder, open_encoder, save_adapter
+from recipes.encoders.base import quiet
+from recipes.evaluate.compare import Labelled, score
+from recipes.evaluate.evaluation import Evaluation
+from recipes.evaluate.metrics import Array, metrics_of
+from recipes.evaluate.outputs import write_evaluation
+from recipes.evaluate.predict import predict
+from recipes.evaluate.statistics import DRAWS
+from recipes.finetune.best import Best
+from recipes.finetune.head import save_head
+from recipes.finetune.split import Split, split_patients
+from recipes.finetune.task import TARGET, TaskObjective, head_settings
+from recipes.objective import Progress
+from recipes.training.data import ClipData
+from recipes.training.launch import is_main
+from recipes.training.loop import TrainResult, train
+from recipes.training.reporter import Reporter
+from recipes.training.run import RunFolder
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run learns from: the store, the task, its labels, and who teaches, validates and tests."""
+
+    prepared: Prepared
+    task: TaskSettings
+    labels: Labels
+    split: Split
+
+    def rows(self, part: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Manifest rows of one part of the split."""
+        return self.labels.index[part]
+
+    def truth(self, part: NDArray[np.bool_]) -> Array:
+        """Labels of one part."""
+        return self.labels.values[part].astype(np.float64)
+
+    def patients(self, part: NDArray[np.bool_]) -> list[str]:
+        """Patients of one part, one entry a video."""
+        return [patient for patient, kept in zip(self.labels.patients, part, strict=True) if kept]
+
+
+def read_material(config: RunConfig, key: bytes | None) -> Material:
+    """Raises ConfigError for a missing or unknown task, DataError for labels that cannot be used."""
+    wanted = config.task
+    if not wanted.name or not wanted.labels:
+        missing = "task.name" if not wanted.name else "task.labels"
+        raise ConfigError(
+            f"'{missing}' is not set", do="Fine-tuning needs a task and its labels: --task ef --labels labels.csv"
+        )
+    prepared = Prepared.open(config.data.path)
+    task = load_domain(config.domain).task(wanted.name)
+    labels = read_labels(wanted.labels, task, prepared, key)
+    split = split_patients(labels.patients, wanted.folds, wanted.fold, wanted.label_fraction, config.train.seed)
+    return Material(prepared, task, labels, split)
+
+
+def build_task(config: RunConfig, material: Material, *, online: bool = False) -> TaskObjective:
+    """The encoder with its adapters, and a new head for the training targets; all new weights follow from the run's seed."""
+    wanted, task = config.task, material.task
+    settings = head_settings(
+        wanted.name,
+        task.kind,
+        task.unit,
+        material.labels.classes,
+        material.truth(material.split.train),
+        loss=wanted.loss,
+        balance=wanted.balance,
+        dropout=wanted.dropout,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        encoder = build_encoder(config.encoder, config.clip, online=online, seed=config.train.seed)
+        return TaskObjective(encoder, settings, head_scale=wanted.lr_head / config.optim.lr)
+
+
+def finetune(
+    resolved: Resolved,
+    out: Path,
+    *,
+    key: bytes | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    online: bool = False,
+    reporter: Reporter,
+) -> Path:
+    """Learn `task.name` from the training patients' labels, keep the epoch that is best on the validation patients, and
+    predict the test patients once. Returns `out`, which then holds
+
+        encoder/ (adapters merged), adapter/ (peft; mode lora), base/ (where the start has no folder of its own),
+        head.safetensors, head.json, predictions.csv, evaluation.json, scatter.png or confusion.png
+
+    key: needed where the labels name original identifiers. Raises VfmError subclasses; see
+    `recipes.training.loop.train`.
+    """
+    config = resolved.config
+    material = read_material(config, key)
+    objective = build_task(config, material, online=online)
+    run = RunFolder.create(out, resolved, overwrite=overwrite, resume=resume) if is_main() else RunFolder(out)
+    try:
+        if resume and run.finished:
+            reporter.note(f"{out} is finished; nothing to resume")
+            return out
+        tell(config, material, objective.encoder, reporter)
+        best = Best(run.path / "best")
+        split = material.split
+        data = ClipData(
+            material.prepared,
+            material.rows(split.train).tolist(),
+            objective.views,
+            config.clip,
+            config.augment,
+            seed=config.train.seed,
+            clips_per_video=config.data.clips_per_video,
+            targets={TARGET: material.truth(split.train)},
+        )
+        check = Validation(objective, material, best)
+        result = train(objective, data, config, run, reporter, resume=resume, validate=check)
+        if is_main():
+            finish(run, objective, material, config, result, best, reporter)
+    finally:
+        run.unlock()
+    return out
+
+
+def tell(config: RunConfig, material: Material, encoder: VideoEncoder, reporter: Reporter) -> None:
+    """What the run is about to do, and what about it may surprise."""
+    split = material.split
+    parts = {"training": split.train, "validation": split.validation, "test": split.test}
+    said = ", ".join(
+        f"{name} {int(m.sum())} videos of {len(set(material.patients(m)))} patients" for name, m in parts.items()
+    )
+    reporter.note(f"{config.task.name}: {said}")
+    if material.labels.unmatched:
+        reporter.warn(f"{material.labels.unmatched} label rows match no recording")
+    if material.task.kind == "classification":
+        absent = sorted(
+            set(range(len(material.labels.classes))) - set(material.truth(split.train).astype(int).tolist())
+        )
+        if absent:
+            names = ", ".join(material.labels.classes[number] for number in absent)
+            reporter.warn(f"no training video of class {names}: it will never be predicted")
+    if encoder.random_start:
+        reporter.note(f"{config.encoder.name} starts from random weights: expect little without pretraining")
+
+
+@dataclass
+class Validation:
+    """Called by the loop at the end of every epoch: error on the validation patients; the best weights are kept.
+
+    The score is the mean absolute error, or for classes the log loss, which unlike the accuracy of a few patients has
+    no ties.
+    """
+
+    objective: TaskObjective
+    material: Material
+    best: Best
+
+    def __call__(self, progress: Progress) -> Mapping[str, float]:
+        part = self.material.split.validation
+        device = next(self.objective.parameters()).device
+        found = predict(self.objective, self.material.prepared, self.material.rows(part), 1, device)
+        value_of = dict(zip(self.material.rows(part).tolist(), self.material.truth(part), strict=True))
+        truth = np.array([value_of[row] for row in found.index.tolist()])
+        headline = metrics_of(self.material.task.kind)[0]
+        figure = float(headline.of(truth, found.values, np.ones((1, len(truth))))[0])
+        if self.material.task.kind == "regression":
+            figures, measure = {"val_mae": figure}, figure
+        else:
+            likely = found.values[np.arange(len(truth)), truth.astype(int)]
+            measure = float(-np.log(np.maximum(likely, 1e-9)).mean())
+            figures = {"val_accuracy": figure, "val_log_loss": measure}
+        self.best.offer(self.objective, measure, progress.step, progress.epoch)
+        return figures
+
+
+def evaluate_test(objective: TaskObjective, material: Material, config: RunConfig, device: torch.device) -> Evaluation:
+    """The test patients, predicted once, next to the trivial answer: the training median, or the training frequencies."""
+    wanted, prepared, labels = config.task, material.prepared, material.labels
+    part = material.split.test
+    found = predict(objective, prepared, material.rows(part), wanted.clips_per_video, device)
+    place = {row: position for position, row in enumerate(labels.index.tolist())}
+    kept = np.array([place[row] for row in found.index.tolist()])
+    studies = prepared.column("study")
+    labelled = Labelled(
+        kind=material.task.kind,
+        truth=labels.values[kept].astype(np.float64),
+        classes=labels.classes,
+        patients=tuple(labels.patients[position] for position in kept),
+        studies=tuple(studies[row] for row in found.index.tolist()),
+        fold=np.full(len(kept), wanted.fold),
+    )
+    predictions = {"constant": constant(material, len(kept)), "finetuned": found.values}
+    titles = {"constant": "no encoder (training median)", "finetuned": f"fine-tuned ({config.encoder.mode})"}
+    if labels.classes:
+        titles["constant"] = "no encoder (commonest class)"
+    dimensions = {"constant": 0, "finetuned": objective.encoder.width}
+    rows = score(labelled, predictions, "constant", titles=titles, dimensions=dimensions, seed=config.train.seed)
+    taught = len(set(material.patients(material.split.train)))
+    return Evaluation(
+        protocol="finetune",
+        task=wanted.name,
+        unit=material.task.unit,
+        labelled=labelled,
+        video_ids=tuple(prepared.video_id(row) for row in found.index.tolist()),
+        rows=tuple(rows),
+        reference="constant",
+        folds=wanted.folds,
+        clips=wanted.clips_per_video,
+        seed=config.train.seed,
+        draws=DRAWS,
+        excluded=found.failed,
+        unmatched=labels.unmatched,
+        unlabelled=labels.unlabelled,
+        notes=(f"Taught by the labels of {taught} patients ({wanted.label_fraction:.0%} of the training patients)",),
+    )
+
+
+def constant(material: Material, count: int) -> Array:
+    """The answer that needs no encoder, `count` times: median of the training targets, or their class frequencies."""
+    truth = material.truth(material.split.train)
+    if material.task.kind == "regression":
+        return np.full(count, np.median(truth))
+    frequency = np.bincount(truth.astype(int), minlength=len(material.labels.classes)) / len(truth)
+    return np.tile(frequency, (count, 1))
+
+
+def finish(
+    run: RunFolder,
+    objective: TaskObjective,
+    material: Material,
+    config: RunConfig,
+    result: TrainResult,
+    best: Best,
+    reporter: Reporter,
+) -> None:
+    """Go back to the best epoch, write the model, and ask the test patients."""
+    chosen = best.load(objective)
+    device = next(objective.parameters()).device
+    evaluation = evaluate_test(objective, material, config, device)
+    for failure in evaluation.excluded:
+        reporter.warn(f"test video {failure.video_id} could not be read and is in no figure: {failure.reason}")
+    try:
+        save_model(run.path, objective, config)
+        write_evaluation(evaluation, run.path)
+        record: dict[str, Any] = {
+            "task": config.task.name,
+            "start": config.encoder.name,
+            "mode": config.encoder.mode,
+            "trained_parameters": sum(p.numel() for p in objective.parameters() if p.requires_grad),
+            "parameters": sum(p.numel() for p in objective.parameters()),
+            "patients": {
+                name: len(set(material.patients(getattr(material.split, name))))
+                for name in ("train", "validation", "test", "unused")
+            },
+            "best": {key: chosen[key] for key in ("step", "epoch", "score")},
+            "steps": result.steps,
+            "replaced": result.replaced,
+            "seconds": round(result.seconds, 1),
+            "verdict": evaluation.verdict(),
+        }
+        (run.path / "record.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        what = f"the finished model cannot be written ({error.strerror})"
+        raise StorageError(what, where=run.path, do="Free some space, then --resume") from None
+    reporter.note(f"best epoch {chosen['epoch']:g}; {evaluation.verdict()}")
+
+
+def save_model(folder: Path, objective: TaskObjective, config: RunConfig) -> None:
+    """encoder/ is usable alone; adapter/ goes onto the encoder that the run started from, which base/ holds where no
+    folder or hub name does."""
+    encoder = objective.encoder
+    encoder.save(folder / "encoder")
+    save_head(objective, folder)
+    if not encoder.adapter:
+        return
+    save_adapter(encoder, folder / "adapter")
+    if config.encoder.name == TINY:
+        with quiet():
+            copy.deepcopy(encoder.adapter[0]).unload().save_pretrained(folder / "base")
+
+
+def load_model(run: Path) -> TaskObjective:
+    """A finished fine-tuning run, ready to `predict`. Raises ModelError."""
+    from recipes.finetune.head import load_head
+
+    return load_head(open_encoder(str(run)), run)

@@ -1,0 +1,206 @@
+"""`jobs.finetune` from labels to a run folder that works alone, with peft, and after an interruption."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from store_factory import make_prepared
+
+from domains.errors import ConfigError, DataError
+from domains.store.manifest import frame_file
+from recipes.config import Layer, resolve
+from recipes.encoders.base import Geometry
+from recipes.encoders.videomae import fresh_videomae
+from recipes.evaluate.predict import predict
+from recipes.finetune import defaults
+from recipes.jobs.finetune import build_task, finetune, load_model, read_material
+from recipes.training.reporter import SilentReporter
+
+SMALL = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "patch_size": 16, "tubelet_size": 2}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("finetune")
+    prepared, labels = make_prepared(root / "prepared", videos=36, patients=12)
+    fresh_videomae(Geometry(frames=4, size=32, rate=12.5), seed=0, hidden_size=32, **SMALL).save(root / "encoder")
+    return root, prepared, labels
+
+
+def settings(root, labels, **over):
+    values = {
+        "encoder": {"name": str(root / "encoder")},
+        "data": {"path": str(root / "prepared"), "workers": 0},
+        "clip": {"frames": 4, "size": 32, "rate": 12.5},
+        "task": {"name": "view", "labels": str(labels), "folds": 4, "clips_per_video": 2},
+        "train": {"epochs": 4, "batch_size": 6, "log_every": 1, "precision": "fp32", "save_every": 3},
+    }
+    for key, value in over.items():
+        section, name = key.split("__")
+        values.setdefault(section, {})[name] = value
+    return resolve([defaults(), Layer("test", values)])
+
+
+@pytest.fixture(scope="module")
+def finished(made):
+    root, _, labels = made
+    reporter = SilentReporter()
+    return finetune(settings(root, labels), root / "run", reporter=reporter), reporter
+
+
+def test_only_test_patients_are_predicted_once_the_run_is_over(made, finished):
+    root, prepared, labels = made
+    run, reporter = finished
+    with (run / "predictions.csv").open() as handle:
+        lines = list(csv.DictReader(handle))
+    material = read_material(settings(root, labels).config, None)
+    test = {prepared.video_id(int(row)) for row in material.rows(material.split.test)}
+    assert {line["video_id"] for line in lines} == test
+    assert {line["encoder"] for line in lines} == {"constant", "finetuned"}
+    figures = json.loads((run / "evaluation.json").read_text())
+    assert figures["patients"] == 3
+    assert figures["bootstrap"]["over"] == "patients"
+    right = np.mean([line["truth"] == line["prediction"] for line in lines if line["encoder"] == "finetuned"])
+    assert figures["rows"][1]["figures"]["accuracy"]["value"] == pytest.approx(right)
+    assert "view: training 18 videos of 6 patients, validation 9 videos of 3 patients" in reporter.notes[0]
+    record = json.loads((run / "record.json").read_text())
+    assert record["patients"] == {"train": 6, "validation": 3, "test": 3, "unused": 0}
+    assert 0 < record["trained_parameters"] < 0.5 * record["parameters"]
+
+
+def test_validation_is_logged_each_epoch_and_the_best_epoch_is_what_is_saved(made, finished):
+    run, _ = finished
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["val_log_loss"] for row in rows if row["step"] % 3 == 0]
+    assert len(losses) == 4
+    best = json.loads((run / "best/best.json").read_text())
+    assert best["score"] == pytest.approx(min(losses))
+    assert best["step"] == 3 * (1 + int(np.argmin(losses)))
+    kept = load_file(run / "best" / best["weights"])
+    torch.testing.assert_close(load_file(run / "head.safetensors")["bias"], kept["head.bias"], rtol=0, atol=0)
+
+
+def test_the_run_is_usable_alone(made, finished):
+    run, _ = finished
+    prepared = made[1]
+    model = load_model(run)
+    with (run / "predictions.csv").open() as handle:
+        lines = [line for line in csv.DictReader(handle) if line["encoder"] == "finetuned"]
+    rows = [prepared.index_of(line["video_id"]) for line in lines]
+    found = predict(model, prepared, rows, 2, CPU).values
+    written = np.array([[float(line[f"p_{name}"]) for name in ("A2C", "A4C", "PLAX")] for line in lines])
+    np.testing.assert_allclose(found, written, atol=1e-4)
+
+
+def test_the_adapter_loads_with_plain_peft_and_gives_the_merged_encoder(made, finished):
+    from peft import PeftModel
+    from transformers import AutoModel
+
+    run, _ = finished
+    base = AutoModel.from_pretrained(made[0] / "encoder")
+    clips = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain = base(clips).last_hidden_state
+        adapted = PeftModel.from_pretrained(base, run / "adapter").eval()(clips).last_hidden_state
+        merged = AutoModel.from_pretrained(run / "encoder").eval()(clips).last_hidden_state
+    torch.testing.assert_close(adapted, merged, atol=2e-5, rtol=1e-4)
+    assert (adapted - plain).abs().max() > 1e-3
+
+
+def test_interrupted_and_resumed_ends_as_the_uninterrupted_run(made, finished, monkeypatch):
+    root, _, labels = made
+    import recipes.training.loop as loop
+
+    class Killed(Exception):
+        pass
+
+    real, steps = loop._Loop.step, []
+
+    def step(self, number, *rest):
+        if number == 7 and not steps:
+            steps.append(number)
+            raise Killed
+        return real(self, number, *rest)
+
+    monkeypatch.setattr(loop._Loop, "step", step)
+    with pytest.raises(Killed):
+        finetune(settings(root, labels), root / "again", reporter=SilentReporter())
+    finetune(settings(root, labels), root / "again", resume=True, reporter=SilentReporter())
+    assert steps == [7]
+    run, _ = finished
+    for name in ("encoder/model.safetensors", "adapter/adapter_model.safetensors", "head.safetensors"):
+        one, two = load_file(run / name), load_file(root / "again" / name)
+        assert all(torch.equal(one[key], two[key]) for key in one), name
+    assert (run / "predictions.csv").read_text() == (root / "again/predictions.csv").read_text()
+
+
+def test_regression_of_a_study_label(made, tmp_path):
+    root, _, labels = made
+    resolved = settings(root, labels, task__name="ef", encoder__mode="full", train__epochs=1)
+    run = finetune(resolved, tmp_path / "ef", reporter=SilentReporter())
+    figures = json.loads((run / "evaluation.json").read_text())
+    assert figures["counted_per"] == "study"
+    head = json.loads((run / "head.json").read_text())
+    material = read_material(resolved.config, None)
+    assert head["mean"] == pytest.approx(material.truth(material.split.train).mean())
+    assert not (run / "adapter").exists()
+    assert (run / "scatter.png").is_file()
+    with (run / "predictions.csv").open() as handle:
+        constant = {line["prediction"] for line in csv.DictReader(handle) if line["encoder"] == "constant"}
+    assert len(constant) == 1
+    assert float(constant.pop()) == pytest.approx(np.median(material.truth(material.split.train)), rel=1e-4)
+
+
+def test_the_built_in_start_leaves_its_base_beside_the_adapter(made, tmp_path):
+    root, _, labels = made
+    resolved = settings(root, labels, encoder__name="vfm-tiny", train__steps=1)
+    reporter = SilentReporter()
+    run = finetune(resolved, tmp_path / "run", reporter=reporter)
+    assert any("random weights" in note for note in reporter.notes)
+    from recipes.encoders.tiny import tiny_encoder
+
+    base, fresh = load_file(run / "base/model.safetensors"), tiny_encoder(4, 32).model.state_dict()
+    assert base
+    assert all(torch.equal(base[name], fresh[name]) for name in base if name in fresh)
+
+
+def test_a_damaged_test_video_is_named_and_in_no_figure(tmp_path, made):
+    prepared, labels = make_prepared(tmp_path / "prepared", videos=12, patients=4)
+    resolved = settings(made[0], labels, data__path=str(prepared.folder), train__steps=1)
+    material = read_material(resolved.config, None)
+    victim = prepared.video_id(int(material.rows(material.split.test)[0]))
+    frame_file(prepared.folder, victim).write_bytes(b"")
+    reporter = SilentReporter()
+    run = finetune(resolved, tmp_path / "run", reporter=reporter)
+    assert victim not in (run / "predictions.csv").read_text()
+    assert json.loads((run / "evaluation.json").read_text())["excluded"][0]["video_id"] == victim
+    assert any(victim in warning for warning in reporter.warnings)
+
+
+def test_new_weights_follow_from_the_seed(made):
+    root, _, labels = made
+    config = settings(root, labels, train__seed=4).config
+    material = read_material(config, None)
+    torch.manual_seed(1)
+    one = build_task(config, material).state_dict()
+    torch.manual_seed(2)
+    two = build_task(config, material).state_dict()
+    assert any("lora_A" in name for name in one)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_what_is_missing_is_said(made, tmp_path):
+    root, _, labels = made
+    with pytest.raises(ConfigError, match=r"'task\.name' is not set"):
+        finetune(settings(root, labels, task__name=""), tmp_path / "a", reporter=SilentReporter())
+    with pytest.raises(ConfigError, match=r"no task 'views'\. Did you mean 'view'"):
+        finetune(settings(root, labels, task__name="views"), tmp_path / "b", reporter=SilentReporter())
+    with pytest.raises(DataError, match="12 patients cannot be split into 13 folds"):
+        finetune(settings(root, labels, task__folds=13), tmp_path / "c", reporter=SilentReporter())
+    assert not any((tmp_path / name).exists() for name in "abc")
