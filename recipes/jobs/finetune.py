@@ -76,7 +76,7 @@ def read_material(config: RunConfig, key: bytes | None) -> Material:
 
 
 def build_task(config: RunConfig, material: Material, *, online: bool = False) -> TaskObjective:
-    """The encoder with its adapters, and a new head for the training targets; all new weights follow from the run's seed."""
+    """The encoder with its adapters, and a new head for the training targets. New weights follow from the run's seed."""
     wanted, task = config.task, material.task
     settings = head_settings(
         wanted.name,
@@ -195,7 +195,7 @@ class Validation:
 
 
 def evaluate_test(objective: TaskObjective, material: Material, config: RunConfig, device: torch.device) -> Evaluation:
-    """The test patients, predicted once, next to the trivial answer: the training median, or the training frequencies."""
+    """The test patients, predicted once, next to the trivial answer: training median, or class frequencies."""
     wanted, prepared, labels = config.task, material.prepared, material.labels
     part = material.split.test
     found = predict(objective, prepared, material.rows(part), wanted.clips_per_video, device)
