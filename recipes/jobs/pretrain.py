@@ -66,7 +66,7 @@ def pretrain(
         if resume and run.finished:
             reporter.note(f"{out} is finished; nothing to resume")
             return run.encoder
-        if encoder.geometry.random_start and init_from is None:
+        if encoder.random_start and init_from is None:
             reporter.note("vfm-tiny starts from random weights: no pretrained weights ship with vfm yet")
         data = ClipData(
             prepared, range(len(prepared)), objective.views, config.clip, config.augment,
@@ -84,7 +84,7 @@ def take_weights(encoder: VideoEncoder, source: str | Path) -> None:
     """Weights of another run's encoder, into this one. Raises ModelError where they do not fit."""
     other = open_encoder(source, frames=encoder.geometry.frames, size=encoder.geometry.size)
     try:
-        encoder.model.load_state_dict(other.model.state_dict(), strict=encoder.peft_model is None)
+        encoder.model.load_state_dict(other.model.state_dict(), strict=not encoder.adapter)
     except RuntimeError as error:
         raise ModelError(f"its weights do not fit this encoder ({str(error).splitlines()[-1].strip()[:120]})", where=source) from None
 
@@ -94,18 +94,16 @@ def finish(run: RunFolder, objective: Objective, prepared: Prepared, start: str,
     from recipes.training.curves import draw_curves
 
     encoder = objective.final_encoder()
-    trained_from_random = encoder.geometry.random_start
-    encoder.geometry = encoder.geometry.model_copy(update={"random_start": False})
     try:
         encoder.save(run.encoder)
-        if encoder.peft_model is not None:
+        if encoder.adapter:
             save_adapter(encoder, run.path / "adapter")
         draw_curves(run.metrics(), run.path / "curves.png")
         record: dict[str, Any] = {
             "method": objective.name,
             "paper": objective.paper,
             "start": start,
-            "random_start": trained_from_random,
+            "random_start": encoder.random_start,
             "data": prepared.summary(),
             "steps": result.steps,
             "samples": result.samples,

@@ -1,0 +1,63 @@
+"""Which decoders this installation has: asked before work starts, and by `vfm doctor`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from pydicom import uid
+from pydicom.pixels import get_decoder
+
+EXTRAS = {
+    "JPEG 2000": "pylibjpeg-openjpeg",
+    "High-Throughput JPEG 2000": "pylibjpeg-openjpeg",
+    "JPEG-LS": "python-gdcm",
+    "JPEG Lossless": "python-gdcm",
+    "JPEG baseline and extended": "opencv-python-headless",
+    "RLE": "pydicom",
+}
+FAMILIES: dict[str, tuple[uid.UID, ...]] = {
+    "uncompressed": (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian),
+    "RLE": (uid.RLELossless,),
+    "JPEG baseline and extended": (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit),
+    "JPEG Lossless": (uid.JPEGLossless, uid.JPEGLosslessSV1),
+    "JPEG-LS": (uid.JPEGLSLossless, uid.JPEGLSNearLossless),
+    "JPEG 2000": (uid.JPEG2000Lossless, uid.JPEG2000),
+    "High-Throughput JPEG 2000": (uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K),
+}
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A family of transfer syntaxes, whether it can be decoded here, and the package to install if not."""
+
+    name: str
+    syntaxes: tuple[str, ...]
+    available: bool
+    install: str
+
+
+@cache
+def can_decode(syntax: str) -> bool:
+    """Whether pydicom has a plug-in for a transfer syntax."""
+    try:
+        return bool(get_decoder(uid.UID(syntax)).is_available)
+    except NotImplementedError:
+        return False
+
+
+def decoders() -> list[Decoder]:
+    """All DICOM families, in the order in which a person meets them."""
+    return [
+        Decoder(name, tuple(str(one) for one in syntaxes), all(can_decode(str(one)) for one in syntaxes), EXTRAS.get(name, "pydicom"))
+        for name, syntaxes in FAMILIES.items()
+    ]
+
+
+def missing(syntax: str) -> str:
+    """Why a transfer syntax cannot be decoded here, for a person."""
+    family = next((name for name, syntaxes in FAMILIES.items() if syntax in syntaxes), None)
+    name = uid.UID(syntax).name
+    if family is None:
+        return f"no decoder for transfer syntax {name}"
+    return f"no decoder for {name}: install {EXTRAS.get(family, 'pydicom')}"

@@ -1,0 +1,217 @@
+"""Video files through PyAV: exact frames by timestamp, whatever the container says of its own length."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from domains.errors import MediaError
+from domains.media.reader import Frames, Reader
+
+MOST_PIXELS = 64_000_000
+# Containers whose seeking cannot be trusted: read from the start.
+SEQUENTIAL = {"mpegts", "mpeg", "mpegvideo", "h264", "hevc", "gif", "m4v", "obu", "ivf"}
+GREY = {"gray", "gray10le", "gray12le", "gray16le", "gray16be"}
+
+
+class VideoReader(Reader):
+    """A video file. `note` says what was odd about it: frames that the container claims but nobody can decode, sizes that change.
+
+    The packets are read once without decoding for their timestamps; a frame is reached from the keyframe before it. A file whose last frame
+    does not decode, or whose container cannot seek, is decoded once from the start to learn which frames there are.
+    """
+
+    media = "video"
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.header, self.note = path, {}, ""
+        try:
+            self._container = av.open(str(path), metadata_errors="replace")
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise MediaError(path, f"cannot be opened as a video ({type(error).__name__})") from None
+        try:
+            self._open()
+        except MediaError:
+            self._container.close()
+            raise
+        except Exception as error:  # FFmpeg raises whatever a damaged stream provokes
+            self._container.close()
+            raise MediaError(path, f"the video is damaged ({type(error).__name__})") from None
+
+    def _open(self) -> None:
+        if not self._container.streams.video:
+            raise MediaError(self.path, "no video in it (sound only?)", category="not a recording")
+        self._stream: Any = self._container.streams.video[0]
+        if self._stream.codec_context is None:
+            raise MediaError(self.path, "no decoder for its codec", category="no decoder")
+        self._stream.thread_count = 1
+        self.codec = self._stream.codec_context.name
+        if (self._stream.codec_context.width or 0) * (self._stream.codec_context.height or 0) > MOST_PIXELS:
+            raise MediaError(self.path, "claims frames of an absurd size")
+        self._sequential = self._container.format.name in SEQUENTIAL
+        self._times, self._keys = self._index()
+        if not self._sequential and not self._reachable():
+            self._sequential = True
+        if self._sequential:
+            claimed = len(self._times)
+            self._times, self._keys = [], []
+            for frame in self._decode_all():
+                self._describe(frame)
+                self._times.append(frame.pts if frame.pts is not None else len(self._times))
+            if claimed > len(self._times):
+                self.note = f"{claimed} frames claimed, {len(self._times)} can be decoded"
+        if not self._times:
+            raise MediaError(self.path, "no frame of it can be decoded", category="unreadable")
+        self._set_rate()
+
+    def _index(self) -> tuple[list[int], list[int]]:
+        """Presentation times of all packets and of the keyframes, both sorted, without decoding."""
+        times, keys = [], []
+        try:
+            for packet in self._container.demux(self._stream):
+                time = packet.pts if packet.pts is not None else packet.dts
+                if packet.size == 0 or time is None or packet.is_discard or packet.is_corrupt:
+                    continue
+                times.append(time)
+                if packet.is_keyframe:
+                    keys.append(time)
+        except (av.FFmpegError, OSError):
+            self.note = "the file is cut short"
+        if len(set(times)) != len(times) or not keys:
+            self._sequential = True
+        first = min(keys, default=0)  # what comes before the first keyframe of a cut file cannot be decoded
+        return sorted(time for time in set(times) if time >= first), sorted(set(keys))
+
+    def _reachable(self) -> bool:
+        """Whether first and last frame decode at the times that the packets say."""
+        if not self._times:
+            return False
+        try:
+            for time in (self._times[0], self._times[-1]):
+                self._describe(self._at(time))
+        except (MediaError, av.FFmpegError, OSError, ValueError, StopIteration):
+            return False
+        return True
+
+    def _describe(self, frame: Any) -> None:
+        """Size and channels, from the first decoded frame."""
+        if hasattr(self, "height"):
+            if (frame.height, frame.width) != self._coded and "changes" not in self.note:
+                self.note = "; ".join(filter(None, [self.note, "the frame size changes; all are scaled to the first"]))
+            return
+        if frame.height * frame.width > MOST_PIXELS:
+            raise MediaError(self.path, f"frames of {frame.width}x{frame.height} pixels")
+        self._coded = frame.height, frame.width
+        self._turns = round((getattr(frame, "rotation", 0) or 0) / 90) % 4
+        self.height, self.width = self._coded if self._turns % 2 == 0 else self._coded[::-1]
+        self.channels = 1 if frame.format.name in GREY else 3
+
+    def _set_rate(self) -> None:
+        base = self._stream.time_base
+        if len(self._times) > 1 and base and self._times[-1] > self._times[0] and not self._guessed_times():
+            self.fps = (len(self._times) - 1) / float((self._times[-1] - self._times[0]) * base)
+            self.fps_source = "timestamps"
+            return
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        self.fps, self.fps_source = (float(rate), "container") if rate else (None, "unknown")
+        if self.fps is not None and not 0.5 <= self.fps <= 1000:
+            self.fps, self.fps_source = None, "unknown"
+
+    def _guessed_times(self) -> bool:
+        """Raw streams have no times of their own."""
+        return self._container.format.name in {"h264", "hevc", "mpegvideo", "m4v", "obu"}
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def close(self) -> None:
+        """See Reader."""
+        self._container.close()
+
+    def frames(self, indices: Sequence[int]) -> Frames:
+        """See Reader."""
+        wanted = [int(index) for index in indices]
+        if outside := [index for index in wanted if not 0 <= index < len(self)]:
+            raise IndexError(f"frame {outside[0]} of {len(self)}")
+        out = np.empty((len(wanted), self.height, self.width, self.channels), np.uint8)
+        places: dict[int, list[int]] = {}
+        for place, index in enumerate(wanted):
+            places.setdefault(index, []).append(place)
+        try:
+            for index, frame in self._walk(sorted(places)):
+                picture = self._picture(frame)
+                for place in places[index]:
+                    out[place] = picture
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise MediaError(self.path, f"frames cannot be decoded ({type(error).__name__})") from None
+        return out
+
+    def _walk(self, wanted: list[int]) -> Iterator[tuple[int, Any]]:
+        """(index, frame) of the sorted indices, decoding each stretch between keyframes at most once."""
+        if self._sequential:
+            left = iter(wanted)
+            target = next(left, None)
+            for index, frame in enumerate(self._decode_all()):
+                if index == target:
+                    yield index, frame
+                    target = next(left, None)
+                if target is None:
+                    return
+            raise MediaError(self.path, f"frame {target} cannot be decoded any more")
+        decoder: Iterator[Any] | None = None
+        reached = 0
+        for index in wanted:
+            time = self._times[index]
+            key = self._keys[bisect.bisect_right(self._keys, time) - 1]
+            if decoder is None or key > reached:  # going on would decode what a seek jumps over
+                decoder = self._from(key)
+            frame = next((frame for frame in decoder if frame.pts is not None and frame.pts >= time), None)
+            if frame is None or frame.pts != time:
+                frame, decoder = self._at(time), None
+            reached = time
+            yield index, frame
+
+    def _from(self, key: int) -> Iterator[Any]:
+        self._container.seek(key, stream=self._stream, backward=True, any_frame=False)
+        return iter(self._container.decode(self._stream))
+
+    def _at(self, time: int) -> Any:
+        """The frame shown at `time`, from ever earlier keyframes: open groups of pictures need the one before."""
+        place = max(0, bisect.bisect_right(self._keys, time) - 1)
+        for back in (0, 1, 2):
+            for frame in self._from(self._keys[max(0, place - back)]):
+                if frame.pts == time:
+                    return frame
+                if frame.pts is not None and frame.pts > time and back < 2:
+                    break
+        raise MediaError(self.path, "a frame that the index names cannot be decoded")
+
+    def _decode_all(self) -> Iterator[Any]:
+        """Every frame that decodes, from the start; what follows damage is still used."""
+        self._container.close()
+        self._container = av.open(str(self.path), metadata_errors="replace")
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_count = 1
+        try:
+            for packet in self._container.demux(self._stream):
+                try:
+                    yield from packet.decode()
+                except av.FFmpegError:
+                    self.note = self.note or "damaged parts were left out"
+        except (av.FFmpegError, OSError):
+            self.note = self.note or "the file is cut short"
+
+    def _picture(self, frame: Any) -> Frames:
+        """(H, W, C) uint8, turned as it is to be shown."""
+        if (frame.height, frame.width) != self._coded:
+            frame = frame.reformat(width=self._coded[1], height=self._coded[0])
+        if self.channels == 1:
+            picture = frame.to_ndarray(format="gray")[..., None]
+        else:
+            picture = frame.to_ndarray(format="rgb24")
+        return np.rot90(picture, self._turns) if self._turns else picture
