@@ -76,7 +76,7 @@ def read_material(config: RunConfig, key: bytes | None) -> Material:
 
 
 def build_task(config: RunConfig, material: Material, *, online: bool = False) -> TaskObjective:
-    """The encoder with its adapters, and a new head for the training targets. New weights follow from the run's seed."""
+    """The encoder with its adapters, and a new head for the targets; all new weights follow from the run's seed."""
     wanted, task = config.task, material.task
     settings = head_settings(
         wanted.name,
