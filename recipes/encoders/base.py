@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from domains.errors import ModelError
 from domains.schema import Strict
@@ -42,12 +43,12 @@ class VideoEncoder(nn.Module, ABC):
         random_start: True while its weights are those it was born with.
     """
 
-    model: nn.Module
+    model: Any
     geometry: Geometry
     width: int
     kind: str
 
-    def __init__(self, model: nn.Module, geometry: Geometry, source: str = "") -> None:
+    def __init__(self, model: Any, geometry: Geometry, source: str = "") -> None:
         super().__init__()
         self.model, self.source, self.random_start = model, source, False
         # peft's wrapper of `model` (mode lora). In a tuple, so that its parameters are not counted a second time.
@@ -77,6 +78,12 @@ class VideoEncoder(nn.Module, ABC):
         """(tubelet frames, patch pixels)."""
 
     @property
+    def heads(self) -> int:
+        """Attention heads of a block."""
+        heads: int = self.model.config.num_attention_heads
+        return heads
+
+    @property
     @abstractmethod
     def blocks(self) -> nn.ModuleList:
         """The transformer blocks in order."""
@@ -102,9 +109,16 @@ class VideoEncoder(nn.Module, ABC):
         first block, so their pixels cannot reach the output. Raises ModelError for clips of another geometry.
         """
 
+    def pool(self, tokens: Tensor) -> Tensor:
+        """(..., V, D) -> (..., D): the mean of the tokens after the final norm. These models have no CLS token; this
+        takes its place. Where the checkpoint has no final norm, the mean itself is brought to mean 0, deviation 1."""
+        mean = tokens.mean(dim=-2)
+        return mean if self.final_norm is not None else F.layer_norm(mean, mean.shape[-1:])
+
     def embed(self, pixel_values: Tensor) -> Tensor:
-        """(B, D): the mean of all tokens after the final norm."""
-        return self(pixel_values).mean(dim=1)
+        """(B, D): the pooled tokens of whole clips."""
+        pooled: Tensor = self.pool(self(pixel_values))
+        return pooled
 
     def check_input(self, pixel_values: Tensor) -> None:
         """Raises ModelError unless the clips have this geometry: others would silently get wrong positions."""

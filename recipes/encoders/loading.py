@@ -19,13 +19,14 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 def open_encoder(
-    name: str, *, frames: int | None = None, size: int | None = None, online: bool = False, seed: int = 0
+    name: str | Path, *, frames: int | None = None, size: int | None = None, online: bool = False, seed: int = 0
 ) -> VideoEncoder:
     """The encoder `name`: vfm-tiny, a local folder, a vfm run folder, or a hub name.
 
     frames, size: what it shall see; None: what it was saved with. Nothing is fetched unless `online`. `seed` draws the
     weights of vfm-tiny. Raises ModelError: no such model, no weights, another kind of model, weights that do not fit.
     """
+    name = str(name)
     if name == TINY and not Path(name).is_dir():
         from recipes.encoders.tiny import tiny_encoder
 
@@ -92,7 +93,7 @@ def check_weights(folder: Path) -> Path:
         raise ModelError(
             f"the weights are a pickle ({pickles[0]}), which can run code and is not loaded",
             where=folder,
-            do="Convert it where you trust it: load it with transformers and call save_pretrained (writes model.safetensors)",
+            do="Convert it where you trust it: transformers' save_pretrained writes model.safetensors",
         )
     raise ModelError(
         f"the folder has a config.json and no weights ({WEIGHTS[0]} is missing)",
@@ -125,7 +126,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _saved_geometry(folder: Path, config: dict[str, Any]) -> Geometry:
-    """What vfm saved; else the model's own frames and size with its image processor's normalisation, else ImageNet's."""
+    """What vfm saved; else the model's own frames and size, with its image processor's normalisation or ImageNet's."""
     about = _read_json(folder / ENCODER_FILE)
     if about is not None:
         return parse(Geometry, about.get("geometry", {}), folder / ENCODER_FILE)
@@ -166,7 +167,6 @@ def _load(folder: Path, name: str, kind: str, geometry: Geometry, weights: Path)
     # transformers fills what is missing with random numbers and only warns; V-JEPA 2's predictor is not used here
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("predictor."))
     if missing:
-        raise ModelError(
-            f"{len(missing)} weights are missing, e.g. {missing[0]}", where=weights, do="It is no complete encoder"
-        )
+        what = f"{len(missing)} of the encoder's weights are missing, e.g. {missing[0]}"
+        raise ModelError(what, where=weights, do="Download or copy the model again")
     return encoder_class(model, geometry, name)

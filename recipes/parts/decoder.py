@@ -11,8 +11,8 @@ from recipes.encoders.positions import sincos_table
 class TokenDecoder(nn.Module):
     """A few transformer blocks over the visible tokens and one query per wanted position.
 
-    A query is the shared mask token plus the position's sin-cos embedding. Only what is wanted is decoded: work grows with
-    the wanted positions, not with the clip.
+    A query is the shared mask token plus the position's sin-cos embedding. Only what is wanted is decoded: work grows
+    with the wanted positions, not with the clip.
     """
 
     positions: Tensor

@@ -1,5 +1,5 @@
-"""What losses need of other ranks. Every function is the identity where torch.distributed is not initialised, so a method
-never asks whether it runs alone."""
+"""What losses need of other ranks. Every function is the identity where torch.distributed is not initialised, so a
+method never asks whether it runs alone."""
 
 from __future__ import annotations
 

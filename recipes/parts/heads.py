@@ -19,6 +19,12 @@ class CosineLinear(nn.Module):
         return F.linear(F.normalize(x, dim=-1), F.normalize(self.weight, dim=-1))
 
 
+@torch.no_grad()
+def renormalise(layer: CosineLinear) -> None:
+    """Bring the rows back to length one, so that their length does not change the size of later steps."""
+    layer.weight.copy_(F.normalize(layer.weight, dim=-1))
+
+
 class DistillationHead(nn.Module):
     """DINO's head (Caron et al., ICCV 2021): three-layer MLP, length one, weight-normed linear layer of K outputs.
 

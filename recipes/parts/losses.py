@@ -22,6 +22,11 @@ def distillation_loss(probabilities: Tensor, logits: Tensor, temperature: float 
     return -(probabilities * log_student.mean(dim=1)).sum(dim=-1).mean()
 
 
+def cluster_cross_entropy(scores: Tensor, assignments: Tensor, temperature: float = 0.1) -> Tensor:
+    """CE(s, sg q) = - mean_n sum_k q_nk log softmax(scores_n / temperature)_k; scores, assignments (n, K)."""
+    return -(assignments.detach() * F.log_softmax(scores / temperature, dim=-1)).sum(dim=-1).mean()
+
+
 def entropy(probabilities: Tensor) -> Tensor:
     """Mean entropy in nats of the rows of (..., K)."""
     return -(probabilities * probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()).sum(dim=-1).mean()

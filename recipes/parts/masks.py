@@ -28,7 +28,6 @@ def tube_masks(
     views: int = 1,
     *,
     name: str = "",
-    device: torch.device | None = None,
 ) -> Masks:
     """Tube masks (Tong et al., NeurIPS 2022): the same places are hidden in every frame, so that no neighbouring frame
     gives them away.
@@ -46,8 +45,8 @@ def tube_masks(
         order[row] = random.random((views, places)).argsort(axis=-1)
     spatial = torch.from_numpy(order)
     return Masks(
-        _tubes(spatial[..., :keep], t, places).to(device, non_blocking=True),
-        _tubes(spatial[..., keep:], t, places).to(device, non_blocking=True),
+        _tubes(spatial[..., :keep], t, places),
+        _tubes(spatial[..., keep:], t, places),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from recipes.parts.distributed import global_sum
@@ -23,8 +23,8 @@ class Prototypes(CosineLinear):
 def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 10) -> Tensor:
     """Balanced soft assignments of the tokens of all ranks (Cuturi 2013; Caron et al., SwAV, NeurIPS 2020).
 
-    scores (n, K) -> q (n, K), fp32: exp(scores / epsilon) scaled by rows and columns until every prototype holds the same
-    share of all tokens; rows sum to one. No gradient.
+    scores (n, K) -> q (n, K), fp32: exp(scores / epsilon) scaled by rows and columns until every prototype holds the
+    same share of all tokens; rows sum to one. No gradient.
     """
     # Rows may be scaled freely (the row scaling below undoes it), so the largest exponent of each is made 0.
     kernel = ((scores - scores.max(dim=1, keepdim=True).values).float() / epsilon).exp()
@@ -37,16 +37,3 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 10) -> Ten
         columns = (count / len(columns)) / global_sum(kernel.T @ rows).clamp_min(tiny)
         rows = 1 / (kernel @ columns).clamp_min(tiny)
     return kernel * columns * rows.unsqueeze(1)
-
-
-def cluster_cross_entropy(scores: Tensor, assignments: Tensor, temperature: float = 0.1) -> Tensor:
-    """CE(s, sg q) = - mean_n sum_k q_nk log softmax(scores_n / temperature)_k; scores, assignments (n, K)."""
-    return -(assignments.detach() * F.log_softmax(scores / temperature, dim=-1)).sum(dim=-1).mean()
-
-
-def renormalise(prototypes: nn.Module) -> None:
-    """Bring a CosineLinear's rows back to length one, so that weight decay and momentum do not change its step size."""
-    weight = prototypes.weight
-    assert isinstance(weight, Tensor)
-    with torch.no_grad():
-        weight.copy_(F.normalize(weight, dim=-1))

@@ -14,8 +14,8 @@ M = TypeVar("M", bound=nn.Module)
 class MomentumTeacher(nn.Module, Generic[M]):
     """Weights are a moving average of a student's: w <- m w + (1 - m) w_student, buffers included.
 
-    Has no gradient and stays in evaluation mode. `module` is the teacher's own copy of the student; what it is called with
-    is passed on to it, without recording a graph.
+    Has no gradient and stays in evaluation mode. `module` is the teacher's own copy of the student; what it is called
+    with is passed on to it, without recording a graph.
     """
 
     module: M

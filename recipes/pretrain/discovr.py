@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
+import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
@@ -13,80 +15,15 @@ from recipes.objective import Batch, Clip, Losses, Objective, ObjectiveSettings,
 from recipes.parts import schedules
 from recipes.parts.centre import Centre
 from recipes.parts.decoder import TokenDecoder
-from recipes.parts.heads import DistillationHead
-from recipes.parts.losses import distillation_loss, entropy, teacher_probabilities
+from recipes.parts.heads import DistillationHead, renormalise
+from recipes.parts.losses import cluster_cross_entropy, distillation_loss, entropy, teacher_probabilities
 from recipes.parts.masks import tube_masks
-from recipes.parts.prototypes import Prototypes, cluster_cross_entropy, renormalise, sinkhorn
+from recipes.parts.prototypes import Prototypes, sinkhorn
 from recipes.parts.teacher import MomentumTeacher
 
 
-class Settings(ObjectiveSettings):
-    """Settings of DISCOVR; the defaults are the paper's."""
-
-    views: PositiveInt = Field(4, description="M, masked views of each clip that the video student sees")
-    mask_ratio: float = Field(0.9, ge=0, lt=1, description="share of places hidden from the video student")
-    frame_views: PositiveInt = Field(1, description="masked views of every frame that the frame student sees")
-    frame_mask_ratio: float = Field(
-        0.75,
-        ge=0,
-        lt=1,
-        description="share of places hidden from the frame student; L_SCD counts those it sees, 0: all",
-    )
-    frame_depth: PositiveInt | None = Field(None, description="blocks of the frame encoder; null: as the video encoder")
-    head_hidden: PositiveInt = Field(2048, description="hidden width of both heads")
-    head_bottleneck: PositiveInt = Field(256, description="width before the last layer of both heads")
-    head_outputs: PositiveInt = Field(16384, description="K, outputs of both heads; fewer for small data")
-    prototypes: PositiveInt = Field(3000, description="shared clusters of L_SCD; fewer for small data")
-    decoder_depth: PositiveInt = Field(4, description="blocks of the decoder")
-    decoder_width: PositiveInt = Field(384, description="width of the decoder; a multiple of decoder_heads")
-    decoder_heads: PositiveInt = Field(6, description="attention heads of the decoder")
-    student_temperature: PositiveFloat = 0.1
-    teacher_temperature: PositiveFloat = Field(0.04, description="tau_t at the start; lower is sharper")
-    teacher_temperature_end: PositiveFloat = Field(0.07, description="tau_t after its warm-up")
-    teacher_temperature_warmup: float = Field(0.075, ge=0, le=1, description="share of the run in which tau_t rises")
-    teacher_momentum: float = Field(0.996, ge=0, le=1, description="at the start; smaller for short runs")
-    teacher_momentum_end: float = Field(1.0, ge=0, le=1, description="at the end, along a cosine")
-    centre_momentum: float = Field(0.9, ge=0, lt=1)
-    cluster_temperature: PositiveFloat = Field(0.1, description="of the scores s")
-    sinkhorn_epsilon: PositiveFloat = Field(0.05, description="of the assignments q; lower is harder")
-    sinkhorn_iterations: PositiveInt = 10
-    weight_video: NonNegativeFloat = Field(1.0, description="of L_vid")
-    weight_image: NonNegativeFloat = Field(1.0, description="of L_img")
-    weight_cluster: NonNegativeFloat = Field(1.0, description="of L_SCD")
-
-    @model_validator(mode="after")
-    def _views_pair(self) -> Settings:
-        if self.views % self.frame_views:
-            raise ValueError(
-                "frame_views must divide views: each masked clip is compared with one masked view of its frames"
-            )
-        return self
-
-
-class Branch(nn.Module):
-    """A student encoder with its head: pixels -> (tokens (..., V, D), logits of the pooled tokens (..., K))."""
-
-    def __init__(self, encoder: VideoEncoder, s: Settings) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.head = DistillationHead(encoder.width, s.head_hidden, s.head_bottleneck, s.head_outputs)
-
-    def forward(self, pixels: Tensor, visible: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """visible (B, M, V): the tokens and logits of M masked views; None: of the whole clip."""
-        tokens = self.encoder(pixels, visible)
-        return tokens, self.head(tokens.mean(dim=-2))
-
-
-class Distilled(NamedTuple):
-    """One branch's self-distillation: its loss, the student's tokens, and the entropy of the teacher's targets."""
-
-    loss: Tensor
-    tokens: Tensor
-    entropy: Tensor
-
-
 class DISCOVR(Objective):
-    """DISCOVR: self-supervised echocardiography video (Mishra et al., NeurIPS 2025).
+    """Distilled image supervision for cross-modal video representation (Mishra et al., NeurIPS 2025).
 
         L = L_vid + L_img + L_SCD
 
@@ -100,43 +37,93 @@ class DISCOVR(Objective):
             i: tokens of the frame student, averaged over the frames of each tubelet, so that both grids are (t, h, w)
 
     Conventions of ours: VideoMAE and V-JEPA 2 have no CLS token, the mean of the tokens takes its place (z above). The
-    frame student is masked too (one place set for all frames of a clip), and L_SCD counts the positions that it sees: with
-    frame_mask_ratio 0 these are all. Assignments q stay soft; both directions carry gradient to their own scores.
+    frame student is masked too (the same places in all frames of a clip), and L_SCD counts the positions that it sees:
+    with frame_mask_ratio 0 these are all. Assignments q stay soft; both directions carry gradient to their own scores.
     """
 
-    Settings = Settings
+    class Settings(ObjectiveSettings):
+        """Settings of DISCOVR; the defaults are the paper's but for those of the frame student (see above)."""
+
+        views: PositiveInt = Field(4, description="M, masked views of each clip that the video student sees")
+        mask_ratio: float = Field(0.9, ge=0, lt=1, description="share of places hidden from the video student")
+        frame_views: PositiveInt = Field(1, description="masked views of every frame that the frame student sees")
+        frame_mask_ratio: float = Field(0.75, ge=0, lt=1, description="share of places hidden from the frame student")
+        frame_depth: PositiveInt | None = Field(None, description="blocks of the frame encoder; null: as the video's")
+        head_hidden: PositiveInt = Field(2048, description="hidden width of both heads")
+        head_bottleneck: PositiveInt = Field(256, description="width before the last layer of both heads")
+        head_outputs: PositiveInt = Field(16384, description="K, outputs of both heads; fewer for small data")
+        prototypes: PositiveInt = Field(3000, description="shared clusters of L_SCD; fewer for small data")
+        decoder_depth: PositiveInt = Field(4, description="blocks of the decoder")
+        decoder_width: PositiveInt = Field(384, description="width of the decoder; a multiple of decoder_heads")
+        decoder_heads: PositiveInt = Field(6, description="attention heads of the decoder")
+        student_temperature: PositiveFloat = Field(0.1, description="tau_s")
+        teacher_temperature: PositiveFloat = Field(0.04, description="tau_t at the start; lower is sharper")
+        teacher_temperature_end: PositiveFloat = Field(0.07, description="tau_t after its warm-up")
+        teacher_temperature_warmup: float = Field(
+            0.075, ge=0, le=1, description="share of the run in which tau_t rises"
+        )
+        teacher_momentum: float = Field(0.996, ge=0, le=1, description="at the start; smaller for short runs")
+        teacher_momentum_end: float = Field(1.0, ge=0, le=1, description="at the end, along a cosine")
+        centre_momentum: float = Field(0.9, ge=0, lt=1, description="of c, the running mean of the teacher's logits")
+        cluster_temperature: PositiveFloat = Field(0.1, description="of the scores s")
+        sinkhorn_epsilon: PositiveFloat = Field(0.05, description="of the assignments q; lower is harder")
+        sinkhorn_iterations: PositiveInt = Field(10, description="rounds of balancing")
+        weight_video: NonNegativeFloat = Field(1.0, description="of L_vid")
+        weight_image: NonNegativeFloat = Field(1.0, description="of L_img")
+        weight_cluster: NonNegativeFloat = Field(1.0, description="of L_SCD")
+
+        @model_validator(mode="after")
+        def _views_pair(self) -> DISCOVR.Settings:
+            if self.views % self.frame_views:
+                raise ValueError(
+                    "frame_views must divide views: L_SCD pairs masked clips with masked views of their frames"
+                )
+            if self.decoder_width % self.decoder_heads:
+                raise ValueError("decoder_width must be a multiple of decoder_heads")
+            return self
+
     name = "discovr"
-    paper = "Mishra et al., Self-supervised Learning of Echocardiographic Video Representations via Online Cluster Distillation"
-    views = {"clip": Clip(augment="weak")}
+    paper = (
+        "Mishra et al., Self-supervised Learning of Echocardiographic Video Representations via Online Cluster "
+        "Distillation, NeurIPS 2025"
+    )
+    views: Mapping[str, Clip] = {"clip": Clip(augment="weak")}
     settings: Settings
 
     def __init__(self, encoder: VideoEncoder, settings: Settings) -> None:
         super().__init__(encoder, settings)
         s = settings
-        frame_encoder = frame_encoder_like(encoder, s.frame_depth)
-        self.video, self.image = Branch(encoder, s), Branch(frame_encoder, s)
+        self.frame_encoder = frame_encoder_like(encoder, s.frame_depth)
+        sizes = s.head_hidden, s.head_bottleneck, s.head_outputs
+        self.head, self.frame_head = DistillationHead(encoder.width, *sizes), DistillationHead(encoder.width, *sizes)
         self.video_teacher, self.image_teacher = MomentumTeacher(self.video), MomentumTeacher(self.image)
         self.video_centre, self.image_centre = Centre(s.head_outputs), Centre(s.head_outputs)
         self.decoder = TokenDecoder(encoder.width, s.decoder_width, s.decoder_depth, s.decoder_heads, encoder.tokens)
         self.prototypes = Prototypes(encoder.width, s.prototypes)
         self.before_step(Progress(0, 1, 0.0))
 
+    @property
+    def video(self) -> Branch:
+        """The video student."""
+        return Branch(self.encoder, self.head)
+
+    @property
+    def image(self) -> Branch:
+        """The frame student."""
+        return Branch(self.frame_encoder, self.frame_head)
+
     def forward(self, batch: Batch) -> Losses:
-        """clip (B, T, 3, H, W) -> loss and its three parts."""
-        s, clip = self.settings, batch["clip"]
-        seen = tube_masks(
-            batch.seeds, self.encoder.grid, s.mask_ratio, s.views, name="video", device=clip.device
-        ).visible
-        framed = tube_masks(
-            batch.seeds, self.encoder.grid, s.frame_mask_ratio, s.frame_views, name="image", device=clip.device
-        ).visible
+        """clip (B, T, 3, H, W) -> the loss, its parts, and what the teachers are set to."""
+        s, clip, grid = self.settings, batch["clip"], self.encoder.grid
+        seen = tube_masks(batch.seeds, grid, s.mask_ratio, s.views, name="video").visible.to(clip.device)
+        framed = tube_masks(batch.seeds, grid, s.frame_mask_ratio, s.frame_views, name="image").visible.to(clip.device)
 
         video = self.distil(self.video, self.video_teacher, self.video_centre, clip, seen)
-        frames, in_frame = as_frames(clip, framed, self.encoder.grid)
-        image = self.distil(self.image, self.image_teacher, self.image_centre, frames, in_frame)
+        frames, places = as_frames(clip, framed, grid)
+        image = self.distil(self.image, self.image_teacher, self.image_centre, frames, places)
 
         video_tokens = self.fill_in(video.tokens, seen, framed)
-        image_tokens = average_tubelets(image.tokens, clip.shape[1], self.encoder.grid[0])
+        image_tokens = average_tubelets(image.tokens, clip.shape[1], grid[0])
         cluster = self.cluster_loss(video_tokens, image_tokens)
 
         return {
@@ -151,7 +138,7 @@ class DISCOVR(Objective):
         }
 
     def distil(
-        self, student: Branch, teacher: MomentumTeacher, centre: Centre, pixels: Tensor, visible: Tensor
+        self, student: Branch, teacher: MomentumTeacher[Branch], centre: Centre, pixels: Tensor, visible: Tensor
     ) -> Distilled:
         """L_vid or L_img. The teacher's target is computed once and shared by the M views of `visible` (n, M, V)."""
         s = self.settings
@@ -165,10 +152,10 @@ class DISCOVR(Objective):
     def fill_in(self, tokens: Tensor, seen: Tensor, wanted: Tensor) -> Tensor:
         """Video tokens (B, M, V, D) of positions `seen` -> decoded at the positions `wanted` (B, F, W), in their order,
         each of the F sets for M / F of the views: (B, F, M / F, W, D)."""
-        views, sets = seen.shape[1], wanted.shape[1]
-        each = wanted.repeat_interleave(views // sets, dim=1)
+        sets, views = wanted.shape[1], seen.shape[1] // wanted.shape[1]
+        each = wanted.repeat_interleave(views, dim=1)
         decoded: Tensor = self.decoder(tokens.flatten(0, 1), seen.flatten(0, 1), each.flatten(0, 1))
-        return decoded.view(len(tokens), sets, views // sets, *decoded.shape[1:])
+        return decoded.view(len(tokens), sets, views, *decoded.shape[1:])
 
     def cluster_loss(self, video_tokens: Tensor, image_tokens: Tensor) -> Tensor:
         """L_SCD. video_tokens (B, F, m, W, D) and image_tokens (B, F, W, D), position by position."""
@@ -178,50 +165,68 @@ class DISCOVR(Objective):
         video, image = video.flatten(0, -2), image.flatten(0, -2)
         q_v = sinkhorn(video, s.sinkhorn_epsilon, s.sinkhorn_iterations)
         q_i = sinkhorn(image, s.sinkhorn_epsilon, s.sinkhorn_iterations)
-        towards_image = cluster_cross_entropy(video, q_i, s.cluster_temperature)
-        towards_video = cluster_cross_entropy(image, q_v, s.cluster_temperature)
-        return towards_image + towards_video
+        to_image = cluster_cross_entropy(video, q_i, s.cluster_temperature)
+        to_video = cluster_cross_entropy(image, q_v, s.cluster_temperature)
+        return to_image + to_video
 
     def before_step(self, progress: Progress) -> None:
-        """Schedules of the teacher's temperature and momentum."""
+        """Schedules of the teachers' temperature and momentum."""
         s, done = self.settings, progress.fraction
-        self.teacher_temperature = schedules.ramp(
-            s.teacher_temperature, s.teacher_temperature_end, done, s.teacher_temperature_warmup
-        )
+        start, end = s.teacher_temperature, s.teacher_temperature_end
+        self.teacher_temperature = schedules.ramp(start, end, done, s.teacher_temperature_warmup)
         self.teacher_momentum = schedules.cosine(s.teacher_momentum, s.teacher_momentum_end, done)
 
     def after_step(self, progress: Progress) -> None:
         """Teachers follow their students, centres the teachers' logits; prototypes return to length one."""
+        for cosines in (self.prototypes, self.head.last, self.frame_head.last):
+            renormalise(cosines)
         self.video_teacher.update(self.video, self.teacher_momentum)
         self.image_teacher.update(self.image, self.teacher_momentum)
         self.video_centre.update(self.settings.centre_momentum)
         self.image_centre.update(self.settings.centre_momentum)
-        for cosines in (self.prototypes, self.video.head.last, self.image.head.last):
-            renormalise(cosines)
+
+
+class Branch(nn.Module):
+    """An encoder with its head: pixels -> (tokens (..., V, D), logits of the pooled tokens (..., K))."""
+
+    def __init__(self, encoder: VideoEncoder, head: DistillationHead) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+
+    def forward(self, pixels: Tensor, visible: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """visible (B, M, V): the tokens and logits of M masked views; None: of the whole clip."""
+        tokens = self.encoder(pixels, visible)
+        return tokens, self.head(self.encoder.pool(tokens))
+
+
+class Distilled(NamedTuple):
+    """One branch's self-distillation: its loss, the student's tokens, and the entropy of the teacher's targets."""
+
+    loss: Tensor
+    tokens: Tensor
+    entropy: Tensor
 
 
 def frame_encoder_like(encoder: VideoEncoder, depth: int | None) -> VideoMAEEncoder:
     """A per-frame ViT beside `encoder`: a VideoMAE of one frame and tubelet 1, same width, patch, heads and size. It
-    starts at random and is trained with the video branch."""
-    config = encoder.model.config
+    starts at random (from torch's generator) and is trained together with the video branch."""
     return fresh_videomae(
         Geometry(frames=1, size=encoder.geometry.size),
-        seed=1,
+        seed=int(torch.randint(2**31, ())),
         hidden_size=encoder.width,
         num_hidden_layers=depth or len(encoder.blocks),
-        num_attention_heads=config.num_attention_heads,
+        num_attention_heads=encoder.heads,
         intermediate_size=4 * encoder.width,
         patch_size=encoder.patch[1],
         tubelet_size=1,
     )
 
 
-def as_frames(clip: Tensor, visible: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """clip (B, T, C, H, W), tubes (B, F, t * P) -> every frame a clip of its own (B * T, 1, C, H, W) with the tubes' places
-    (B * T, F, P)."""
-    places = visible.unflatten(-1, (grid[0], -1))[:, :, 0]  # tubes: the first frame's places are those of all
-    frames = clip.shape[1]
-    return clip.flatten(0, 1).unsqueeze(1), places.repeat_interleave(frames, dim=0)
+def as_frames(clip: Tensor, tubes: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    """clip (B, T, C, H, W), tubes (B, F, t * P) -> every frame a clip of its own (B * T, 1, C, H, W), with the places
+    of the tubes (B * T, F, P)."""
+    places = tubes.unflatten(-1, (grid[0], -1))[:, :, 0]  # those of the first frame are those of all
+    return clip.flatten(0, 1).unsqueeze(1), places.repeat_interleave(clip.shape[1], dim=0)
 
 
 def average_tubelets(tokens: Tensor, frames: int, tubelets: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import Field, PositiveInt
 from torch import nn
 
@@ -32,7 +34,7 @@ class VideoMAE(Objective):
 
     name = "videomae"
     paper = "Tong et al., VideoMAE: Masked Autoencoders are Data-Efficient Learners, NeurIPS 2022"
-    views = {"clip": Clip(augment="weak")}
+    views: Mapping[str, Clip] = {"clip": Clip(augment="weak")}
     settings: Settings
 
     def __init__(self, encoder: VideoEncoder, settings: Settings) -> None:
@@ -45,8 +47,8 @@ class VideoMAE(Objective):
     def forward(self, batch: Batch) -> Losses:
         """clip (B, T, 3, H, W) -> loss."""
         clip = batch["clip"]
-        masks = tube_masks(batch.seeds, self.encoder.grid, self.settings.mask_ratio, device=clip.device)
-        visible, hidden = masks.visible[:, 0], masks.hidden[:, 0]
+        masks = tube_masks(batch.seeds, self.encoder.grid, self.settings.mask_ratio)
+        visible, hidden = masks.visible[:, 0].to(clip.device), masks.hidden[:, 0].to(clip.device)
         tokens = self.encoder(clip, visible)
         predicted = self.to_pixels(self.decoder(tokens, visible, hidden))
         pixels = patches(clip, *self.encoder.patch, hidden)
