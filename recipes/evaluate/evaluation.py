@@ -73,6 +73,15 @@ class Evaluation:
         """Patients with at least one labelled, readable video."""
         return len(set(self.labelled.patients))
 
+    @property
+    def beaten_by_pixels(self) -> bool:
+        """Whether pixel statistics do better than the last row, by the plain figures."""
+        if "pixels" not in {row.name for row in self.rows[:-1]}:
+            return False
+        name = self.headline.name
+        gain = self.row("pixels").figures[name].value - self.rows[-1].figures[name].value
+        return gain > 0 if self.headline.higher_is_better else gain < 0
+
     def row(self, name: str) -> Row:
         """A row by name; raises KeyError."""
         for row in self.rows:
@@ -113,20 +122,25 @@ class Evaluation:
         if row.difference is None:
             return ""
         found = row.difference[self.headline.name]
-        word = "better" if found.better else "worse" if found.worse else "no difference shown"
+        word = "better" if found.better else "worse" if found.worse else "no clear difference"
         return f"{self.interval(found, self.headline, signed=True)} {word}"
 
     def verdict(self) -> str:
         """One sentence: whether the last row beats the reference by more than the interval."""
         last, metric = self.rows[-1], self.headline
         figure = f"{self.task} {metric.title} {self.interval(last.figures[metric.name], metric)}"
+        pixels = ""
+        if self.beaten_by_pixels:
+            pixels = (
+                f" Pixel statistics alone reach {self.number(self.row('pixels').figures[metric.name].value, metric)}."
+            )
         if last.difference is None or self.reference is None:
-            return f"{last.title}: {figure} ({self.size()})."
+            return f"{last.title}: {figure} ({self.size()}).{pixels}"
         found = last.difference[metric.name]
         does = "beats" if found.better else "is worse than" if found.worse else "cannot be told apart from"
         return (
             f"{last.title} {does} {self.row(self.reference).title}: {figure}, "
-            f"paired difference {self.interval(found, metric, signed=True)} ({self.size()})."
+            f"paired difference {self.interval(found, metric, signed=True)} ({self.size()}).{pixels}"
         )
 
     def size(self) -> str:

@@ -1,0 +1,89 @@
+"""How training went, and what it was made with."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import yaml
+
+from recipes.config import flatten
+from recipes.report.charts import curve, number
+from recipes.report.contents import Contents, read_json, read_metrics
+from recipes.report.html import card, section, table
+
+# Clocks and counters say nothing as a curve.
+NOT_CURVES = {"step", "epoch", "seconds", "lr", "clips_per_second", "data_wait"}
+CURVES = 12
+HELD = ("val_", "rankme", "deviation")  # measured now and then, and logged on every line until measured again
+NAMES = {"rankme": "RankMe (effective rank)", "deviation": "feature deviation", "grad_norm": "gradient norm"}
+
+
+def training(contents: Contents) -> str:
+    """Every logged figure as a curve, losses first."""
+    series = read_series(contents.run) if contents.run else {}
+    names = sorted(series, key=lambda name: ("loss" not in name, name != "loss"))
+    drawn = []
+    for name in names[:CURVES]:
+        steps, values = zip(*series[name], strict=True)
+        drawn.append(curve(NAMES.get(name, name.replace("val_", "validation ").replace("_", " ")), steps, values))
+    if not drawn:
+        return ""
+    lead = "Logged figures against optimiser steps; the faint line is as logged, the strong one its running mean."
+    if "rankme" in names:
+        lead += " A rank or deviation of the features that falls far is a collapse, which a loss can hide."
+    return section(
+        "training", "Training", lead, f'<div class="curves">{"".join(card(chart) for chart in drawn if chart)}</div>'
+    )
+
+
+def read_series(run: Path) -> dict[str, list[tuple[float, float]]]:
+    """Figure -> (step, value) points, for figures with two or more; of held figures only where they change."""
+    series: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for row in read_metrics(run):
+        for name, value in row.items():
+            number_like = isinstance(value, int | float) and not isinstance(value, bool)
+            if name in NOT_CURVES or not number_like or "step" not in row:
+                continue
+            held = name.startswith(HELD) and series[name] and series[name][-1][1] == value
+            if not held:
+                series[name].append((float(row["step"]), float(value)))
+    return {name: points for name, points in series.items() if len(points) > 1}
+
+
+def provenance(contents: Contents) -> str:
+    """Settings and environment, folded away."""
+    parts = []
+    if contents.run is not None:
+        if settings := _settings(contents.run / "config.resolved.yaml"):
+            parts.append(_folded("Settings of the run", settings))
+        found = flatten(read_json(contents.run / "env.json"))
+        if found:
+            words = [(key, number(value) if isinstance(value, float) else str(value)) for key, value in found]
+            parts.append(_folded("Environment", words))
+    info = contents.prepared.info
+    kept = {str(key): info[key] for key in ("vfm", "format", "domain", "store", "counts") if key in info}
+    parts.append(_folded("Prepared data", [(key, str(value)) for key, value in flatten(kept)]))
+    return section("settings", "Settings and provenance", "Enough to do it again.", *parts)
+
+
+def _settings(path: Path) -> list[tuple[str, str]]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return []
+    return [(key, str(value)) for key, value in flatten(values)] if isinstance(values, dict) else []
+
+
+def _folded(heading: str, rows: Sequence[tuple[str, str]]) -> str:
+    lines = [[f"<code>{escape(key)}</code>", f"<code>{escape(place_free(value))}</code>"] for key, value in rows]
+    shown = table(["key", "value"], lines)
+    return f'<details class="card"><summary>{escape(heading)}</summary>{shown}</details>'
+
+
+def place_free(value: str) -> str:
+    """A path shortened to its last part: folders named after people stay off a page that is passed on."""
+    return re.sub(r"(?:~|\.{1,2}|[A-Za-z]:)?(?:[/\\][^/\\\s,;:'\"]+)+[/\\]([^/\\\s,;:'\"]+)", r"…/\1", value)
