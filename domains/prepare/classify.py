@@ -152,6 +152,31 @@ def _pixels(frames: Frames, mask: NDArray[np.bool_]) -> Iterator[NDArray[np.int1
         yield frame[mask].astype(np.int16)
 
 
+def judge_camera(frames: Frames, mask: NDArray[np.bool_]) -> None:
+    """Raises SetAside for what a camera saw. A video file has no tag that says ultrasound.
+
+    In ultrasound a pixel is grey, or of the one colour that the display's map gives to its brightness, or vivid flow.
+    In front of a camera many pixels are faintly coloured, in different colours at the same brightness.
+    """
+    if frames.shape[-1] != 3 or not mask.any():
+        return
+    pixels = frames[:, mask].reshape(-1, 3).astype(np.int16)
+    pixels = pixels[:: max(1, len(pixels) // 500_000)]
+    chroma = pixels.max(axis=1) - pixels.min(axis=1)
+    camera = SetAside("not ultrasound", "a camera's picture, by its colours")
+    if (chroma > 60).mean() > 0.7:  # flow covers a part of the picture
+        raise camera
+    if ((chroma > 20) & (chroma <= 60)).mean() < 0.07:
+        return
+    muted = pixels[chroma <= 60]
+    level = muted.sum(axis=1) // 24  # 32 bins of brightness
+    tint = (muted[:, [0, 2]] - muted[:, [1]]).astype(np.float64)
+    count = np.bincount(level, minlength=32)
+    mean = np.stack([np.bincount(level, tint[:, c], 32) for c in (0, 1)], axis=1) / np.maximum(count, 1)[:, None]
+    if np.sqrt(np.square(tint - mean[level]).mean()) > 6:
+        raise camera
+
+
 def judge_sweep(steps: Frames, mask: NDArray[np.bool_]) -> None:
     """Raises SetAside for a trace that is drawn from left to right: each step changes a narrow strip, all of them a
     wide one.

@@ -56,8 +56,8 @@ def find(sample: Frames, regions: list[Region], min_fraction: float) -> Picture:
     mask = np.zeros((height, width), bool)
     mask[y0:y1, x0:x1] = _fill(_patch(motion, small), height, width, scale)[y0:y1, x0:x1]
     if mask.sum() < min_fraction * mask.size:
-        where = "inside the header's region" if region is not None else "in the frame"
-        raise SetAside("no region", f"no picture found: less than {min_fraction:.0%} of the frame moves {where}")
+        where = " inside the header's region" if region is not None else ""
+        raise SetAside("no region", f"no picture found: less than {min_fraction:.0%} of the frame moves{where}")
     ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     bounds = (int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1)
     if region is None:

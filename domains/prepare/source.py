@@ -141,6 +141,8 @@ def _picture(reader: Reader, domain: Domain) -> Picture:
     sample = reader.frames(np.linspace(0, len(reader) - 1, count).round().astype(int).tolist())
     regions = classify.read_regions(reader.header) if reader.media == "dicom" else []
     picture = region.find(sample, regions, domain.region.min_fraction)
+    if reader.media == "video":
+        classify.judge_camera(sample, picture.mask)
     if domain.colour_doppler == "exclude":
         classify.judge_colour(sample, picture.mask, reader.header)
     first = np.linspace(0, len(reader) - 2, PAIRS).round().astype(int)

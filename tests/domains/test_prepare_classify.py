@@ -7,7 +7,15 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 from source_factory import cine, region_item, sector_mask
 
-from domains.prepare.classify import SetAside, coloured_share, judge_colour, judge_header, judge_sweep, read_regions
+from domains.prepare.classify import (
+    SetAside,
+    coloured_share,
+    judge_camera,
+    judge_colour,
+    judge_header,
+    judge_sweep,
+    read_regions,
+)
 
 
 def header(*regions: Dataset, **tags: object) -> Dataset:
@@ -108,6 +116,19 @@ def test_a_tag_that_announces_colour_lowers_the_bar():
     with pytest.raises(SetAside, match="colour Doppler"):
         judge_colour(frames, mask, {"UltrasoundColorDataPresent": 1})
     judge_colour(cine(8, overlay=False), mask, {"UltrasoundColorDataPresent": 1})  # a palette of greys is no flow
+
+
+def test_a_camera_is_told_from_a_tinted_display_and_from_flow():
+    mask = sector_mask()
+    grey, flow = cine(8, overlay=False), cine(8, colour=True, overlay=False)
+    judge_camera(grey, mask)
+    judge_camera(flow, mask)
+    judge_camera((grey * np.array([1.0, 0.8, 0.6])).astype(np.uint8), mask)
+    y, x = np.mgrid[: mask.shape[0], : mask.shape[1]]
+    scene = np.stack([90 + 20 * np.sin(x / 30), 90 + 20 * np.sin(y / 20), 90 + 20 * np.cos(x / 25)], axis=-1)
+    with pytest.raises(SetAside, match="a camera's picture") as caught:
+        judge_camera(np.repeat(scene[None].astype(np.uint8), 8, axis=0), mask)
+    assert caught.value.category == "not ultrasound"
 
 
 def test_a_sweep_is_told_from_tissue():
