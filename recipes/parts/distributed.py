@@ -24,6 +24,14 @@ def global_sum(tensor: Tensor) -> Tensor:
     return total
 
 
+def global_max(tensor: Tensor) -> Tensor:
+    """Largest element of `tensor` over all ranks, a scalar without gradient."""
+    largest = tensor.detach().max()
+    if world_size() > 1:
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return largest
+
+
 def global_mean(tensor: Tensor) -> Tensor:
     """Mean over the first dimension of the rows of all ranks, without gradient; ranks may hold different numbers.
 

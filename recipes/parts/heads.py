@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.parts.distributed import gather
+
 
 class CosineLinear(nn.Module):
     """Linear layer without bias whose rows have length one: (..., D) of length one -> cosines (..., K)."""
@@ -25,14 +27,29 @@ def renormalise(layer: CosineLinear) -> None:
     layer.weight.copy_(F.normalize(layer.weight, dim=-1))
 
 
+class BatchStandardise(nn.Module):
+    """Every channel to mean 0 and deviation 1 over the samples of all ranks: (..., D) -> (..., D).
+
+    Keeps no running statistics: a teacher uses those of its own outputs. Before a head it takes away what the samples
+    have in common, which in an untrained encoder is nearly everything.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        rows = gather(x.float().flatten(0, -2))
+        deviation = rows.var(dim=0, unbiased=False).add(1e-6).sqrt()
+        return (x - rows.mean(dim=0)) / deviation
+
+
 class DistillationHead(nn.Module):
     """DINO's head (Caron et al., ICCV 2021): three-layer MLP, length one, weight-normed linear layer of K outputs.
 
-    (..., D) -> logits (..., K) in [-1, 1].
+    (..., D) -> logits (..., K) in [-1, 1]. `standardise`: over the batch, before the MLP.
     """
 
-    def __init__(self, width: int, hidden: int, bottleneck: int, outputs: int) -> None:
+    def __init__(self, width: int, hidden: int, bottleneck: int, outputs: int, *, standardise: bool = False) -> None:
         super().__init__()
+        self.before = BatchStandardise() if standardise else nn.Identity()
         self.mlp = nn.Sequential(
             nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
         )
@@ -44,5 +61,5 @@ class DistillationHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        logits: Tensor = self.last(self.mlp(x))
+        logits: Tensor = self.last(self.mlp(self.before(x)))
         return logits

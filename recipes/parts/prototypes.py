@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recipes.parts.distributed import global_sum
+from recipes.parts.distributed import global_max, global_sum
 from recipes.parts.heads import CosineLinear
 
 
@@ -26,10 +26,12 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 10) -> Ten
     scores (n, K) -> q (n, K), fp32: exp(scores / epsilon) scaled by rows and columns until every prototype holds the
     same share of all tokens; rows sum to one. No gradient.
     """
-    # Rows may be scaled freely (the row scaling below undoes it), so the largest exponent of each is made 0.
-    kernel = ((scores - scores.max(dim=1, keepdim=True).values).float() / epsilon).exp()
+    # exp(score / epsilon) = kernel x rows, both at most 1 whatever epsilon is. Later scalings of the rows are computed
+    # afresh, so a row that is 0 here at first is not lost.
+    largest = scores.float().max(dim=1).values
+    kernel = ((scores.float() - largest.unsqueeze(1)) / epsilon).exp()
+    rows = ((largest - global_max(largest)) / epsilon).exp()
     count = global_sum(torch.tensor(float(len(kernel)), device=kernel.device))
-    rows = torch.ones(len(kernel), device=kernel.device)
     columns = torch.ones(kernel.shape[1], device=kernel.device)
     tiny = torch.finfo(torch.float32).tiny
     for _ in range(iterations):

@@ -51,6 +51,7 @@ class DISCOVR(Objective):
         frame_depth: PositiveInt | None = Field(None, description="blocks of the frame encoder; null: as the video's")
         head_hidden: PositiveInt = Field(2048, description="hidden width of both heads")
         head_bottleneck: PositiveInt = Field(256, description="width before the last layer of both heads")
+        head_standardise: bool = Field(False, description="pooled tokens to mean 0, deviation 1 over the batch first")
         head_outputs: PositiveInt = Field(16384, description="K, outputs of both heads; fewer for small data")
         prototypes: PositiveInt = Field(3000, description="shared clusters of L_SCD; fewer for small data")
         decoder_depth: PositiveInt = Field(4, description="blocks of the decoder")
@@ -94,8 +95,12 @@ class DISCOVR(Objective):
         super().__init__(encoder, settings)
         s = settings
         self.frame_encoder = frame_encoder_like(encoder, s.frame_depth)
-        sizes = s.head_hidden, s.head_bottleneck, s.head_outputs
-        self.head, self.frame_head = DistillationHead(encoder.width, *sizes), DistillationHead(encoder.width, *sizes)
+        self.head, self.frame_head = (
+            DistillationHead(
+                encoder.width, s.head_hidden, s.head_bottleneck, s.head_outputs, standardise=s.head_standardise
+            )
+            for _ in range(2)
+        )
         self.video_teacher, self.image_teacher = MomentumTeacher(self.video), MomentumTeacher(self.image)
         self.video_centre, self.image_centre = Centre(s.head_outputs), Centre(s.head_outputs)
         self.decoder = TokenDecoder(encoder.width, s.decoder_width, s.decoder_depth, s.decoder_heads, encoder.tokens)

@@ -1,0 +1,108 @@
+"""VideoMAE: the target is transformers' own, only hidden patches count, and the recipes are whole."""
+
+import pytest
+import torch
+from encoder_factory import VIDEOMAE, clips, write_encoder
+from transformers import VideoMAEConfig, VideoMAEForPreTraining
+
+from domains.errors import ConfigError
+from domains.schema import parse
+from recipes.config import RunConfig, recipe_names, recipe_yaml, yaml_layer
+from recipes.encoders import open_encoder
+from recipes.encoders.base import IMAGENET_MEAN, IMAGENET_STD
+from recipes.objective import Batch
+from recipes.parts.masks import tube_masks
+from recipes.pretrain import METHODS, method
+from recipes.pretrain.videomae import VideoMAE
+
+SMALL = {"mask_ratio": 0.5, "decoder_depth": 1, "decoder_width": 12, "decoder_heads": 2}
+
+
+@pytest.fixture
+def objective(tmp_path) -> VideoMAE:
+    torch.manual_seed(0)
+    return VideoMAE(open_encoder(write_encoder(tmp_path / "model", "videomae")), VideoMAE.Settings(**SMALL))
+
+
+def batch() -> Batch:
+    return Batch({"clip": clips()}, torch.tensor([4, 9]))
+
+
+def test_the_target_is_transformers_own(objective: VideoMAE) -> None:
+    """With predictions of zero the loss is the mean square of the target, whatever the weights."""
+    torch.nn.init.zeros_(objective.to_pixels.weight)
+    torch.nn.init.zeros_(objective.to_pixels.bias)
+    theirs = VideoMAEForPreTraining(VideoMAEConfig(**VIDEOMAE))
+    torch.nn.init.zeros_(theirs.decoder.head.weight)
+    torch.nn.init.zeros_(theirs.decoder.head.bias)
+    hidden = tube_masks(batch().seeds, objective.encoder.grid, 0.5).hidden[:, 0]
+    mask = torch.zeros(2, objective.encoder.tokens, dtype=torch.bool).scatter(1, hidden, True)
+    expected = theirs(clips(), bool_masked_pos=mask).loss
+    torch.testing.assert_close(objective(batch())["loss"], expected, rtol=1e-5, atol=1e-6)
+    assert IMAGENET_MEAN[0] == 0.485  # both un-normalise with the same statistics, so neither matters
+    assert IMAGENET_STD[0] == 0.229
+
+
+def test_pixels_without_normalisation_by_hand(tmp_path) -> None:
+    encoder = open_encoder(write_encoder(tmp_path / "model", "videomae"))
+    objective = VideoMAE(encoder, VideoMAE.Settings(**SMALL, normalise_target=False))
+    torch.nn.init.zeros_(objective.to_pixels.weight)
+    torch.nn.init.constant_(objective.to_pixels.bias, 1.0)
+    constant = Batch({"clip": torch.full((2, 4, 3, 32, 32), 3.0)}, torch.tensor([1, 2]))
+    assert objective(constant)["loss"].item() == pytest.approx(4.0, abs=1e-5)
+
+
+@torch.no_grad()
+def test_only_hidden_patches_count(objective: VideoMAE) -> None:
+    """A prediction that is right wherever a token is hidden has no loss, whatever is visible."""
+    data = batch()
+    masks = tube_masks(data.seeds, objective.encoder.grid, 0.5)
+    asked = []
+    decoder = objective.decoder.forward
+
+    def spy(tokens, visible, wanted):
+        asked.append((visible, wanted))
+        return decoder(tokens, visible, wanted)
+
+    objective.decoder.forward = spy
+    objective(data)
+    assert torch.equal(asked[0][0], masks.visible[:, 0])
+    assert torch.equal(asked[0][1], masks.hidden[:, 0])
+
+
+def test_a_short_run_learns(objective: VideoMAE) -> None:
+    optimiser = torch.optim.AdamW(objective.parameters(), lr=3e-3)
+    wave = torch.linspace(0, 12, 32).sin().view(1, 1, 1, 1, -1).expand(4, 4, 3, 32, -1).contiguous()
+    losses = []
+    for step in range(40):
+        loss = objective(Batch({"clip": wave}, torch.arange(4) + 10 * step))["loss"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_every_parameter_is_used(objective: VideoMAE) -> None:
+    objective(batch())["loss"].backward()
+    assert not [name for name, p in objective.named_parameters() if p.requires_grad and p.grad is None]
+
+
+@pytest.mark.parametrize("name", ["discovr", "videomae"])
+def test_the_recipe_is_whole(name: str) -> None:
+    path = recipe_yaml(name)
+    config = parse(RunConfig, yaml_layer(path).values, path)
+    assert config.method == name
+    settings = parse(method(name).Settings, config.objective, path)
+    objective = method(name)(open_encoder(config.encoder.name), settings)
+    assert objective(Batch({"clip": torch.randn(1, 16, 3, 112, 112)}, torch.tensor([1])))["loss"].isfinite()
+    head = path.read_text().splitlines()
+    assert head[0].startswith("#")
+    assert any("vfm pretrain" in line for line in head[:8])
+    assert any("Needs:" in line for line in head[:10])
+
+
+def test_methods_by_name() -> None:
+    assert sorted(candidate.name for candidate in METHODS) == recipe_names()
+    with pytest.raises(ConfigError, match="Did you mean 'discovr'"):
+        method("discover")
