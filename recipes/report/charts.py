@@ -151,7 +151,7 @@ def whiskers(title: str, rows: Sequence[Whisker], zero: float | None = None, wid
 
 def ramp(share: float) -> str:
     """A colour from violet (0) over teal to yellow (1): ordered, and told apart by colour-blind readers."""
-    stops = [(72, 40, 120), (62, 92, 145), (33, 145, 140), (94, 190, 100), (236, 208, 50)]
+    stops = [(96, 66, 158), (62, 98, 158), (33, 145, 140), (94, 190, 100), (236, 208, 50)]
     place = min(max(share, 0.0), 1.0) * (len(stops) - 1)
     index = min(int(place), len(stops) - 2)
     mixed = [round(a + (b - a) * (place - index)) for a, b in zip(stops[index], stops[index + 1], strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from datetime import UTC, datetime
 from html import escape
@@ -38,7 +39,8 @@ def write_report(path: Path, contents: Contents) -> Path:
         part.write_text(page, encoding="utf-8")
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise StorageError(f"the report cannot be written ({error.strerror})", where=path) from None
     return path
 
