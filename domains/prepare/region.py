@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domains.prepare.classify import TWO_D, Region, SetAside
+from domains.prepare.classify import TWO_D, Region, SetAside, extremes
 from domains.store.frames import Frames
 
 WORKING = 320  # longer side of the frames in which the picture is looked for
@@ -93,7 +93,7 @@ def variation(sample: Frames) -> NDArray[np.float32]:
     height, width = sample.shape[1:3]
     scale = min(1.0, WORKING / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = [cv2.resize(frame.min(axis=-1), size, interpolation=cv2.INTER_AREA) for frame in sample]
+    small = [cv2.resize(extremes(frame)[1], size, interpolation=cv2.INTER_AREA) for frame in sample]
     ordered = np.sort(np.stack([cv2.blur(frame, (3, 3)) for frame in small]), axis=0).astype(np.float32)
     last = len(ordered) - 1
     return ordered[round(0.8 * last)] - ordered[round(0.2 * last)]

@@ -244,16 +244,16 @@ class _Measures:
     """Mean and deviation of the grey levels that pass, and how much they change from frame to frame."""
 
     def __init__(self) -> None:
-        self.pixels = self.steps = 0
+        self.frames = self.steps = 0
         self.total = self.squares = self.change = 0.0
         self._last: Frames | None = None
 
     def watch(self, frames: Iterator[Frames]) -> Iterator[Frames]:
         for frame in frames:
-            values = frame.astype(np.float64)
-            self.pixels += values.size
-            self.total += values.sum()
-            self.squares += np.square(values).sum()
+            mean, deviation = cv2.meanStdDev(frame.reshape(-1))
+            self.total += mean.item()
+            self.squares += deviation.item() ** 2 + mean.item() ** 2
+            self.frames += 1
             if self._last is not None:
                 self.change += float(cv2.absdiff(frame, self._last).mean())
                 self.steps += 1
@@ -262,11 +262,11 @@ class _Measures:
 
     @property
     def mean(self) -> float:
-        return float(self.total / self.pixels)
+        return self.total / self.frames
 
     @property
     def std(self) -> float:
-        return float(np.sqrt(max(0.0, self.squares / self.pixels - self.mean**2)))
+        return float(np.sqrt(max(0.0, self.squares / self.frames - self.mean**2)))
 
     @property
     def motion(self) -> float:
