@@ -8,9 +8,18 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from domains.errors import ConfigError, StorageError
-from domains.store.manifest import INFO
+from domains.store.manifest import CONTACT_SHEET, EXCLUDED, INFO, MANIFEST
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where two writers are not told apart
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+OURS = {LOCK, "frames", INFO, MANIFEST, EXCLUDED, CONTACT_SHEET}
 
 
 def private_folder(out: Path) -> Path:
@@ -47,21 +56,43 @@ def writing(out: Path) -> Iterator[Path]:
     Raises StorageError where the disk refuses.
     """
     draft = draft_folder(out)
+    lock: IO[str] | None = None
     try:
-        shutil.rmtree(draft, ignore_errors=True)  # left by a run that was killed
-        draft.mkdir(parents=True)
+        lock = _claim(draft)
         yield draft
+        (draft / LOCK).unlink()
         _replace(draft, out)
     except OSError as error:
         do = "Free some space or choose another --out; nothing was left behind"
         raise StorageError(f"cannot be written ({error.strerror or error})", where=out, do=do) from None
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        if lock is not None:  # else the folder is not ours
+            shutil.rmtree(draft, ignore_errors=True)
+            lock.close()
+
+
+def _claim(draft: Path) -> IO[str]:
+    """An empty draft folder that no one else writes to. What a killed run left is cleared; all else is left alone."""
+    draft.mkdir(parents=True, exist_ok=True)
+    if not {path.name for path in draft.iterdir()} <= OURS:
+        raise ConfigError("holds files that are not vfm's", where=draft, do="Move it, or choose another --out")
+    lock = (draft / LOCK).open("a")
+    try:
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        do = "Wait for it, or choose another --out"
+        raise ConfigError("another 'vfm data prepare' is writing here", where=draft, do=do) from None
+    for path in draft.iterdir():
+        if path.name != LOCK:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return lock
 
 
 def _replace(draft: Path, out: Path) -> None:
-    """`draft` takes the place of `out`; at every moment one of the two is whole."""
-    old = out.with_name(out.name + ".old")
+    """`draft` takes the place of `out`; whatever happens, one of the two stays whole."""
+    old = draft.with_name(draft.name + ".replaced")
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():
         out.rename(old)

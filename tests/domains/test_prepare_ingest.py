@@ -236,6 +236,28 @@ def test_an_output_that_is_in_use_is_refused_unless_it_is_a_prepared_one(sources
         prepare(sources / "b", sources, ECHO, key=KEY, overwrite=True)
 
 
+def test_the_draft_of_another_run_or_of_someone_else_is_left_alone(sources: Path, tmp_path: Path):
+    draft = tmp_path / "out.partial"
+    draft.mkdir()
+    (draft / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match="holds files that are not vfm's"):
+        prepare(sources / "a", tmp_path / "out", ECHO, key=KEY)
+    assert (draft / "thesis.txt").exists()
+    (draft / "thesis.txt").unlink()
+    with (
+        output.writing(tmp_path / "out"),
+        pytest.raises(ConfigError, match="another 'vfm data prepare' is writing here"),
+    ):
+        prepare(sources / "a", tmp_path / "out", ECHO, key=KEY)
+    shutil.rmtree(tmp_path / "out")
+    draft.mkdir()
+    (draft / "frames").mkdir()  # what a killed run leaves
+    (draft / "frames/half.mjpeg").write_bytes(b"half")
+    prepare(sources / "a", tmp_path / "out", ECHO, key=KEY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.private"]
+    assert not (tmp_path / "out/frames/half.mjpeg").exists()
+
+
 def test_an_output_inside_the_source_is_not_taken_for_input(tmp_path: Path):
     source = tmp_path / "studies"
     write_dicom(source / "x.dcm", cine(12), [WHOLE_BOX])
@@ -325,8 +347,10 @@ def test_the_real_samples(tmp_path: Path):
         pytest.skip("needs ../shared/data")
     source = tmp_path / "in"
     source.mkdir()
-    for folder in ("echo", "corrupt"):
-        (source / folder).symlink_to(data / folder)
+    for part in ("echo/us", "echo/video", "echo/other/emri_small_RLE.dcm", "corrupt/dicom"):
+        (source / Path(part).name).symlink_to(data / part)
+    for name in ("test_rot_90_deg.mp4", "chapters_truncated_chapter_string.mkv"):
+        (source / name).symlink_to(data / "corrupt/video" / name)
     result = prepare(source, tmp_path / "out", ECHO, key=KEY, workers=os.cpu_count() or 1)
     excluded = {entry.source.name: entry for entry in result.excluded}
     assert excluded["IM00001.implicit_little_endian.dcm"].category == "colour Doppler"
