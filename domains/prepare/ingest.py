@@ -105,7 +105,9 @@ def find_files(source: Path, skip: Sequence[Path] = ()) -> list[Path]:
     found: list[Path] = []
 
     def unreadable(error: OSError) -> None:
-        raise DataError(f"folder cannot be read ({error.strerror})", where=error.filename) from None
+        if Path(error.filename) == source:
+            raise DataError(f"folder cannot be read ({error.strerror})", where=source) from None
+        found.append(Path(error.filename))  # a closed folder is set aside by name, like a file that cannot be read
 
     for folder, folders, files in os.walk(source, onerror=unreadable, followlinks=True):
         here = Path(folder)

@@ -83,6 +83,8 @@ def examine(task: Task, beat: Beat) -> Outcome:
         return Refused(error.category, error.reason, _public(error.reason, task))
     except _DiskError as error:
         return DiskRefused(str(error))
+    except OSError as error:
+        return _refused("unreadable", f"cannot be read ({error.strerror or error.__class__.__name__})")
     except MemoryError:
         return _refused("unreadable", "needs more memory than there is")
     except Exception as error:  # a decoder's own exceptions: the class is telling, the message may quote the header

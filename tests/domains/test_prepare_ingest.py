@@ -16,6 +16,7 @@ from domains.errors import ConfigError, DataError, StorageError
 from domains.prepare import ingest, output, pool
 from domains.prepare.ingest import PrepareResult, find_files, prepare
 from domains.prepare.privacy import Pseudonyms
+from domains.prepare.source import Refused, Task, examine
 from domains.store.labels import read_labels
 from domains.store.prepared import Prepared
 
@@ -327,6 +328,24 @@ def test_folders_are_patients_where_they_look_like_it(tmp_path: Path):
     assert Pseudonyms(KEY).token("patient", "p3") in Prepared.open(tmp_path / "out1").patients
     flat = prepare(tmp_path / "flat", tmp_path / "out2", ECHO, key=KEY, workers=2)
     assert (flat.patients, flat.patients_from) == (6, {"file": 6})
+
+
+def test_a_closed_folder_is_set_aside_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "in/closed").mkdir(parents=True)
+    (tmp_path / "in/a.txt").write_text("a")
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert find_files(tmp_path / "in") == [tmp_path / "in/a.txt", tmp_path / "in/closed"]
+    task = Task(tmp_path / "in/closed", "closed", tmp_path / "out", ECHO, KEY)
+    assert examine(task, lambda: None) == Refused(
+        "unreadable", "cannot be read (Is a directory)", "cannot be read (Is a directory)"
+    )
 
 
 def test_links_are_followed_and_loops_are_not(tmp_path: Path):
