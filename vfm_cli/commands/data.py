@@ -1,0 +1,116 @@
+"""`vfm data`: from recordings to a prepared folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from vfm_cli.console import Counter, duration, emit_json, say, table
+from vfm_cli.options import json_option, key_option, overwrite_option
+
+SHOWN = 20  # files set aside that are listed one by one
+
+
+@click.group()
+def command() -> None:
+    """Prepare recordings for training; synthesise a phantom; look at a prepared folder."""
+
+
+@command.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--domain", default="echo", show_default=True, help="A shipped domain or a YAML of your own.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
+@click.option("--workers", type=click.IntRange(1), default=None, help="Processes; default: one per core.")
+@key_option
+@overwrite_option
+@json_option
+def prepare(source: Path, domain: str, out: Path, workers: int | None, key: Path | None, overwrite: bool, as_json: bool) -> None:
+    """Look at every file below SOURCE once: identity removed, the picture found, frames stored for training.
+
+    Files that cannot be used are set aside with a reason. Nothing outside the picture and no name is written to --out; the table that
+    leads back to the sources lies beside it, in OUT.private, and never leaves the machine.
+    """
+    from domains.base import load_domain
+    from domains.prepare.ingest import prepare as run
+    from domains.prepare.privacy import key_path, load_key
+
+    declared = load_domain(domain)
+    fresh = not key_path(key).exists()
+    secret = load_key(key, create=True, outside=out)
+    if fresh:
+        say(f"made a pseudonym key: {key_path(key)} (keep it: the same patient gets the same pseudonym only with the same key)")
+    cores = workers or len(os.sched_getaffinity(0))
+    result = run(source, out, declared, key=secret, workers=cores, overwrite=overwrite, progress=Counter("preparing", "files"))
+    if as_json:
+        emit_json(
+            {
+                "out": str(out), "videos": result.videos, "patients": result.patients, "seconds": round(result.seconds, 2),
+                "excluded": [{"source": str(one.source), "category": one.category, "reason": one.reason} for one in result.excluded],
+            }
+        )  # fmt: skip
+        return
+    click.echo(f"{result.videos} recordings of {result.patients} patients in {out} ({duration(result.seconds)})")
+    if result.excluded:
+        click.echo(f"\n{len(result.excluded)} files set aside:")
+        table(["files", "why"], [[count, category] for category, count in result.by_category().items()])
+        told = [one for one in result.excluded if one.category != "not a recording"]
+        if told:
+            click.echo("")
+            table(["file", "why", "reason"], [[one.source, one.category, one.reason] for one in told[:SHOWN]])
+            if len(told) > SHOWN:
+                click.echo(f"... and {len(told) - SHOWN} more")
+    click.echo(f"\nlook at it:   {out / 'contact_sheet.png'}")
+    click.echo(f"set aside:    {out / 'excluded.csv'} (pseudonyms), {out}.private/sources.csv (real names; keep it private)")
+    click.echo(f"next:         vfm pretrain --domain {domain} --data {out} --out runs/{declared.name}")
+
+
+@command.group()
+def synth() -> None:
+    """Synthesise a phantom data set."""
+
+
+@synth.command("echo")
+@click.option("--patients", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same bytes.")
+@click.option("--workers", type=click.IntRange(1), default=None, help="Processes; default: one per core.")
+@overwrite_option
+@json_option
+def synth_echo(patients: int, out: Path, seed: int, workers: int | None, overwrite: bool, as_json: bool) -> None:
+    """Beating hearts as DICOM studies, with labels.csv, ventricle masks and reports."""
+    from domains.echo.phantom import synthesise
+    from domains.errors import ConfigError
+
+    if out.exists() and any(out.iterdir()) and not overwrite:
+        raise ConfigError("the output folder is not empty", where=out, do="Choose another --out, or --overwrite")
+    cores = workers or len(os.sched_getaffinity(0))
+    result = synthesise(out, patients, seed, workers=cores, progress=Counter("synthesising", "patients"))
+    if as_json:
+        emit_json({"out": str(out), "patients": result.patients, "files": result.files, "labelled": result.labelled, "seed": seed})
+    else:
+        click.echo(f"{result.files} files of {result.patients} patients in {out}; {result.labelled} cines in {out / 'labels.csv'}")
+        click.echo(f"next: vfm data prepare {out} --domain echo --out prepared")
+
+
+@command.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--verify", is_flag=True, help="Read every frame file and compare it with its hash.")
+@json_option
+def show(folder: Path, verify: bool, as_json: bool) -> None:
+    """What a prepared FOLDER holds."""
+    from domains.errors import DataError
+    from domains.store.prepared import Prepared
+
+    prepared = Prepared.open(folder)
+    values = prepared.summary()
+    damaged = prepared.verify() if verify else []
+    if as_json:
+        emit_json({**values, **({"damaged": [error.path.stem for error in damaged]} if verify else {})})
+    else:
+        table(["", ""], [[name.replace("_", " "), value] for name, value in values.items()])
+        if verify and not damaged:
+            click.echo("every frame file is as it was written")
+    if damaged:
+        raise DataError(f"{len(damaged)} frame files are damaged; the first: {damaged[0].reason}", where=folder, do="Prepare it again")

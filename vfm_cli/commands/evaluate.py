@@ -1,0 +1,54 @@
+"""`vfm evaluate`: what an encoder's features hold, next to what is trivial."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vfm_cli.commands.finetune import find_key
+from vfm_cli.console import Counter, emit_json, table
+from vfm_cli.options import domain_option, json_option, key_option, online_option
+
+
+@click.command()
+@click.argument("protocol", type=click.Choice(["knn", "linear"]))
+@click.option("--encoder", required=True, help="A vfm run, a folder, vfm-tiny, or a hub name.")
+@click.option("--data", required=True, help="A prepared folder.")
+@click.option("--labels", required=True, type=click.Path(path_type=Path), help="CSV with one row per recording, study or patient.")
+@click.option("--task", required=True, help="A task of the domain, e.g. ef or view.")
+@click.option("--baselines", default="pixels,random,generic", show_default=True, help="Rows to compare with; 'none' for none.")
+@click.option("--folds", type=int, default=5, show_default=True, help="Patients are split into this many parts.")
+@click.option("--clips", type=click.IntRange(1), default=3, show_default=True, help="Clips averaged per recording.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the folds and the bootstrap.")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder for predictions.csv, evaluation.json and a picture.")
+@domain_option
+@key_option
+@online_option
+@json_option
+def command(
+    protocol: str, encoder: str, data: str, labels: Path, task: str, baselines: str, folds: int, clips: int, seed: int, out: Path | None,
+    domain: str | None, key: Path | None, online: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Probe frozen features by cross-validation over patients: kNN or linear, with patient-level bootstrap intervals.
+
+    Pixel statistics, random weights and the encoder that the run started from stand in the same table.
+    """
+    from recipes.jobs.evaluate import evaluate
+
+    rows = tuple(word.strip() for word in baselines.split(",") if word.strip() and word.strip() != "none")
+    found = evaluate(
+        protocol, encoder, data, labels, task, baselines=rows, folds=folds, clips=clips, seed=seed, key=find_key(key), domain=domain,
+        out=out, online=online, progress=Counter("embedding", "recordings"),
+    )  # fmt: skip
+    if as_json:
+        emit_json(found.to_dict())
+        return
+    head, lines = found.table()
+    table(head, lines, title=f"{protocol} {task}: {found.size()}")
+    click.echo("")
+    for note in found.notes:
+        click.echo(f"note: {note}")
+    click.echo(found.verdict())
+    if out is not None:
+        click.echo(f"predictions: {out / 'predictions.csv'}")

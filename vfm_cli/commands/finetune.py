@@ -1,0 +1,79 @@
+"""`vfm finetune`: adapt an encoder to a task, from labels of some patients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from domains.errors import ConfigError
+from vfm_cli.console import TerminalReporter, emit_json
+from vfm_cli.options import domain_option, key_option, print_resolved, required, resolve_run, run_options
+
+
+def prepared_domain(data: str | None) -> str:
+    """The domain that a prepared folder was made for; echo where there is none yet."""
+    from domains.store.prepared import Prepared
+
+    return Prepared.open(data).domain if data and Path(data).exists() else "echo"
+
+
+@click.command()
+@click.option("--encoder", default=None, help="vfm-tiny, a folder, a vfm run, or a hub name.")
+@click.option("--data", default=None, help="A prepared folder.")
+@click.option("--labels", default=None, help="CSV with one row per recording, study or patient.")
+@click.option("--task", default=None, help="A task of the domain, e.g. ef or view.")
+@click.option("--label-fraction", type=float, default=None, help="Share of the training patients whose labels are used.")
+@click.option("--mode", type=click.Choice(["lora", "full", "last_k", "frozen"]), default=None, help="What of the encoder is trained [lora].")
+@domain_option
+@key_option
+@run_options
+def command(
+    encoder: str | None, data: str | None, labels: str | None, task: str | None, label_fraction: float | None, mode: str | None,
+    domain: str | None, key: Path | None, config: Path | None, out: Path | None, resume: bool, overwrite: bool, dry_run: bool,
+    as_json: bool, online: bool, settings: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Learn a task from the labels of some patients; test once, on patients that were never seen.
+
+    The run folder holds the adapter (plain peft loads it), the merged encoder, the head, and a prediction for every test recording.
+    """
+    domain = domain or prepared_domain(data)
+    options: dict[str, Any] = {
+        "encoder.name": encoder, "encoder.mode": mode, "data.path": data, "task.labels": labels, "task.name": task,
+        "task.label_fraction": label_fraction,
+    }  # fmt: skip
+    defaults = ["encoder.mode=lora"] if mode is None and not any(word.startswith("encoder.mode=") for word in settings) and config is None else []
+    resolved = resolve_run(recipe=None, domain=domain, config=config, options=options, settings=[*defaults, *settings])
+    if dry_run:
+        print_resolved(resolved, as_json)
+        return
+    required(resolved.config.data.path or None, "--data", "--data ./prepared")
+    required(resolved.config.task.labels or None, "--labels", "--labels labels.csv")
+    required(resolved.config.task.name or None, "--task", "--task ef")
+    out = required(out, "--out", f"--out runs/{resolved.config.task.name}")
+    from recipes.jobs.finetune import finetune
+
+    run = finetune(
+        resolved, out, key=find_key(key), overwrite=overwrite, resume=resume, online=online, reporter=TerminalReporter()
+    )
+    result = (run / "evaluation.json").read_text(encoding="utf-8")
+    import json
+
+    found = json.loads(result)
+    if as_json:
+        emit_json({"run": str(run), **found})
+    else:
+        click.echo(found["verdict"])
+        click.echo(f"predictions: {run / 'predictions.csv'}")
+
+
+def find_key(key: Path | None) -> bytes | None:
+    """The pseudonym key where there is one; labels that hold pseudonyms need none."""
+    from domains.prepare.privacy import key_path, load_key
+
+    if key is None and not key_path().exists():
+        return None
+    if key is not None and not key.exists():
+        raise ConfigError("no such key file", where=key, do="Give the one used by 'vfm data prepare'")
+    return load_key(key)

@@ -1,0 +1,125 @@
+"""`vfm pretrain`: continue an encoder's training on recordings without labels."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from domains.errors import ConfigError
+from vfm_cli.console import TerminalReporter, emit_json, say
+from vfm_cli.options import domain_option, key_option, print_resolved, required, resolve_run, run_options
+
+GUIDANCE = """no recordings named. Either try it on made-up ones:   vfm pretrain --domain {domain} --data phantom --out runs/{domain}
+or prepare a folder of your own (DICOM cines, AVI, MP4, in any sub-folders; 250 and more recordings are worth the while):
+   vfm data prepare ./studies --domain {domain} --out ./prepared
+   vfm pretrain --domain {domain} --data ./prepared --out runs/{domain}"""
+
+
+@click.command()
+@domain_option
+@click.option("--data", default=None, help="A prepared folder, or 'phantom'.")
+@click.option("--encoder", default=None, help="vfm-tiny, a folder, a vfm run, or a hub name.")
+@click.option("--recipe", default=None, help="vfm recipes ls; default: the domain's.")
+@click.option("--init-from", default=None, help="Take the weights of this run's encoder, and nothing else.")
+@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine (one per GPU).")
+@click.option("--patients", type=click.IntRange(4), default=64, show_default=True, help="Size of the phantom of --data phantom.")
+@key_option
+@run_options
+def command(
+    domain: str | None, data: str | None, encoder: str | None, recipe: str | None, init_from: str | None, processes: int, patients: int,
+    key: Path | None, config: Path | None, out: Path | None, resume: bool, overwrite: bool, dry_run: bool, as_json: bool, online: bool,
+    settings: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Continue an encoder's training on your own recordings, without labels.
+
+    Settings come from the recipe, the domain, --config and KEY=VALUE, in that order; --dry-run shows them all.
+    """
+    from domains.base import load_domain
+    from domains.schema import read_yaml
+
+    said = read_yaml(config) if config else {}
+    domain = domain or str(said.get("domain", "echo"))
+    declared = load_domain(domain)
+    recipe = recipe or (None if said.get("method") else declared.recipe)
+    options: dict[str, Any] = {"data.path": data, "encoder.name": encoder}
+    resolved = resolve_run(recipe=recipe, domain=domain, config=config, options=options, settings=settings)
+    from recipes.jobs.pretrain import complete, pretrain
+
+    resolved = complete(resolved)
+    if dry_run:
+        print_resolved(resolved, as_json)
+        return
+    if not resolved.config.data.path:
+        say("vfm: " + GUIDANCE.format(domain=declared.name))
+        raise click.exceptions.Exit(2)
+    out = required(out, "--out", f"--out runs/{declared.name}")
+    if processes > 1 and "LOCAL_RANK" not in os.environ:
+        from recipes.training.launch import relaunch
+
+        if resolved.config.data.path == "phantom":
+            make_phantom(out, patients, key)
+        words = [word for word in sys.argv[1:] if word != "--processes"]
+        raise click.exceptions.Exit(relaunch(processes, without_option(words, "--processes")))
+    if resolved.config.data.path == "phantom":
+        resolved = with_data(resolved, make_phantom(out, patients, key))
+    main = int(os.environ.get("RANK", "0")) == 0
+    encoder_folder = pretrain(
+        resolved, out, overwrite=overwrite, resume=resume, init_from=init_from, online=online, reporter=TerminalReporter(quiet=not main)
+    )
+    if not main:
+        return
+    if as_json:
+        emit_json({"run": str(out), "encoder": str(encoder_folder)})
+    else:
+        click.echo(f"the adapted encoder is in {encoder_folder} (transformers' own format); curves in {out / 'curves.png'}")
+        click.echo(f"next: vfm evaluate linear --encoder {out} --data {resolved.config.data.path} --labels labels.csv --task TASK")
+
+
+def without_option(words: list[str], option: str) -> list[str]:
+    """The command line without `--processes N` / `--processes=N`."""
+    kept, skip = [], False
+    source = sys.argv[1:] if option in sys.argv[1:] else words
+    for word in source:
+        if skip:
+            skip = False
+        elif word == option:
+            skip = True
+        elif not word.startswith(f"{option}="):
+            kept.append(word)
+    return kept
+
+
+def with_data(resolved: Any, folder: Path) -> Any:
+    """The same run on another prepared folder."""
+    from recipes.config import Resolved
+
+    data = resolved.config.data.model_copy(update={"path": str(folder)})
+    return Resolved(resolved.config.model_copy(update={"data": data}), resolved.origins)
+
+
+def make_phantom(out: Path, patients: int, key: Path | None) -> Path:
+    """A phantom beside the run: `<out>.phantom/{studies,prepared}`; made once and used again. Returns the prepared folder."""
+    from domains.base import load_domain
+    from domains.echo.phantom import synthesise
+    from domains.prepare.ingest import prepare
+    from domains.prepare.privacy import load_key
+    from vfm_cli.console import Counter
+
+    folder = out.with_name(out.name + ".phantom")
+    prepared, studies = folder / "prepared", folder / f"studies-{patients}"
+    if (prepared / "prepared.json").exists():
+        if not studies.exists():
+            raise ConfigError("holds a phantom of another size", where=folder, do="Remove it, or choose another --out")
+        say(f"using the phantom in {folder}")
+        return prepared
+    cores = len(os.sched_getaffinity(0))
+    say(f"making a phantom of {patients} patients in {folder}")
+    synthesise(studies, patients, workers=cores, progress=Counter("synthesising", "patients"))
+    secret = load_key(key, create=True, outside=prepared)
+    prepare(studies, prepared, load_domain("echo"), key=secret, workers=cores, overwrite=True, progress=Counter("preparing", "files"))
+    say(f"labels are in {studies / 'labels.csv'}")
+    return prepared

@@ -1,0 +1,84 @@
+"""Options that several verbs share, and how they become layers of a run's configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from recipes.config import Resolved
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+domain_option = click.option("--domain", default=None, help="A shipped domain (vfm domains ls) or a YAML of your own.")
+key_option = click.option(
+    "--key", type=click.Path(path_type=Path), default=None, help="Pseudonym key; default $VFM_KEY or ~/.config/vfm/pseudonym.key."
+)
+online_option = click.option("--online", is_flag=True, help="Allow fetching a hub model that is not in the cache.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is in --out.")
+assignments = click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+
+
+def run_options(command: F) -> F:
+    """Options of verbs that train: --config, --out, --resume, --overwrite, --processes, --dry-run, --json, --online, key=value."""
+    for decorate in reversed(
+        (
+            click.option("--config", type=click.Path(path_type=Path), default=None, help="YAML with settings of your own."),
+            click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder of the run."),
+            click.option("--resume", is_flag=True, help="Go on exactly where the run in --out stopped."),
+            overwrite_option,
+            click.option("--dry-run", is_flag=True, help="Print every setting and where it comes from; do nothing."),
+            json_option,
+            online_option,
+            assignments,
+        )
+    ):
+        command = decorate(command)
+    return command
+
+
+def resolve_run(
+    *, recipe: str | None, domain: str, config: Path | None, options: dict[str, Any], settings: Sequence[str]
+) -> Resolved:
+    """defaults < recipe < domain < the user's YAML < the command line. A `--config` may name recipe and domain itself."""
+    from domains.base import load_domain
+    from recipes.config import Layer, parse_assignments, recipe_yaml, resolve, set_key, yaml_layer
+
+    user = yaml_layer(config) if config else None
+    declared = load_domain(domain)
+    layers = []
+    if recipe is not None:
+        path = recipe_yaml(recipe)
+        layers.append(yaml_layer(path, f"recipe {recipe}"))
+    layers.append(Layer(f"domain {declared.name}", declared.run_layer()))
+    if user is not None:
+        layers.append(user)
+    typed: dict[str, Any] = {"domain": domain}
+    for key, value in options.items():
+        if value is not None:
+            set_key(typed, key, value)
+    layers.append(Layer("command line", typed))
+    layers.append(Layer("command line", parse_assignments(settings)))
+    return resolve(layers)
+
+
+def print_resolved(resolved: Resolved, as_json: bool) -> None:
+    """Every setting, its value and its origin."""
+    from vfm_cli.console import emit_json, table
+
+    rows = resolved.rows()
+    if as_json:
+        emit_json({key: {"value": value, "from": origin} for key, value, origin in rows})
+    else:
+        table(["setting", "value", "from"], rows)
+
+
+def required(value: Any, option: str, example: str) -> Any:
+    """Raises a usage error that shows how the option is used."""
+    if value is None:
+        raise click.UsageError(f"{option} is missing. For example: {example}")
+    return value
