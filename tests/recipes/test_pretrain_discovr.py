@@ -299,11 +299,9 @@ def blobs(count: int) -> Tensor:
 
 
 def test_a_short_run_learns_and_does_not_collapse() -> None:
-    torch.set_num_threads(1)
-    objective = build(head_outputs=32, prototypes=8)
-    clips, steps = blobs(16), 60
-    data = Batch({"clip": clips}, torch.arange(16))
-    optimiser = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=1e-3, betas=(0.9, 0.95))
+    objective = build(head_outputs=32, prototypes=8, teacher_momentum=0.99, head_standardise=True)
+    clips, steps = blobs(16), 50
+    optimiser = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=5e-4, betas=(0.9, 0.95))
     history = []
     for step in range(steps):
         objective.before_step(Progress(step, steps, 0))
@@ -312,14 +310,34 @@ def test_a_short_run_learns_and_does_not_collapse() -> None:
         losses["loss"].backward()
         optimiser.step()
         objective.after_step(Progress(step + 1, steps, 0))
-        history.append(losses["loss"].item())
-    assert sum(history[-10:]) < sum(history[:10]) - 5
+        history.append({name: value.item() for name, value in losses.items()})
+    first, last = (
+        {name: sum(step[name] for step in part) / 5 for name in part[0]} for part in (history[:5], history[-5:])
+    )
+    assert last["loss"] < first["loss"] - 3
+    assert last["loss_cluster"] < first["loss_cluster"] - 1
+    for branch in (
+        "video",
+        "image",
+    ):  # the targets' own entropy changes with their temperature: what is above it counts
+        above = [part[f"loss_{branch}"] - part[f"teacher_entropy_{branch}"] for part in (first, last)]
+        assert above[1] < 0.5 * above[0], branch
     with torch.no_grad():
-        features = objective.encoder.embed(data["clip"])
-        _, logits = objective.video_teacher(data["clip"])
-    centred = features - features.mean(dim=0)
-    values = torch.linalg.svdvals(centred)
+        features = objective.encoder.embed(clips)
+        _, logits = objective.video_teacher(clips)
+    values = torch.linalg.svdvals(features - features.mean(dim=0))
     share = values / values.sum()
     assert (-(share * share.clamp_min(1e-12).log()).sum()).exp() > 3  # effective rank
     p_t = teacher_probabilities(logits, objective.video_centre.value, objective.teacher_temperature)
-    assert len(set(p_t.argmax(dim=1).tolist())) >= 3  # clips have outputs of their own
+    assert len(set(p_t.argmax(dim=1).tolist())) >= 4  # clips have outputs of their own
+    assert 0.1 < history[-1]["teacher_entropy_video"] < math.log(32) - 0.1  # neither one output for all nor all alike
+
+
+def test_standardising_takes_away_what_the_samples_share() -> None:
+    head = build(head_standardise=True).head
+    shared, own = torch.randn(24), torch.randn(6, 24) * 0.01
+    logits = head(shared + own)
+    torch.testing.assert_close(head(5 * shared + 1 + 3 * own), logits, rtol=0, atol=0.05)
+    assert logits.std(dim=0).mean() > 0.1
+    plain = build().head
+    assert plain(shared + own).std(dim=0).mean() < 0.05
