@@ -26,6 +26,9 @@ def linear(train: Array, truth: Array, patients: list[str], query: Array, classe
     # A feature that never changes in training says nothing; dividing by its deviation would only blow up rounding.
     scale = np.where(deviation > 1e-8 * (1 + np.abs(mean)), deviation, np.inf)
     train, query = (train - mean) / scale, (query - mean) / scale
+    # Held at the range seen in training: a corner of the picture that was black in every training video but one has a
+    # tiny deviation, and a single bright query would be predicted hundreds of deviations away.
+    query = np.clip(query, train.min(axis=0), train.max(axis=0))
     folds = inner_folds(patients)
     return _logistic(train, truth, query, classes, folds) if classes else _ridge(train, truth, query, folds)
 

@@ -99,6 +99,17 @@ def test_standardising_uses_training_rows_only_and_survives_a_constant_feature()
     np.testing.assert_allclose(scaled, found)
 
 
+def test_a_feature_that_hardly_varied_in_training_cannot_throw_a_prediction_off():
+    rng = np.random.default_rng(8)
+    train = rng.normal(size=(60, 6))
+    train[:, 5] = rng.normal(0, 1e-4, 60)  # a corner of the picture that is black but for noise
+    truth = 50 + 8 * train[:, 0] + rng.normal(0, 2, 60)
+    query = np.array([[0.5, 0, 0, 0, 0, 0.0], [0.5, 0, 0, 0, 0, 30.0]])
+    plain, thrown = linear(train, truth, [f"p{i}" for i in range(60)], query, 0)
+    assert plain == pytest.approx(54, abs=1.5)
+    assert thrown == pytest.approx(plain, abs=3)
+
+
 def test_strength_is_chosen_between_patients_not_between_their_videos(monkeypatch):
     """Features name the patient and nothing else: between videos of one patient they predict, between patients they
     cannot.
