@@ -57,8 +57,7 @@ def add_lora(encoder: VideoEncoder, settings: LoRASettings) -> None:
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=encoder.lora_targets,
-        base_model_name_or_path=encoder.source or None,
+        target_modules=encoder.lora_targets,  # peft itself notes the folder that the model was loaded from
     )
     encoder.adapter = (get_peft_model(encoder.model, config),)
 

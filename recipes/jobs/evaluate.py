@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from domains.base import ClipSettings, load_domain
+from domains.base import ClipSettings, TaskSettings, load_domain
 from domains.errors import ConfigError, DataError
 from domains.store.labels import Labels, read_labels
 from domains.store.prepared import Prepared
@@ -149,24 +149,15 @@ def evaluate(
     if folds < 2:
         raise ConfigError(f"{folds} folds leave nothing to learn from", do="Use 2 or more")
     prepared = data if isinstance(data, Prepared) else Prepared.open(data)
-    settings = load_domain(domain or prepared.domain).task(task)
-    found = read_labels(labels, settings, prepared, key)
-    check(settings.kind, found.values.astype(float), found.classes, task)
+    settings, found = read_task(prepared, labels, task, domain, key)
     patient_folds(found.patients, folds, seed)  # too few patients is said before anything is computed
     if gathered is None:
         gathered = gather(
             encoder, prepared, found.index, baselines=baselines, clips=clips, online=online, progress=progress
         )
     labelled, kept = labelled_by(found, settings.kind, prepared, gathered, folds, seed, task)
-    rows = compare(
-        protocol,
-        {name: features.at(kept) for name, features in gathered.features.items()},
-        labelled,
-        gathered.reference,
-        titles=gathered.titles,
-        draws=draws,
-        seed=seed,
-    )
+    features = {name: one.at(kept) for name, one in gathered.features.items()}
+    rows = compare(protocol, features, labelled, gathered.reference, titles=gathered.titles, draws=draws, seed=seed)
     wanted = {prepared.video_id(int(row)) for row in found.index}
     failed = next(iter(gathered.features.values())).failed
     evaluation = Evaluation(
@@ -189,6 +180,16 @@ def evaluate(
     if out is not None:
         write_evaluation(evaluation, out)
     return evaluation
+
+
+def read_task(
+    prepared: Prepared, labels: str | Path, task: str, domain: str | None, key: bytes | None
+) -> tuple[TaskSettings, Labels]:
+    """The task and its labels. Raises ConfigError for an unknown task, DataError for labels that leave nothing to learn."""
+    settings = load_domain(domain or prepared.domain).task(task)
+    found = read_labels(labels, settings, prepared, key)
+    check(settings.kind, found.values.astype(float), found.classes, task)
+    return settings, found
 
 
 def labelled_by(

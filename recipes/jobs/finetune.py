@@ -11,12 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from domains.base import TaskSettings, load_domain
-from domains.errors import ConfigError, StorageError
-from domains.store.labels import Labels, read_labels
-from domains.store.prepared import Prepared
+from domains.errors import StorageError
 from recipes.config import Resolved, RunConfig
 from recipes.encoders import TINY, VideoEncoder, build_encoder, open_encoder, save_adapter
 from recipes.encoders.base import quiet
@@ -28,7 +24,7 @@ from recipes.evaluate.predict import predict
 from recipes.evaluate.statistics import DRAWS
 from recipes.finetune.best import Best
 from recipes.finetune.head import save_head
-from recipes.finetune.split import Split, split_patients
+from recipes.finetune.material import Material, read_material
 from recipes.finetune.task import TARGET, TaskObjective, head_settings
 from recipes.objective import Progress
 from recipes.training.data import ClipData
@@ -36,43 +32,6 @@ from recipes.training.launch import is_main
 from recipes.training.loop import TrainResult, train
 from recipes.training.reporter import Reporter
 from recipes.training.run import RunFolder
-
-
-@dataclass(frozen=True)
-class Material:
-    """What a run learns from: the store, the task, its labels, and who teaches, validates and tests."""
-
-    prepared: Prepared
-    task: TaskSettings
-    labels: Labels
-    split: Split
-
-    def rows(self, part: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Manifest rows of one part of the split."""
-        return self.labels.index[part]
-
-    def truth(self, part: NDArray[np.bool_]) -> Array:
-        """Labels of one part."""
-        return self.labels.values[part].astype(np.float64)
-
-    def patients(self, part: NDArray[np.bool_]) -> list[str]:
-        """Patients of one part, one entry a video."""
-        return [patient for patient, kept in zip(self.labels.patients, part, strict=True) if kept]
-
-
-def read_material(config: RunConfig, key: bytes | None) -> Material:
-    """Raises ConfigError for a missing or unknown task, DataError for labels that cannot be used."""
-    wanted = config.task
-    if not wanted.name or not wanted.labels:
-        missing = "task.name" if not wanted.name else "task.labels"
-        raise ConfigError(
-            f"'{missing}' is not set", do="Fine-tuning needs a task and its labels: --task ef --labels labels.csv"
-        )
-    prepared = Prepared.open(config.data.path)
-    task = load_domain(config.domain).task(wanted.name)
-    labels = read_labels(wanted.labels, task, prepared, key)
-    split = split_patients(labels.patients, wanted.folds, wanted.fold, wanted.label_fraction, config.train.seed)
-    return Material(prepared, task, labels, split)
 
 
 def build_task(config: RunConfig, material: Material, *, online: bool = False) -> TaskObjective:
@@ -283,7 +242,7 @@ def finish(
     except OSError as error:
         what = f"the finished model cannot be written ({error.strerror})"
         raise StorageError(what, where=run.path, do="Free some space, then --resume") from None
-    reporter.note(f"best epoch {chosen['epoch']:g}; {evaluation.verdict()}")
+    reporter.note(f"best epoch {chosen['epoch']:.1f}; {evaluation.verdict()}")
 
 
 def save_model(folder: Path, objective: TaskObjective, config: RunConfig) -> None:
@@ -294,10 +253,11 @@ def save_model(folder: Path, objective: TaskObjective, config: RunConfig) -> Non
     save_head(objective, folder)
     if not encoder.adapter:
         return
-    save_adapter(encoder, folder / "adapter")
     if config.encoder.name == TINY:
         with quiet():
             copy.deepcopy(encoder.adapter[0]).unload().save_pretrained(folder / "base")
+        encoder.adapter[0].peft_config["default"].base_model_name_or_path = str(folder / "base")
+    save_adapter(encoder, folder / "adapter")
 
 
 def load_model(run: Path) -> TaskObjective:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +20,8 @@ from recipes.encoders.base import Geometry
 from recipes.encoders.videomae import fresh_videomae
 from recipes.evaluate.predict import predict
 from recipes.finetune import defaults
-from recipes.jobs.finetune import build_task, finetune, load_model, read_material
+from recipes.finetune.material import read_material
+from recipes.jobs.finetune import build_task, finetune, load_model
 from recipes.training.reporter import SilentReporter
 
 SMALL = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "patch_size": 16, "tubelet_size": 2}
@@ -103,7 +106,9 @@ def test_the_adapter_loads_with_plain_peft_and_gives_the_merged_encoder(made, fi
     from transformers import AutoModel
 
     run, _ = finished
-    base = AutoModel.from_pretrained(made[0] / "encoder")
+    noted = json.loads((run / "adapter/adapter_config.json").read_text())["base_model_name_or_path"]
+    assert Path(noted) == made[0] / "encoder"
+    base = AutoModel.from_pretrained(noted)
     clips = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         plain = base(clips).last_hidden_state
@@ -168,6 +173,20 @@ def test_the_built_in_start_leaves_its_base_beside_the_adapter(made, tmp_path):
     base, fresh = load_file(run / "base/model.safetensors"), tiny_encoder(4, 32).model.state_dict()
     assert base
     assert all(torch.equal(base[name], fresh[name]) for name in base if name in fresh)
+    noted = json.loads((run / "adapter/adapter_config.json").read_text())["base_model_name_or_path"]
+    assert Path(noted) == run / "base"
+
+
+@pytest.mark.parametrize(("mode", "changed"), [("frozen", set()), ("last_k", {"encoder.layer.1", "layernorm"})])
+def test_modes_change_what_they_say_of_the_encoder(made, tmp_path, mode, changed):
+    root, _, labels = made
+    resolved = settings(root, labels, encoder__mode=mode, encoder__last_k=1, train__steps=3)
+    run = finetune(resolved, tmp_path / "run", reporter=SilentReporter())
+    before = load_file(root / "encoder/model.safetensors")
+    after = load_file(run / "encoder/model.safetensors")
+    differ = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {re.match(r"(encoder\.layer\.\d+|\w+)", name)[1] for name in differ} == changed
+    assert load_file(run / "head.safetensors")["weight"].shape == (3, 32)
 
 
 def test_a_damaged_test_video_is_named_and_in_no_figure(tmp_path, made):

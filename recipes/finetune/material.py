@@ -1,0 +1,54 @@
+"""What a fine-tuning run learns from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domains.base import TaskSettings, load_domain
+from domains.errors import ConfigError
+from domains.store.labels import Labels, read_labels
+from domains.store.prepared import Prepared
+from recipes.config import RunConfig
+from recipes.finetune.split import Split, split_patients
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run learns from: the store, the task, its labels, and who teaches, validates and tests."""
+
+    prepared: Prepared
+    task: TaskSettings
+    labels: Labels
+    split: Split
+
+    def rows(self, part: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Manifest rows of one part of the split."""
+        return self.labels.index[part]
+
+    def truth(self, part: NDArray[np.bool_]) -> Array:
+        """Labels of one part."""
+        return self.labels.values[part].astype(np.float64)
+
+    def patients(self, part: NDArray[np.bool_]) -> list[str]:
+        """Patients of one part, one entry a video."""
+        return [patient for patient, kept in zip(self.labels.patients, part, strict=True) if kept]
+
+
+def read_material(config: RunConfig, key: bytes | None) -> Material:
+    """Raises ConfigError for a missing or unknown task, DataError for labels that cannot be used."""
+    wanted = config.task
+    if not wanted.name or not wanted.labels:
+        missing = "task.name" if not wanted.name else "task.labels"
+        raise ConfigError(
+            f"'{missing}' is not set", do="Fine-tuning needs a task and its labels: --task ef --labels labels.csv"
+        )
+    prepared = Prepared.open(config.data.path)
+    task = load_domain(config.domain).task(wanted.name)
+    labels = read_labels(wanted.labels, task, prepared, key)
+    split = split_patients(labels.patients, wanted.folds, wanted.fold, wanted.label_fraction, config.train.seed)
+    return Material(prepared, task, labels, split)
