@@ -185,7 +185,7 @@ def evaluate(
 def read_task(
     prepared: Prepared, labels: str | Path, task: str, domain: str | None, key: bytes | None
 ) -> tuple[TaskSettings, Labels]:
-    """The task and its labels. Raises ConfigError for an unknown task, DataError for labels that leave nothing to learn."""
+    """The task and its labels. Raises ConfigError: unknown task; DataError: labels that leave nothing to learn."""
     settings = load_domain(domain or prepared.domain).task(task)
     found = read_labels(labels, settings, prepared, key)
     check(settings.kind, found.values.astype(float), found.classes, task)
