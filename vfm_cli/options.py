@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from recipes.config import Resolved
+    from recipes.config import Layer, Resolved
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,19 +42,32 @@ def run_options(command: F) -> F:
 
 
 def resolve_run(
-    *, recipe: str | None, domain: str, config: Path | None, options: dict[str, Any], settings: Sequence[str]
+    *,
+    recipe: str | None,
+    domain: str,
+    config: Path | None,
+    options: dict[str, Any],
+    settings: Sequence[str],
+    base: Layer | None = None,
+    encoder: Layer | None = None,
 ) -> Resolved:
-    """defaults < recipe < domain < the user's YAML < the command line. A `--config` may name recipe and domain itself."""
+    """defaults < base, recipe < domain < encoder < the user's YAML < the command line.
+
+    A `--config` may name recipe and domain itself. base: what a verb without recipes starts from. encoder: what an
+    encoder says of the clips that it was made to see.
+    """
     from domains.base import load_domain
     from recipes.config import Layer, parse_assignments, recipe_yaml, resolve, set_key, yaml_layer
 
     user = yaml_layer(config) if config else None
     declared = load_domain(domain)
-    layers = []
+    layers = [] if base is None else [base]
     if recipe is not None:
         path = recipe_yaml(recipe)
         layers.append(yaml_layer(path, f"recipe {recipe}"))
     layers.append(Layer(f"domain {declared.name}", declared.run_layer()))
+    if encoder is not None:
+        layers.append(encoder)
     if user is not None:
         layers.append(user)
     typed: dict[str, Any] = {"domain": domain}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,25 +23,33 @@ from vfm_cli.options import domain_option, json_option, key_option, online_optio
 @click.option("--clips", type=click.IntRange(1), default=3, show_default=True, help="Clips averaged per recording.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the folds and the bootstrap.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder for predictions.csv, evaluation.json and a picture.")
+@click.option("--report", type=click.Path(path_type=Path), default=None, help="Write one self-contained HTML page.")
 @domain_option
 @key_option
 @online_option
 @json_option
 def command(
     protocol: str, encoder: str, data: str, labels: Path, task: str, baselines: str, folds: int, clips: int, seed: int, out: Path | None,
-    domain: str | None, key: Path | None, online: bool, as_json: bool,
+    report: Path | None, domain: str | None, key: Path | None, online: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Probe frozen features by cross-validation over patients: kNN or linear, with patient-level bootstrap intervals.
 
     Pixel statistics, random weights and the encoder that the run started from stand in the same table.
     """
-    from recipes.jobs.evaluate import evaluate
-
     rows = tuple(word.strip() for word in baselines.split(",") if word.strip() and word.strip() != "none")
-    found = evaluate(
-        protocol, encoder, data, labels, task, baselines=rows, folds=folds, clips=clips, seed=seed, key=find_key(key), domain=domain,
-        out=out, online=online, progress=Counter("embedding", "recordings"),
-    )  # fmt: skip
+    asked: dict[str, Any] = {
+        "baselines": rows, "folds": folds, "clips": clips, "seed": seed, "key": find_key(key), "domain": domain, "online": online,
+        "progress": Counter("embedding", "recordings"),
+    }  # fmt: skip
+    if report is not None:
+        from recipes.jobs.report import evaluate_and_report
+
+        title = f"{Path(encoder).name}: {protocol} {task}"
+        found = evaluate_and_report([(protocol, task)], encoder, data, labels, report, title=title, out=out, **asked)[0]
+    else:
+        from recipes.jobs.evaluate import evaluate
+
+        found = evaluate(protocol, encoder, data, labels, task, out=out, **asked)
     if as_json:
         emit_json(found.to_dict())
         return
@@ -52,3 +61,5 @@ def command(
     click.echo(found.verdict())
     if out is not None:
         click.echo(f"predictions: {out / 'predictions.csv'}")
+    if report is not None:
+        click.echo(f"report: {report}")

@@ -43,8 +43,12 @@ def command(
         "encoder.name": encoder, "encoder.mode": mode, "data.path": data, "task.labels": labels, "task.name": task,
         "task.label_fraction": label_fraction,
     }  # fmt: skip
-    defaults = ["encoder.mode=lora"] if mode is None and not any(word.startswith("encoder.mode=") for word in settings) and config is None else []
-    resolved = resolve_run(recipe=None, domain=domain, config=config, options=options, settings=[*defaults, *settings])
+    from recipes.finetune import clip_of_run, defaults
+
+    resolved = resolve_run(
+        recipe=None, domain=domain, config=config, options=options, settings=settings,
+        base=defaults(), encoder=clip_of_run(encoder) if encoder else None,
+    )  # fmt: skip
     if dry_run:
         print_resolved(resolved, as_json)
         return

@@ -1,0 +1,68 @@
+"""Several evaluations of one encoder that share their features, and the page that shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from domains.base import load_domain
+from domains.store.labels import read_labels
+from domains.store.prepared import Prepared
+from recipes.evaluate.baselines import BASELINES
+from recipes.evaluate.evaluation import Evaluation
+from recipes.evaluate.features import ReadProgress
+from recipes.jobs.evaluate import evaluate, gather
+from recipes.report import Contents, write_report
+
+
+def evaluate_and_report(
+    asked: Sequence[tuple[str, str]],
+    encoder: str | Path,
+    data: str | Path,
+    labels: Path,
+    page: Path,
+    *,
+    title: str,
+    baselines: tuple[str, ...] = BASELINES,
+    folds: int = 5,
+    clips: int = 3,
+    seed: int = 0,
+    key: bytes | None = None,
+    domain: str | None = None,
+    out: Path | None = None,
+    online: bool = False,
+    phantom: bool = False,
+    notes: Sequence[str] = (),
+    progress: ReadProgress | None = None,
+) -> list[Evaluation]:
+    """Run every (protocol, task) of `asked` on the same features and write the report to `page`.
+
+    out: each evaluation's predictions go to `out/<protocol>-<task>`. The other arguments are those of `recipes.jobs.evaluate.evaluate`.
+    """
+    prepared = Prepared.open(data)
+    declared = load_domain(domain or prepared.domain)
+    gathered = gather(encoder, prepared, baselines=baselines, clips=clips, online=online, progress=progress)
+    found = [
+        evaluate(
+            protocol, encoder, prepared, labels, task, baselines=baselines, folds=folds, clips=clips, seed=seed, key=key,
+            domain=domain, out=out / f"{protocol}-{task}" if out else None, online=online, gathered=gathered,
+        )
+        for protocol, task in asked
+    ]  # fmt: skip
+    tasks = list(dict.fromkeys(task for _, task in asked))
+    run = Path(encoder)
+    contents = Contents(
+        prepared=prepared,
+        title=title,
+        run=run if (run / "metrics.jsonl").is_file() else None,
+        evaluations=found,
+        features=gathered.features,
+        titles=gathered.titles,
+        labels={task: read_labels(labels, declared.task(task), prepared, key) for task in tasks},
+        units={task: declared.task(task).unit for task in tasks},
+        phantom=phantom,
+        notes=list(notes),
+        seed=seed,
+    )
+    write_report(page, contents)
+    return found
