@@ -3,11 +3,21 @@
 from importlib import resources
 from pathlib import Path
 
-from recipes.config import Layer, yaml_layer
+from domains.schema import parse, read_yaml
+from recipes.config import Layer, RunConfig, yaml_layer
 
-__all__ = ["defaults"]
+__all__ = ["clip_of_run", "defaults"]
 
 
 def defaults() -> Layer:
     """What `vfm finetune` starts from: the layer above the schema's defaults."""
     return yaml_layer(Path(str(resources.files("recipes.finetune").joinpath("finetune.yaml"))), "finetune.yaml")
+
+
+def clip_of_run(encoder: str) -> Layer | None:
+    """The clips that a run's encoder was adapted to, which its fine-tuning keeps to; None for what is no run."""
+    file = Path(encoder) / "config.resolved.yaml"
+    if not file.is_file():
+        return None
+    clip = parse(RunConfig, read_yaml(file), file).clip
+    return Layer(f"run {Path(encoder).name}", {"clip": clip.model_dump()})

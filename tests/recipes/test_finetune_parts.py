@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from domains.errors import ConfigError, DataError, ModelError
 from recipes.encoders.base import Geometry
 from recipes.encoders.videomae import fresh_videomae
-from recipes.finetune import defaults
+from recipes.finetune import clip_of_run, defaults
 from recipes.finetune.best import Best
 from recipes.finetune.head import load_head, save_head
 from recipes.finetune.split import split_patients
@@ -174,3 +174,17 @@ def test_defaults_are_valid_settings():
 
     config = resolve([defaults()]).config
     assert (config.encoder.mode, config.task.folds) == ("lora", 5)
+
+
+def test_an_adapted_encoder_is_fine_tuned_on_the_clips_it_was_adapted_to(tmp_path):
+    from recipes.config import Layer, resolve
+
+    run = tmp_path / "echo"
+    run.mkdir()
+    (run / "config.resolved.yaml").write_text("clip: {frames: 32, size: 96, rate: 25.0}\n")
+    found = clip_of_run(str(run))
+    assert found is not None
+    resolved = resolve([defaults(), Layer("domain", {"clip": {"frames": 16, "size": 112}}), found])
+    assert (resolved.config.clip.frames, resolved.config.clip.size, resolved.config.clip.rate) == (32, 96, 25.0)
+    assert resolved.origins["clip.frames"] == "run echo"
+    assert clip_of_run("vfm-tiny") is None
