@@ -37,18 +37,21 @@ def evaluate_and_report(
 ) -> list[Evaluation]:
     """Run every (protocol, task) of `asked` on the same features and write the report to `page`.
 
-    out: each evaluation's predictions go to `out/<protocol>-<task>`; a single one's to `out`. The other arguments are those of `recipes.jobs.evaluate.evaluate`.
+    out: each evaluation's predictions go to `out/<protocol>-<task>`; a single one's to `out`. The other arguments are
+    those of `recipes.jobs.evaluate.evaluate`.
     """
     prepared = Prepared.open(data)
     declared = load_domain(domain or prepared.domain)
     gathered = gather(encoder, prepared, baselines=baselines, clips=clips, online=online, progress=progress)
-    found = [
-        evaluate(
-            protocol, encoder, prepared, labels, task, baselines=baselines, folds=folds, clips=clips, seed=seed, key=key,
-            domain=domain, out=out / f"{protocol}-{task}" if out and len(asked) > 1 else out, online=online, gathered=gathered,
-        )
-        for protocol, task in asked
-    ]  # fmt: skip
+    found = []
+    for protocol, task in asked:
+        folder = out / f"{protocol}-{task}" if out and len(asked) > 1 else out
+        found.append(
+            evaluate(
+                protocol, encoder, prepared, labels, task, baselines=baselines, folds=folds, clips=clips, seed=seed,
+                key=key, domain=domain, out=folder, online=online, gathered=gathered,
+            )
+        )  # fmt: skip
     tasks = list(dict.fromkeys(task for _, task in asked))
     run = Path(encoder)
     contents = Contents(
