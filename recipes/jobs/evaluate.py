@@ -101,6 +101,11 @@ def _rows(
             notes.append(
                 f"{start.title} starts from random weights, so the random and the generic row are one and the same"
             )
+    if start.task:
+        notes.append(
+            f"{Path(name).name} was fine-tuned on labels of {start.task}: patients that taught it are among those it is "
+            "probed on, which flatters it; its own evaluation.json is of patients it never saw"
+        )
     encoders["adapted"] = opened
     titles["adapted"] = f"adapted ({Path(name).name})"
     return encoders, titles, tuple(notes)

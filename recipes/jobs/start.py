@@ -16,10 +16,15 @@ RESOLVED = "config.resolved.yaml"
 
 @dataclass(frozen=True)
 class Start:
-    """The encoder that a run began with: its name and, where its weights are drawn, the seed they follow from."""
+    """The encoder that a run began with.
+
+    name: as the run was given it. seed: that random weights follow from. task: whose labels the run learned from, ""
+    for pretraining.
+    """
 
     name: str
     seed: int
+    task: str
     run: Path
 
     @property
@@ -49,4 +54,4 @@ def start_of(encoder: str | Path) -> Start | None:
     if not (run / RESOLVED).is_file():
         return None
     config = parse(RunConfig, read_yaml(run / RESOLVED), run / RESOLVED)
-    return Start(config.encoder.name, config.train.seed, run)
+    return Start(config.encoder.name, config.train.seed, config.task.name, run)

@@ -125,6 +125,18 @@ def test_an_encoder_that_starts_at_random_is_shown_once_and_said_so(made, tmp_pa
     assert all((a == b).all() for a, b in zip(same.parameters(), other.parameters(), strict=True))
 
 
+def test_probing_a_fine_tuned_encoder_says_what_it_has_seen(made, tmp_path):
+    prepared, labels, run, root = made
+    tuned = tmp_path / "tuned"
+    tuned.mkdir()
+    (tuned / "encoder").symlink_to(run / "encoder")
+    said = {"encoder": {"name": str(root / "generic")}, "task": {"name": "ef"}}
+    (tuned / "config.resolved.yaml").write_text(yaml.safe_dump(said))
+    found = evaluate("knn", tuned, prepared, labels, "ef", clips=1, draws=50)
+    assert "tuned was fine-tuned on labels of ef" in found.notes[0]
+    assert evaluate("knn", run, prepared, labels, "ef", clips=1, draws=50).notes == ()
+
+
 def test_an_encoder_that_is_no_run_is_measured_against_random(made):
     prepared, labels, _, root = made
     found = evaluate("knn", root / "generic", prepared, labels, "ef", clips=1, draws=50)
