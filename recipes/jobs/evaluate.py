@@ -99,7 +99,7 @@ def _rows(
         if random_start:
             titles["generic"] = f"unadapted ({start.title}, random weights)"
             notes.append(
-                f"{start.title} starts from random weights, so the random and the generic row are one and the same"
+                f"{start.title} starts from random weights: the random and the generic row are one and the same"
             )
     if start.task:
         notes.append(
