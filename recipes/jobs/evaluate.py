@@ -103,7 +103,7 @@ def _rows(
             )
     if start.task:
         notes.append(
-            f"{Path(name).name} was fine-tuned on labels of {start.task}: patients that taught it are among those it is "
+            f"{Path(name).name} was fine-tuned on labels of {start.task}: those who taught it are among those it is "
             "probed on, which flatters it; its own evaluation.json is of patients it never saw"
         )
     encoders["adapted"] = opened
