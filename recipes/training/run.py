@@ -90,11 +90,14 @@ class RunFolder:
                 )
 
     def lock(self) -> None:
-        """One process (group) a folder. The lock ends with the process, however it ends. Raises ConfigError."""
+        """One process (group) a folder. Raises ConfigError.
+
+        A POSIX lock: it ends with this process, however it ends, and loader processes do not inherit it.
+        """
         try:
             self._lock = (self.path / ".lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             raise ConfigError("another process is running in this folder", where=self.path, do="Wait for it, or choose another --out") from None
         except OSError as error:
             raise StorageError(f"cannot be written ({error.strerror})", where=self.path) from None
