@@ -15,7 +15,7 @@ from recipes.objective import Batch, Clip, Losses, Objective, ObjectiveSettings,
 from recipes.parts import schedules
 from recipes.parts.centre import Centre
 from recipes.parts.decoder import TokenDecoder
-from recipes.parts.heads import DistillationHead, renormalise
+from recipes.parts.heads import BatchStandardise, DistillationHead, renormalise
 from recipes.parts.losses import cluster_cross_entropy, distillation_loss, entropy, teacher_probabilities
 from recipes.parts.masks import tube_masks
 from recipes.parts.prototypes import Prototypes, sinkhorn
@@ -51,12 +51,14 @@ class DISCOVR(Objective):
         frame_depth: PositiveInt | None = Field(None, description="blocks of the frame encoder; null: as the video's")
         head_hidden: PositiveInt = Field(2048, description="hidden width of both heads")
         head_bottleneck: PositiveInt = Field(256, description="width before the last layer of both heads")
-        head_standardise: bool = Field(False, description="pooled tokens to mean 0, deviation 1 over the batch first")
         head_outputs: PositiveInt = Field(16384, description="K, outputs of both heads; fewer for small data")
         prototypes: PositiveInt = Field(3000, description="shared clusters of L_SCD; fewer for small data")
         decoder_depth: PositiveInt = Field(4, description="blocks of the decoder")
         decoder_width: PositiveInt = Field(384, description="width of the decoder; a multiple of decoder_heads")
         decoder_heads: PositiveInt = Field(6, description="attention heads of the decoder")
+        standardise: bool = Field(
+            False, description="tokens to mean 0, deviation 1 over the batch before heads and prototypes; for short runs"
+        )
         student_temperature: PositiveFloat = Field(0.1, description="tau_s")
         teacher_temperature: PositiveFloat = Field(0.04, description="tau_t at the start; lower is sharper")
         teacher_temperature_end: PositiveFloat = Field(0.07, description="tau_t after its warm-up")
@@ -97,7 +99,7 @@ class DISCOVR(Objective):
         self.frame_encoder = frame_encoder_like(encoder, s.frame_depth)
         self.head, self.frame_head = (
             DistillationHead(
-                encoder.width, s.head_hidden, s.head_bottleneck, s.head_outputs, standardise=s.head_standardise
+                encoder.width, s.head_hidden, s.head_bottleneck, s.head_outputs, standardise=s.standardise
             )
             for _ in range(2)
         )
@@ -105,6 +107,7 @@ class DISCOVR(Objective):
         self.video_centre, self.image_centre = Centre(s.head_outputs), Centre(s.head_outputs)
         self.decoder = TokenDecoder(encoder.width, s.decoder_width, s.decoder_depth, s.decoder_heads, encoder.tokens)
         self.prototypes = Prototypes(encoder.width, s.prototypes)
+        self.before_prototypes = BatchStandardise() if s.standardise else nn.Identity()
         self.before_step(Progress(0, 1, 0.0))
 
     @property
@@ -165,8 +168,8 @@ class DISCOVR(Objective):
     def cluster_loss(self, video_tokens: Tensor, image_tokens: Tensor) -> Tensor:
         """L_SCD. video_tokens (B, F, m, W, D) and image_tokens (B, F, W, D), position by position."""
         s = self.settings
-        video = self.prototypes(video_tokens)
-        image = self.prototypes(image_tokens).unsqueeze(2).expand_as(video)
+        video = self.prototypes(self.before_prototypes(video_tokens))
+        image = self.prototypes(self.before_prototypes(image_tokens)).unsqueeze(2).expand_as(video)
         video, image = video.flatten(0, -2), image.flatten(0, -2)
         q_v = sinkhorn(video, s.sinkhorn_epsilon, s.sinkhorn_iterations)
         q_i = sinkhorn(image, s.sinkhorn_epsilon, s.sinkhorn_iterations)

@@ -299,7 +299,7 @@ def blobs(count: int) -> Tensor:
 
 
 def test_a_short_run_learns_and_does_not_collapse() -> None:
-    objective = build(head_outputs=32, prototypes=8, teacher_momentum=0.99, head_standardise=True)
+    objective = build(head_outputs=32, prototypes=8, teacher_momentum=0.99, standardise=True)
     clips, steps = blobs(16), 50
     optimiser = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=5e-4, betas=(0.9, 0.95))
     history = []
@@ -334,7 +334,7 @@ def test_a_short_run_learns_and_does_not_collapse() -> None:
 
 
 def test_standardising_takes_away_what_the_samples_share() -> None:
-    head = build(head_standardise=True).head
+    head = build(standardise=True).head
     shared, own = torch.randn(24), torch.randn(6, 24) * 0.01
     logits = head(shared + own)
     torch.testing.assert_close(head(5 * shared + 1 + 3 * own), logits, rtol=0, atol=0.05)
