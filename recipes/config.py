@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -210,15 +209,14 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any], origin: str, origins: 
 
 
 def recipe_names() -> list[str]:
-    """Recipes that ship with vfm: one YAML beside each method."""
-    folder = resources.files("recipes.pretrain")
-    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    """Recipes that ship with vfm: one YAML beside each method. Found as files: importing the methods would import torch."""
+    return sorted(path.stem for path in (Path(__file__).parent / "pretrain").glob("*.yaml"))
 
 
 def recipe_yaml(name_or_path: str) -> Path:
     """The YAML of a shipped recipe or of a file of one's own. Raises ConfigError with the nearest name."""
     if name_or_path in recipe_names():
-        return Path(str(resources.files("recipes.pretrain").joinpath(f"{name_or_path}.yaml")))
+        return Path(__file__).parent / "pretrain" / f"{name_or_path}.yaml"
     path = Path(name_or_path)
     if path.suffix in {".yaml", ".yml"}:
         return path

@@ -1,0 +1,67 @@
+"""Every `$ vfm ...` line of README.md and docs/ runs, in order, page by page, as it stands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vfm_cli.console import run_guarded
+from vfm_cli.main import cli
+
+REPO = Path(__file__).resolve().parents[1]
+PAGES = sorted(path for path in (REPO / "docs").glob("*.md") if "```console" in path.read_text(encoding="utf-8"))
+# What keeps the pages' commands short is set here; the commands themselves run as they are printed.
+FAST = {"train": {"steps": 2, "batch_size": 2}, "clip": {"frames": 4, "size": 32, "stride": 2}, "data": {"workers": 0}}
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words of each command, in order."""
+    blocks = re.findall(r"```console\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    lines = [line[2:].split("  #")[0] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+    return [shlex.split(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Studies and a prepared folder that pages share; they are made once."""
+    from domains.base import load_domain
+    from domains.echo.phantom import synthesise
+    from domains.prepare.ingest import prepare
+    from domains.prepare.privacy import load_key
+
+    folder = tmp_path_factory.mktemp("phantom")
+    synthesise(folder / "studies", 10, workers=1)
+    prepare(folder / "studies", folder / "prepared", load_domain("echo"), key=load_key(folder / "test.key", create=True), workers=1)
+    return folder
+
+
+@pytest.mark.parametrize("page", [REPO / "README.md", *PAGES], ids=lambda page: page.stem)
+def test_commands_run(page: Path, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    found = commands(page)
+    assert found
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VFM_KEY", str(phantom / "test.key"))
+    (tmp_path / "fast.yaml").write_text(yaml.safe_dump(FAST))
+    (tmp_path / "studies").symlink_to(phantom / "studies")
+    (tmp_path / "labels.csv").symlink_to(phantom / "studies" / "labels.csv")
+    for words in found:
+        assert words[0] == "vfm"
+        words = words[1:]
+        if words[:3] == ["data", "synth", "echo"]:
+            words = [*words, "--overwrite"] if "10" not in words else []
+            if not words:  # the shared phantom is this very command's result
+                continue
+        if words[:2] == ["data", "prepare"] and "--key" not in words:
+            out = Path(words[words.index("--out") + 1])
+            if not out.exists():
+                out.symlink_to(phantom / "prepared")
+            continue
+        if words[0] in ("pretrain", "finetune") and "--dry-run" not in words:
+            given = {word.split("=")[0] for word in words if "=" in word}
+            words = [*words, *(f"{s}.{k}={v}" for s, keys in FAST.items() for k, v in keys.items() if f"{s}.{k}" not in given)]
+        code = run_guarded(cli, words)
+        assert code == 0, f"vfm {shlex.join(words)}: {capsys.readouterr().err[-800:]}"
