@@ -34,7 +34,10 @@ class Lines(SilentReporter):
         """See Reporter."""
         if info.step % 100 == 0 or info.step == info.total:
             losses = " ".join(f"{name} {value:.3g}" for name, value in info.losses.items())
-            print(f"  step {info.step}/{info.total}  {info.clips_per_second:.1f} clips/s  wait {info.data_wait:.0%}  {losses}", flush=True)
+            print(
+                f"  step {info.step}/{info.total}  {info.clips_per_second:.1f} clips/s  wait {info.data_wait:.0%}  {losses}",
+                flush=True,
+            )
 
     def warn(self, text: str) -> None:
         """See Reporter."""
@@ -51,7 +54,10 @@ def make_data(folder: Path, patients: int, seed: int) -> tuple[Path, Path, bytes
         print(f"synthesised {patients} patients in {time.perf_counter() - began:.0f} s", flush=True)
         began = time.perf_counter()
         result = prepare(studies, prepared, load_domain("echo"), key=key, workers=2, overwrite=True)
-        print(f"prepared {result.videos} cines, set {len(result.excluded)} files aside, in {time.perf_counter() - began:.0f} s", flush=True)
+        print(
+            f"prepared {result.videos} cines, set {len(result.excluded)} files aside, in {time.perf_counter() - began:.0f} s",
+            flush=True,
+        )
     return prepared, studies / "labels.csv", key
 
 
@@ -66,7 +72,9 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", help="key=value")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
-    prepared, labels, key = make_data(asked.out / f"phantom-{asked.patients}-{asked.phantom_seed}", asked.patients, asked.phantom_seed)
+    prepared, labels, key = make_data(
+        asked.out / f"phantom-{asked.patients}-{asked.phantom_seed}", asked.patients, asked.phantom_seed
+    )
 
     domain = load_domain("echo")
     layers = [
@@ -82,7 +90,12 @@ def main() -> None:
 
     store = Prepared.open(prepared)
     gathered = gather(run, store)
-    results: dict[str, Any] = {"recipe": asked.recipe, "patients": asked.patients, "minutes": seconds / 60, "settings": asked.settings}
+    results: dict[str, Any] = {
+        "recipe": asked.recipe,
+        "patients": asked.patients,
+        "minutes": seconds / 60,
+        "settings": asked.settings,
+    }
     for protocol, task in (("linear", "ef"), ("knn", "view"), ("knn", "ef"), ("linear", "view")):
         found = evaluate(protocol, run, store, labels, task, key=key, gathered=gathered)
         head, lines = found.table()

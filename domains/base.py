@@ -17,14 +17,20 @@ class ClipSettings(Strict):
 
     frames: PositiveInt = Field(16, description="frames in a clip")
     size: PositiveInt = Field(112, description="height and width in pixels")
-    rate: PositiveFloat | None = Field(None, description="frames a second that a clip samples; needs a known frame rate")
-    stride: PositiveInt = Field(3, description="native frames between two of a clip where the frame rate is unknown, or rate is null")
+    rate: PositiveFloat | None = Field(
+        None, description="frames a second that a clip samples; needs a known frame rate"
+    )
+    stride: PositiveInt = Field(
+        3, description="native frames between two of a clip where the frame rate is unknown, or rate is null"
+    )
 
 
 class AugmentSettings(Strict):
     """One augmentation policy. The same transform in every frame of a clip."""
 
-    crop_scales: tuple[float, ...] = Field((1.0,), description="side of the square crop relative to the frame; one is drawn")
+    crop_scales: tuple[float, ...] = Field(
+        (1.0,), description="side of the square crop relative to the frame; one is drawn"
+    )
     flip: float = Field(0.0, ge=0, le=1, description="probability of a left-right flip")
     brightness: float = Field(0.0, ge=0, le=1, description="largest additive change, of full scale")
     contrast: float = Field(0.0, ge=0, le=1, description="largest relative change of contrast about the clip's mean")
@@ -48,7 +54,9 @@ class StoreSettings(Strict):
     """The form in which frames are kept for training."""
 
     size: PositiveInt = Field(144, description="side of the stored square frame in pixels")
-    fit: Literal["pad", "crop"] = Field("pad", description="how a rectangle becomes the square: black bars, or the centre")
+    fit: Literal["pad", "crop"] = Field(
+        "pad", description="how a rectangle becomes the square: black bars, or the centre"
+    )
     quality: int = Field(92, ge=50, le=100, description="JPEG quality of stored frames")
     grey: bool = Field(False, description="keep luminance only (a third of the bytes to decode)")
 
@@ -56,7 +64,9 @@ class StoreSettings(Strict):
 class RegionSettings(Strict):
     """Where the picture is; everything outside is blanked before anything is written."""
 
-    policy: Literal["ultrasound", "whole"] = Field("whole", description="ultrasound: regions sequence, else what moves; whole: the frame is all picture")
+    policy: Literal["ultrasound", "whole"] = Field(
+        "whole", description="ultrasound: regions sequence, else what moves; whole: the frame is all picture"
+    )
     min_fraction: float = Field(0.03, gt=0, le=1, description="smallest part of the frame that counts as a picture")
 
 
@@ -78,7 +88,9 @@ class Domain(Strict):
     title: str
     about: str = ""
     min_frames: PositiveInt = Field(8, description="a recording with fewer is set aside as a still")
-    colour_doppler: Literal["exclude", "keep"] = Field("keep", description="ultrasound only: what happens to colour Doppler cines")
+    colour_doppler: Literal["exclude", "keep"] = Field(
+        "keep", description="ultrasound only: what happens to colour Doppler cines"
+    )
     region: RegionSettings = RegionSettings()
     store: StoreSettings = StoreSettings()
     clip: ClipSettings = ClipSettings()
@@ -86,11 +98,17 @@ class Domain(Strict):
     recipe: str = Field("videomae", description="the recipe that `vfm pretrain --domain` starts from")
     tasks: dict[str, TaskSettings] = Field(default_factory=dict)
     prompts: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    run: dict[str, Any] = Field(default_factory=dict, description="run settings that this domain changes, e.g. optim: {lr: ...}")
+    run: dict[str, Any] = Field(
+        default_factory=dict, description="run settings that this domain changes, e.g. optim: {lr: ...}"
+    )
 
     def run_layer(self) -> dict[str, Any]:
         """What the domain says of a run: one layer of the run's configuration."""
-        return {**self.run, "clip": self.clip.model_dump(exclude_unset=True), "augment": self.augment.model_dump(exclude_unset=True)}
+        return {
+            **self.run,
+            "clip": self.clip.model_dump(exclude_unset=True),
+            "augment": self.augment.model_dump(exclude_unset=True),
+        }
 
     def task(self, name: str) -> TaskSettings:
         """The declared task `name`; raises ConfigError with the nearest name."""
@@ -112,7 +130,10 @@ def domain_yaml(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.suffix in {".yaml", ".yml"} or path.is_file():
         return path
-    raise ConfigError(f"no domain '{name_or_path}'", do=nearest(name_or_path, domain_names()) + " A file of your own: --domain ./ours.yaml")
+    raise ConfigError(
+        f"no domain '{name_or_path}'",
+        do=nearest(name_or_path, domain_names()) + " A file of your own: --domain ./ours.yaml",
+    )
 
 
 def load_domain(name_or_path: str) -> Domain:

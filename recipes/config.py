@@ -54,7 +54,9 @@ class OptimSettings(Strict):
     warmup: float = Field(0.1, ge=0, le=1, description="share of all steps with rising learning rate")
     weight_decay: NonNegativeFloat = Field(0.05, description="not applied to biases and norms")
     betas: tuple[float, float] = (0.9, 0.95)
-    clip_norm: PositiveFloat | None = Field(1.0, description="gradients are clipped to this norm before the step; null: never")
+    clip_norm: PositiveFloat | None = Field(
+        1.0, description="gradients are clipped to this norm before the step; null: never"
+    )
 
 
 class TrainSettings(Strict):
@@ -78,9 +80,13 @@ class TaskRunSettings(Strict):
     name: str = Field("", description="a task of the domain, e.g. ef or view")
     labels: str = Field("", description="CSV with the labels")
     label_fraction: float = Field(1.0, gt=0, le=1, description="share of the training patients whose labels are used")
-    folds: PositiveInt = Field(5, description="patients are split into this many parts; one is held out for the test, one for validation")
+    folds: PositiveInt = Field(
+        5, description="patients are split into this many parts; one is held out for the test, one for validation"
+    )
     fold: NonNegativeInt = Field(0, description="which part is the test")
-    loss: Literal["huber", "l1"] = Field("huber", description="regression: Huber with delta one deviation, or absolute error")
+    loss: Literal["huber", "l1"] = Field(
+        "huber", description="regression: Huber with delta one deviation, or absolute error"
+    )
     balance: bool = Field(False, description="classification: classes count inversely to how often they occur")
     dropout: float = Field(0.0, ge=0, lt=1, description="before the head")
     lr_head: PositiveFloat = Field(1e-3, description="learning rate of the new head")
@@ -91,7 +97,9 @@ class RunConfig(Strict):
     """One run of `vfm pretrain` or `vfm finetune`."""
 
     method: str = Field("", description="name of the pretraining method; set by the recipe")
-    objective: dict[str, Any] = Field(default_factory=dict, description="settings of the method, checked by the method's own schema")
+    objective: dict[str, Any] = Field(
+        default_factory=dict, description="settings of the method, checked by the method's own schema"
+    )
     domain: str = Field("echo", description="a shipped domain, or a YAML of your own")
     encoder: EncoderSettings = EncoderSettings()
     data: DataSettings = DataSettings()
@@ -119,7 +127,10 @@ class Resolved:
 
     def rows(self) -> list[tuple[str, Any, str]]:
         """(dotted key, value, origin) in schema order."""
-        return [(key, value, self.origins.get(key, "default")) for key, value in flatten(self.config.model_dump(mode="json"))]
+        return [
+            (key, value, self.origins.get(key, "default"))
+            for key, value in flatten(self.config.model_dump(mode="json"))
+        ]
 
     def to_yaml(self) -> str:
         """YAML that gives this same run when passed as `--config`."""
@@ -194,7 +205,11 @@ def _check_keys(model: type[Strict], values: Mapping[str, Any], where: str, pref
         inner = submodel(model.model_fields[key].annotation)
         if inner is not None:
             if not isinstance(value, Mapping):
-                raise ConfigError(f"'{prefix}{key}' is a section", where=where, do=f"Set one of its keys, e.g. {prefix}{key}.{next(iter(inner.model_fields))}")
+                raise ConfigError(
+                    f"'{prefix}{key}' is a section",
+                    where=where,
+                    do=f"Set one of its keys, e.g. {prefix}{key}.{next(iter(inner.model_fields))}",
+                )
             _check_keys(inner, value, where, f"{prefix}{key}.")
 
 

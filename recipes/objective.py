@@ -84,10 +84,10 @@ class Objective(nn.Module, ABC):
     def forward(self, batch: Batch) -> Losses:
         """Returns scalars: `loss` is required and differentiable, the rest is logged under its own name."""
 
-    def before_step(self, progress: Progress) -> None:  # noqa: B027  most methods have no schedule
+    def before_step(self, progress: Progress) -> None:
         """Called before every optimiser step: schedules (temperatures, momenta) are set here from `progress`."""
 
-    def after_step(self, progress: Progress) -> None:  # noqa: B027  most methods have no teacher
+    def after_step(self, progress: Progress) -> None:
         """Called after every optimiser step: moving averages of weights, prototype renormalisation."""
 
     def final_encoder(self) -> VideoEncoder:

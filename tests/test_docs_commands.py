@@ -35,12 +35,20 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("phantom")
     synthesise(folder / "studies", 10, workers=1)
-    prepare(folder / "studies", folder / "prepared", load_domain("echo"), key=load_key(folder / "test.key", create=True), workers=1)
+    prepare(
+        folder / "studies",
+        folder / "prepared",
+        load_domain("echo"),
+        key=load_key(folder / "test.key", create=True),
+        workers=1,
+    )
     return folder
 
 
 @pytest.mark.parametrize("page", [REPO / "README.md", *PAGES], ids=lambda page: page.stem)
-def test_commands_run(page: Path, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_run(
+    page: Path, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = commands(page)
     assert found
     monkeypatch.chdir(tmp_path)
@@ -62,6 +70,9 @@ def test_commands_run(page: Path, phantom: Path, tmp_path: Path, monkeypatch: py
             continue
         if words[0] in ("pretrain", "finetune") and "--dry-run" not in words:
             given = {word.split("=")[0] for word in words if "=" in word}
-            words = [*words, *(f"{s}.{k}={v}" for s, keys in FAST.items() for k, v in keys.items() if f"{s}.{k}" not in given)]
+            words = [
+                *words,
+                *(f"{s}.{k}={v}" for s, keys in FAST.items() for k, v in keys.items() if f"{s}.{k}" not in given),
+            ]
         code = run_guarded(cli, words)
         assert code == 0, f"vfm {shlex.join(words)}: {capsys.readouterr().err[-800:]}"

@@ -50,7 +50,12 @@ def test_imports_go_down_only(top: str) -> None:
 
 def test_domains_know_no_model() -> None:
     heavy = {"torch", "transformers", "peft", "accelerate"}
-    assert not [f"{path.name} imports {module}" for path in files("domains") for module in imports(path) if module.split(".")[0] in heavy]
+    assert not [
+        f"{path.name} imports {module}"
+        for path in files("domains")
+        for module in imports(path)
+        if module.split(".")[0] in heavy
+    ]
 
 
 def test_rooms_of_recipes_do_not_look_back_up() -> None:
@@ -74,7 +79,10 @@ def test_no_method_imports_another() -> None:
     assert not across
 
 
-@pytest.mark.parametrize("words", [["--help"], ["domains", "ls"], ["recipes", "ls"], ["data", "--help"], ["pretrain", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["domains", "ls"], ["recipes", "ls"], ["data", "--help"], ["pretrain", "--help"], ["--version"]],
+)
 def test_quick_verbs_import_no_torch(words: list[str]) -> None:
     code = f"""
 import sys

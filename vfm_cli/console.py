@@ -10,24 +10,15 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from domains.errors import StorageError, VfmError
 
-
-class StepLike(Protocol):
-    """The part of recipes.training.reporter.StepInfo that is shown."""
-
-    step: int
-    total: int
-    epoch: float
-    losses: Mapping[str, float]
-    clips_per_second: float
-    eta_seconds: float
-    data_wait: float
+if TYPE_CHECKING:
+    from recipes.training.reporter import StepInfo
 
 
 def say(text: str) -> None:
@@ -104,7 +95,7 @@ class TerminalReporter:
         if not self.quiet:
             self.line(f"{total_steps} steps" if not first_step else f"continuing at step {first_step} of {total_steps}")
 
-    def step(self, info: StepLike) -> None:
+    def step(self, info: StepInfo) -> None:
         """See Reporter."""
         now = time.monotonic()
         last = info.step == info.total
@@ -156,7 +147,9 @@ def run_guarded(command: click.Command, arguments: list[str]) -> int:
         say(f"vfm: {' '.join(error.format_message().split())}")
         return hand_over(2)
     except (KeyboardInterrupt, click.Abort):
-        say("vfm: stopped. Nothing half-written was kept; start the command again, or with --resume where it has that option")
+        say(
+            "vfm: stopped. Nothing half-written was kept; start the command again, or with --resume where it has that option"
+        )
         return hand_over(130)
     except VfmError as error:
         if debug:
@@ -179,7 +172,9 @@ def run_guarded(command: click.Command, arguments: list[str]) -> int:
         place = write_trace()
         if debug:
             traceback.print_exc()
-        say(f"vfm: an error that should not happen ({type(error).__name__}: {str(error)[:160]}). The details are in {place}; please report it")
+        say(
+            f"vfm: an error that should not happen ({type(error).__name__}: {str(error)[:160]}). The details are in {place}; please report it"
+        )
         return hand_over(1)
 
 

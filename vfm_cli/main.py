@@ -37,7 +37,9 @@ class Verbs(click.Group):
         command: click.Command = importlib.import_module(f"vfm_cli.commands.{cmd_name}").command
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click's, with the nearest verb for a mistyped one."""
         if args and args[0] not in VERBS and not args[0].startswith("-"):
             from domains.schema import nearest

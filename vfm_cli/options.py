@@ -15,7 +15,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 domain_option = click.option("--domain", default=None, help="A shipped domain (vfm domains ls) or a YAML of your own.")
 key_option = click.option(
-    "--key", type=click.Path(path_type=Path), default=None, help="Pseudonym key; default $VFM_KEY or ~/.config/vfm/pseudonym.key."
+    "--key",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Pseudonym key; default $VFM_KEY or ~/.config/vfm/pseudonym.key.",
 )
 online_option = click.option("--online", is_flag=True, help="Allow fetching a hub model that is not in the cache.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout.")
@@ -27,7 +30,9 @@ def run_options(command: F) -> F:
     """Options of verbs that train: --config, --out, --resume, --overwrite, --processes, --dry-run, --json, --online, key=value."""
     for decorate in reversed(
         (
-            click.option("--config", type=click.Path(path_type=Path), default=None, help="YAML with settings of your own."),
+            click.option(
+                "--config", type=click.Path(path_type=Path), default=None, help="YAML with settings of your own."
+            ),
             click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder of the run."),
             click.option("--resume", is_flag=True, help="Go on exactly where the run in --out stopped."),
             overwrite_option,

@@ -27,12 +27,18 @@ def paint(level: Array, distance: Array, value: float, width: float = 0.06) -> A
 
 def reference(scene: Scene, u: Array, v: Array) -> Array:
     """Scattering strength (dB) at end-diastole in local coordinates (u, v), cm."""
-    return {"A4C": _apical, "A2C": _apical, "PLAX": _parasternal_long, "PSAX": _parasternal_short}[scene.view](scene, u, v)
+    return {"A4C": _apical, "A2C": _apical, "PLAX": _parasternal_long, "PSAX": _parasternal_short}[scene.view](
+        scene, u, v
+    )
 
 
 def _background(scene: Scene, u: Array, v: Array) -> Array:
     """Tissue around the heart: patches of uneven strength, darker than muscle."""
-    waves = np.sin(0.9 * u + 0.6 * v + 3 * scene.rotation) + np.sin(1.7 * v - 0.5 * u + 5 * scene.swing) + np.sin(0.35 * v + 1.3 * u)
+    waves = (
+        np.sin(0.9 * u + 0.6 * v + 3 * scene.rotation)
+        + np.sin(1.7 * v - 0.5 * u + 5 * scene.swing)
+        + np.sin(0.35 * v + 1.3 * u)
+    )
     return SOFT - 8 + 3.0 * waves
 
 
@@ -42,7 +48,9 @@ def _apical(scene: Scene, u: Array, v: Array) -> Array:
     level = _background(scene, u, v)
     rho = scene.radius(u, v, rest)
     mean = 0.5 * (a + 0.5 * length)
-    ventricle = np.where(v <= length, (rho - 1) * np.where(np.abs(u) > 0.3 * a, a, mean), np.maximum(np.abs(u) - a, 2.5 * (v - length)))
+    ventricle = np.where(
+        v <= length, (rho - 1) * np.where(np.abs(u) > 0.3 * a, a, mean), np.maximum(np.abs(u) - a, 2.5 * (v - length))
+    )
     level = paint(level, ventricle - wall - 0.16, BRIGHT - 5)  # pericardium
     level = paint(level, ventricle - wall, MYOCARDIUM)
     if four:  # right heart on the left of the picture, behind the septum
@@ -50,7 +58,9 @@ def _apical(scene: Scene, u: Array, v: Array) -> Array:
         level = paint(level, right - 0.42, MYOCARDIUM - 2)
         level = paint(level, ventricle - wall, MYOCARDIUM)
         level = paint(level, right, BLOOD)
-        level = paint(level, ellipse(u, v, -1.75 * a, 0.30 * length, 0.35 * a, 0.06 * length, 0.7), MYOCARDIUM - 4)  # moderator band
+        level = paint(
+            level, ellipse(u, v, -1.75 * a, 0.30 * length, 0.35 * a, 0.06 * length, 0.7), MYOCARDIUM - 4
+        )  # moderator band
     # Atria below the mitral plane, with thin walls and the interatrial septum.
     left_atrium = ellipse(u, v, 0.02 * a, length + 0.95 * a + 0.25, 0.88 * a, 0.98 * a)
     level = paint(level, left_atrium - 0.28, MYOCARDIUM - 1)
@@ -72,9 +82,13 @@ def _parasternal_long(scene: Scene, u: Array, v: Array) -> Array:
     level = _background(scene, u, v)
     rho = scene.radius(u, v, rest)
     mean = 0.5 * (a + 0.5 * length)
-    ventricle = np.where(v <= length, (rho - 1) * np.where(np.abs(u) > 0.3 * a, a, mean), np.maximum(np.abs(u) - a, 2.5 * (v - length)))
+    ventricle = np.where(
+        v <= length, (rho - 1) * np.where(np.abs(u) > 0.3 * a, a, mean), np.maximum(np.abs(u) - a, 2.5 * (v - length))
+    )
     level = paint(level, ventricle - wall - 0.22, BRIGHT)  # posterior pericardium is the brightest line of this view
-    front = ellipse(u, v, 1.0 * a + wall + 0.85, 0.62 * length, 0.80, 0.42 * length)  # right ventricle, in front (towards the probe)
+    front = ellipse(
+        u, v, 1.0 * a + wall + 0.85, 0.62 * length, 0.80, 0.42 * length
+    )  # right ventricle, in front (towards the probe)
     level = paint(level, front - 0.35, MYOCARDIUM - 3)
     level = paint(level, front, BLOOD)
     level = paint(level, ventricle - wall, MYOCARDIUM)
@@ -87,7 +101,11 @@ def _parasternal_long(scene: Scene, u: Array, v: Array) -> Array:
     level = paint(level, root, BLOOD)
     level = paint(level, np.maximum(ventricle, v - length), BLOOD)
     # Descending aorta behind the atrium.
-    return paint(paint(level, ellipse(u, v, -2.25 * a, length + 1.6, 1.05, 1.05) - 0.12, BRIGHT - 7), ellipse(u, v, -2.25 * a, length + 1.6, 0.95, 0.95), BLOOD)
+    return paint(
+        paint(level, ellipse(u, v, -2.25 * a, length + 1.6, 1.05, 1.05) - 0.12, BRIGHT - 7),
+        ellipse(u, v, -2.25 * a, length + 1.6, 0.95, 0.95),
+        BLOOD,
+    )
 
 
 def _parasternal_short(scene: Scene, u: Array, v: Array) -> Array:
@@ -104,7 +122,11 @@ def _parasternal_short(scene: Scene, u: Array, v: Array) -> Array:
     level = paint(level, ring, BLOOD)
     for where in (0.75, 2.35):  # papillary muscles, behind on both sides
         angle = where + scene.rotation
-        level = paint(level, ellipse(u, v, 0.72 * a * np.cos(angle), 0.72 * a * np.sin(angle), 0.24 * a, 0.19 * a, angle), MYOCARDIUM + 2)
+        level = paint(
+            level,
+            ellipse(u, v, 0.72 * a * np.cos(angle), 0.72 * a * np.sin(angle), 0.24 * a, 0.19 * a, angle),
+            MYOCARDIUM + 2,
+        )
     return level
 
 
@@ -117,16 +139,16 @@ def leaflets(scene: Scene, phase: float) -> list[tuple[tuple[float, float], tupl
     a, length = now.a, now.length
     reach = 0.88 * a
     tilt = np.radians(16 + 58 * mitral)  # from the mitral plane towards the apex
-    lines = []
+    lines: list[tuple[tuple[float, float], tuple[float, float], float]] = []
     for side, share in ((-1.0, 1.12), (1.0, 0.84)):
         hinge = (side * a, length)
         tip = (side * (a - share * reach * np.cos(tilt)), length - share * reach * np.sin(tilt))
         lines.append((hinge, tip, 0.11))
     if scene.view == "PLAX":
         for side in (-1.0, 1.0):
-            wall = 0.45 * a + side * 0.52 * scene.rest.a
-            tip = wall - side * 0.5 * scene.rest.a * (1 - 0.92 * aortic)
-            lines.append(((wall, length + 0.25), (tip, length + 0.25 + 0.8 * (0.35 + 0.65 * aortic)), 0.08))
+            edge = 0.45 * a + side * 0.52 * scene.rest.a
+            free = edge - side * 0.5 * scene.rest.a * (1 - 0.92 * aortic)
+            lines.append(((edge, length + 0.25), (free, length + 0.25 + 0.8 * (0.35 + 0.65 * aortic)), 0.08))
     elif scene.view == "A4C":  # tricuspid
         centre = -1.85 * scene.rest.a
         for side in (-1.0, 1.0):

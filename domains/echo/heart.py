@@ -60,7 +60,9 @@ class Patient:
 
 def draw_patient(rng: np.random.Generator) -> Patient:
     """A patient. EDV, rate, size and every setting of the picture are drawn apart from EF; a weak tie of EDV to EF is real and kept."""
-    ef = float(np.clip(rng.choice([rng.normal(60, 6), rng.normal(44, 8), rng.normal(28, 7)], p=[0.45, 0.3, 0.25]), 15, 75))
+    ef = float(
+        np.clip(rng.choice([rng.normal(60, 6), rng.normal(44, 8), rng.normal(28, 7)], p=[0.45, 0.3, 0.25]), 15, 75)
+    )
     edv = float(np.clip(rng.lognormal(np.log(118), 0.26) * (1 + 0.35 * (55 - ef) / 55), 60, 260))
     return Patient(
         edv=edv,
@@ -129,7 +131,9 @@ class Scene:
         sx, sy = patient.shift
         if view in ("A4C", "A2C"):
             self.origin = (0.9 + sx if view == "A4C" else 0.1 + sx, 2.6 + sy)  # apex
-            self.angle = (0.16 if view == "A4C" else -0.05) + tilt  # axis from the vertical, base to the left if positive
+            self.angle = (
+                0.16 if view == "A4C" else -0.05
+            ) + tilt  # axis from the vertical, base to the left if positive
         elif view == "PLAX":
             self.origin = (-4.6 + sx, 8.3 + sy)  # apex, to the left
             self.angle = -1.28 + 0.7 * tilt

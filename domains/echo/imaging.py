@@ -45,7 +45,11 @@ class Screen:
     def sector(self) -> NDArray[np.bool_]:
         """Pixels inside the fan."""
         x, y = self.grid()
-        return (np.hypot(x, y) <= self.depth) & (np.abs(np.arctan2(x, np.maximum(y, 1e-6))) <= self.half_angle) & (y > 0.15)
+        return (
+            (np.hypot(x, y) <= self.depth)
+            & (np.abs(np.arctan2(x, np.maximum(y, 1e-6))) <= self.half_angle)
+            & (y > 0.15)
+        )
 
     def box(self) -> tuple[int, int, int, int]:
         """(x0, y0, x1, y1) around the fan, inclusive-exclusive, as the regions sequence gives it."""
@@ -56,7 +60,9 @@ class Screen:
 class Probe:
     """Renders a scene frame by frame. `beams` across, `samples` in depth."""
 
-    def __init__(self, scene: Scene, screen: Screen, rng: np.random.Generator, beams: int = 132, samples: int = 300) -> None:
+    def __init__(
+        self, scene: Scene, screen: Screen, rng: np.random.Generator, beams: int = 132, samples: int = 300
+    ) -> None:
         self.scene, self.screen, self.rng = scene, screen, rng
         angle = np.linspace(-screen.half_angle, screen.half_angle, beams)
         depth = np.linspace(0.2, screen.depth, samples)
@@ -104,7 +110,9 @@ class Probe:
         clutter = 10 ** ((patient.haze - 6.5 * depth) / 20)
         echo = self._blur(field * amplitude[..., None] + self.fixed * clutter[..., None])
         envelope = np.hypot(echo[..., 0], echo[..., 1])
-        noise = 10 ** ((patient.noise + 1.35 * depth) / 20) * np.abs(self.rng.standard_normal(envelope.shape, dtype=np.float32))
+        noise = 10 ** ((patient.noise + 1.35 * depth) / 20) * np.abs(
+            self.rng.standard_normal(envelope.shape, dtype=np.float32)
+        )
         decibels = 20 * np.log10(np.hypot(envelope, noise) + 1e-6) + patient.gain
         grey = np.clip((decibels + patient.contrast - 16) / patient.contrast, 0, 1) ** (0.9, 1.1, 1.25)[patient.vendor]
         picture = cv2.remap((255 * grey).astype(np.float32), self.map_x, self.map_y, cv2.INTER_LINEAR)
@@ -112,7 +120,9 @@ class Probe:
 
     def _blur(self, field: Array) -> Array:
         """The point-spread function: short along the beam, wide across it, of constant angle, and wider away from the focus."""
-        axial, near, far = (cv2.getGaussianKernel(size, sigma).astype(np.float32) for size, sigma in ((5, 0.85), (7, 1.2), (13, 2.3)))
+        axial, near, far = (
+            cv2.getGaussianKernel(size, sigma).astype(np.float32) for size, sigma in ((5, 0.85), (7, 1.2), (13, 2.3))
+        )
         # Divided by the root of the kernel's energy, so that blurring leaves the power of white noise as it was.
         sharp = cv2.sepFilter2D(field, -1, near, axial) / np.sqrt((near**2).sum() * (axial**2).sum())
         wide = cv2.sepFilter2D(field, -1, far, axial) / np.sqrt((far**2).sum() * (axial**2).sum())

@@ -36,8 +36,10 @@ def stamp(picture: Picture, screen: Screen, labels: Labels, view: str, vendor: i
     if vendor == 1:
         cv2.circle(picture, (x - 14, y + 2), 3, (90, 160, 255), -1)
     else:
-        cv2.putText(picture, ("V", "", "GE")[vendor] or "o", (x - 22, y + 6), font, 0.38, (90, 160, 255), 1, cv2.LINE_AA)
-    for centimetre in range(0, int(screen.depth) + 1):  # depth scale at the right edge
+        cv2.putText(
+            picture, ("V", "", "GE")[vendor] or "o", (x - 22, y + 6), font, 0.38, (90, 160, 255), 1, cv2.LINE_AA
+        )
+    for centimetre in range(int(screen.depth) + 1):  # depth scale at the right edge
         row = round(y + centimetre * screen.scale)
         cv2.line(picture, (screen.width - 8 - 4 * (centimetre % 5 == 0), row), (screen.width - 6, row), TEXT, 1)
 
@@ -45,8 +47,14 @@ def stamp(picture: Picture, screen: Screen, labels: Labels, view: str, vendor: i
 def ecg(phase: np.ndarray) -> np.ndarray:
     """Millivolts at each phase of the beat; the R wave at end-diastole."""
     phase = np.mod(phase + 0.5, 1.0) - 0.5  # centred on the R wave
-    waves = ((-0.14, 0.025, 0.15), (-0.025, 0.010, -0.12), (0.0, 0.011, 1.1), (0.028, 0.011, -0.22), (0.26, 0.045, 0.28))
-    return sum(height * np.exp(-(((phase - at) / width) ** 2)) for at, width, height in waves)
+    waves = (
+        (-0.14, 0.025, 0.15),
+        (-0.025, 0.010, -0.12),
+        (0.0, 0.011, 1.1),
+        (0.028, 0.011, -0.22),
+        (0.26, 0.045, 0.28),
+    )
+    return np.sum([height * np.exp(-(((phase - at) / width) ** 2)) for at, width, height in waves], axis=0)
 
 
 def draw_ecg(picture: Picture, screen: Screen, phases: np.ndarray, frame: int) -> None:

@@ -25,7 +25,20 @@ from domains.errors import StorageError
 
 COLUMNS = ("file", "patient_id", "study_id", "view", "ef", "esv", "edv", "heart_rate")
 SCREENS = ((300, 400), (272, 368), (320, 432))  # (height, width) in pixels, by vendor
-FAMILY = ("Adler", "Brandt", "Castell", "Duarte", "Ekholm", "Farrow", "Grieg", "Haldane", "Ibsen", "Jansen", "Kovac", "Lindqvist")
+FAMILY = (
+    "Adler",
+    "Brandt",
+    "Castell",
+    "Duarte",
+    "Ekholm",
+    "Farrow",
+    "Grieg",
+    "Haldane",
+    "Ibsen",
+    "Jansen",
+    "Kovac",
+    "Lindqvist",
+)
 GIVEN = ("Ada", "Bruno", "Clara", "Dario", "Edda", "Felix", "Greta", "Hugo", "Ines", "Jonas", "Karin", "Louis")
 HOSPITALS = ("St Anselm Hospital", "Harbour Clinic", "University Heart Centre")
 
@@ -67,7 +80,9 @@ def render_cine(view: str, patient: Patient, rng: np.random.Generator, beats: fl
     return Cine(frames, patient.fps, phases, screen, probe.cavity(0.0), probe.cavity(END_SYSTOLE))
 
 
-def synthesise(out: str | Path, patients: int, seed: int = 0, *, workers: int = 1, progress: Progress | None = None) -> PhantomResult:
+def synthesise(
+    out: str | Path, patients: int, seed: int = 0, *, workers: int = 1, progress: Progress | None = None
+) -> PhantomResult:
     """Write `patients` studies below `out`: `<patient>/<study>/IM_0001.dcm` ..., labels.csv, masks/ and reports/.
 
     Each study has the four views (some twice), one still, for a third of the patients a colour Doppler loop, for some an M-mode still, and
@@ -137,7 +152,13 @@ def _write_study(task: tuple[str, int, int]) -> tuple[int, list[dict[str, Any]]]
         path = folder / f"IM_{instance:04d}.dcm"
         regions = [dicom_out.region(cine.screen, 1, 1)] if tagged else []
         dicom_out.write(
-            path, decorate(cine, labels, view, patient.vendor), study, instance, fps=cine.fps, regions=regions, grey=bool(rng.random() < 0.2)
+            path,
+            decorate(cine, labels, view, patient.vendor),
+            study,
+            instance,
+            fps=cine.fps,
+            regions=regions,
+            grey=bool(rng.random() < 0.2),
         )
         name = f"{study.study_id}_{instance:04d}"
         for when, mask in (("ED", cine.diastole), ("ES", cine.systole)):
@@ -171,7 +192,13 @@ def decorate(cine: Cine, labels: Labels, view: str, vendor: int) -> list[Picture
 
 
 def _write_extras(
-    folder: Path, study: dicom_out.Study, labels: Labels, patient: Patient, rng: np.random.Generator, instance: int, number: int
+    folder: Path,
+    study: dicom_out.Study,
+    labels: Labels,
+    patient: Patient,
+    rng: np.random.Generator,
+    instance: int,
+    number: int,
 ) -> int:
     """What else lies in a study: a still, colour Doppler, M-mode, damaged files. Returns the last instance number."""
     cine = render_cine("A4C", patient, rng, beats=1.0)
@@ -183,12 +210,23 @@ def _write_extras(
         instance += 1
         flow = [colour_box(frame, cine, phase) for frame, phase in zip(frames, cine.phases, strict=True)]
         regions = [tissue, dicom_out.region(cine.screen, 1, 2)]
-        dicom_out.write(folder / f"IM_{instance:04d}.dcm", flow, study, instance, fps=cine.fps, regions=regions, colour_flow=True)
+        dicom_out.write(
+            folder / f"IM_{instance:04d}.dcm", flow, study, instance, fps=cine.fps, regions=regions, colour_flow=True
+        )
     if rng.random() < 0.25:
         instance += 1
-        line = np.stack([frame[:, frame.shape[1] // 2 : frame.shape[1] // 2 + 4] for frame in frames], axis=1).reshape(frames[0].shape[0], -1, 3)
+        line = np.stack([frame[:, frame.shape[1] // 2 : frame.shape[1] // 2 + 4] for frame in frames], axis=1).reshape(
+            frames[0].shape[0], -1, 3
+        )
         sweep = cv2.resize(line, frames[0].shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        dicom_out.write(folder / f"IM_{instance:04d}.dcm", [sweep], study, instance, fps=cine.fps, regions=[dicom_out.region(cine.screen, 2, 1)])
+        dicom_out.write(
+            folder / f"IM_{instance:04d}.dcm",
+            [sweep],
+            study,
+            instance,
+            fps=cine.fps,
+            regions=[dicom_out.region(cine.screen, 2, 1)],
+        )
     if number % 8 == 3:
         instance += 1
         whole = (folder / "IM_0001.dcm").read_bytes()
@@ -203,7 +241,9 @@ def colour_box(picture: Picture, cine: Cine, phase: float) -> Picture:
     x, y = cine.screen.grid()
     phase = float(np.mod(phase, 1.0))
     towards = phase > 0.38
-    speed = np.exp(-(((x - 0.3) / 1.1) ** 2)) * np.exp(-(((y - 9.0) / 2.6) ** 2)) * (0.5 + 0.5 * np.sin(6 * y + 25 * phase))
+    speed = (
+        np.exp(-(((x - 0.3) / 1.1) ** 2)) * np.exp(-(((y - 9.0) / 2.6) ** 2)) * (0.5 + 0.5 * np.sin(6 * y + 25 * phase))
+    )
     shown = (speed > 0.18) & cine.screen.sector()
     out = picture.copy()
     strength = np.clip(90 + 165 * speed[shown], 0, 255)

@@ -30,7 +30,9 @@ def sniff(path: str | Path) -> Literal["dicom", "video"] | None:
         return "dicom"
     if head[:4] == b"RIFF":
         return "video" if head[8:12] == b"AVI " else None
-    if any(head[at : at + len(sign)] == sign for at, sign in SIGNATURES) or (head[:1] == b"G" and head[188:189] == b"G"):
+    if any(head[at : at + len(sign)] == sign for at, sign in SIGNATURES) or (
+        head[:1] == b"G" and head[188:189] == b"G"
+    ):
         return "video"
     return None
 
@@ -41,7 +43,9 @@ def open_reader(path: str | Path) -> Reader:
     kind = sniff(path)
     if kind is None:
         empty = path.stat().st_size == 0
-        raise MediaError(path, "the file is empty" if empty else "neither DICOM nor a known video format", category="not a recording")
+        raise MediaError(
+            path, "the file is empty" if empty else "neither DICOM nor a known video format", category="not a recording"
+        )
     if kind == "dicom":
         from domains.media.dicom import DicomReader
 

@@ -17,7 +17,12 @@ EXTRAS = {
     "RLE": "pydicom",
 }
 FAMILIES: dict[str, tuple[uid.UID, ...]] = {
-    "uncompressed": (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian),
+    "uncompressed": (
+        uid.ImplicitVRLittleEndian,
+        uid.ExplicitVRLittleEndian,
+        uid.ExplicitVRBigEndian,
+        uid.DeflatedExplicitVRLittleEndian,
+    ),
     "RLE": (uid.RLELossless,),
     "JPEG baseline and extended": (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit),
     "JPEG Lossless": (uid.JPEGLossless, uid.JPEGLosslessSV1),
@@ -49,7 +54,12 @@ def can_decode(syntax: str) -> bool:
 def decoders() -> list[Decoder]:
     """All DICOM families, in the order in which a person meets them."""
     return [
-        Decoder(name, tuple(str(one) for one in syntaxes), all(can_decode(str(one)) for one in syntaxes), EXTRAS.get(name, "pydicom"))
+        Decoder(
+            name,
+            tuple(str(one) for one in syntaxes),
+            all(can_decode(str(one)) for one in syntaxes),
+            EXTRAS.get(name, "pydicom"),
+        )
         for name, syntaxes in FAMILIES.items()
     ]
 

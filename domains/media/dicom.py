@@ -57,7 +57,13 @@ class DicomReader(Reader):
         implicit, little = header.original_encoding
         syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
         if syntax is None:  # no file meta information: pydicom guessed the encoding, the pixels can only be native
-            syntax = uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+            syntax = (
+                uid.ImplicitVRLittleEndian
+                if implicit
+                else uid.ExplicitVRLittleEndian
+                if little
+                else uid.ExplicitVRBigEndian
+            )
         self.syntax = uid.UID(syntax)
         self.codec = self.syntax.name if self.syntax.name != str(self.syntax) else f"transfer syntax {self.syntax}"
         order = "<" if little else ">"
@@ -141,7 +147,9 @@ class DicomReader(Reader):
         number = min(self._declared, held) if self._declared else held
         note = f"NumberOfFrames says {self._declared}, the file holds {number}" if 0 < number < self._declared else ""
         if number == 0:
-            raise MediaError(self.path, f"the pixel data is cut short ({there} of {size} bytes of a frame)", category="truncated")
+            raise MediaError(
+                self.path, f"the pixel data is cut short ({there} of {size} bytes of a frame)", category="truncated"
+            )
         return Layout([[(start + frame * size, size)] for frame in range(number)], note)
 
     def __len__(self) -> int:
@@ -183,7 +191,10 @@ class DicomReader(Reader):
     def _decode(self, index: int) -> Frames:
         """(H, W, C) uint8."""
         data = self._read(self._layout.frames[index])
-        if self.syntax in (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit) and (picture := self._by_opencv(data)) is not None:
+        if (
+            self.syntax in (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit)
+            and (picture := self._by_opencv(data)) is not None
+        ):
             return picture
         if self.syntax.is_encapsulated:
             array = self._by_pydicom(encapsulate([data]), 0, 1)
@@ -199,8 +210,15 @@ class DicomReader(Reader):
         if head is None:
             raise MediaError(self.path, "a frame is not a JPEG stream")
         if (head.height, head.width) != (self.height, self.width):
-            raise MediaError(self.path, f"the header says {self.width}x{self.height}, a frame is {head.width}x{head.height}")
-        if not head.baseline or head.precision != 8 or head.components != self._samples or self.photometric.startswith(("PAL", "MONOCHROME1")):
+            raise MediaError(
+                self.path, f"the header says {self.width}x{self.height}, a frame is {head.width}x{head.height}"
+            )
+        if (
+            not head.baseline
+            or head.precision != 8
+            or head.components != self._samples
+            or self.photometric.startswith(("PAL", "MONOCHROME1"))
+        ):
             return None
         if head.colour == "unsaid" and not self.photometric.startswith("YBR"):
             return None  # three components of no stated meaning, tagged RGB: OpenCV would convert them

@@ -65,7 +65,11 @@ def lay_out(file: BinaryIO, start: int, order: str, declared: int, extended: lis
     base = fragments[0][0] - 8
     by_start = {at - 8 - base: number for number, (at, _) in enumerate(fragments)}
     for table in (extended, offsets):
-        if table and table[0] == 0 and all(entry in by_start for entry in table[: len(fragments)] if entry < fragments[-1][0]):
+        if (
+            table
+            and table[0] == 0
+            and all(entry in by_start for entry in table[: len(fragments)] if entry < fragments[-1][0])
+        ):
             begins = sorted(by_start[entry] for entry in table if entry in by_start)
             if len(begins) > 1 or declared == 1:
                 return Layout(_group(fragments, begins, whole), note)

@@ -33,7 +33,10 @@ def _palette(array: NDArray[Any], header: Any) -> Frames:
         return colours
     # Tables declared as 16 bit sometimes hold 8-bit values: their largest entry tells. Segmented ones are taken at their word.
     names = [f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")]
-    largest = max((int(np.frombuffer(bytes(header[name].value), "<u2").max(initial=0)) for name in names if name in header), default=65535)
+    largest = max(
+        (int(np.frombuffer(bytes(header[name].value), "<u2").max(initial=0)) for name in names if name in header),
+        default=65535,
+    )
     return (colours if largest <= 255 else colours >> 8).astype(np.uint8)
 
 

@@ -15,7 +15,9 @@ def frame_rate(header: Any) -> tuple[float | None, str, str]:
     """
     said: dict[str, float] = {}
     vector = _vector(header)
-    pointed = "FrameIncrementPointer" in header and "(0018,1065)" in str(header.get("FrameIncrementPointer")).replace(" ", "")
+    pointed = "FrameIncrementPointer" in header and "(0018,1065)" in str(header.get("FrameIncrementPointer")).replace(
+        " ", ""
+    )
     if vector and pointed:
         said["FrameTimeVector"] = vector
     if time := _number(header, "FrameTime"):

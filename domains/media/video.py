@@ -30,6 +30,7 @@ class VideoReader(Reader):
 
     def __init__(self, path: Path) -> None:
         self.path, self.header, self.note = path, {}, ""
+        self._coded: tuple[int, int] = (0, 0)
         try:
             self._container = av.open(str(path), metadata_errors="replace")
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -100,7 +101,7 @@ class VideoReader(Reader):
 
     def _describe(self, frame: Any) -> None:
         """Size and channels, from the first decoded frame."""
-        if hasattr(self, "height"):
+        if self._coded != (0, 0):
             if (frame.height, frame.width) != self._coded and "changes" not in self.note:
                 self.note = "; ".join(filter(None, [self.note, "the frame size changes; all are scaled to the first"]))
             return

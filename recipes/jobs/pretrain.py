@@ -86,7 +86,9 @@ def take_weights(encoder: VideoEncoder, source: str | Path) -> None:
     try:
         encoder.model.load_state_dict(other.model.state_dict(), strict=not encoder.adapter)
     except RuntimeError as error:
-        raise ModelError(f"its weights do not fit this encoder ({str(error).splitlines()[-1].strip()[:120]})", where=source) from None
+        raise ModelError(
+            f"its weights do not fit this encoder ({str(error).splitlines()[-1].strip()[:120]})", where=source
+        ) from None
 
 
 def finish(run: RunFolder, objective: Objective, prepared: Prepared, start: str, result: TrainResult) -> None:
@@ -114,4 +116,8 @@ def finish(run: RunFolder, objective: Objective, prepared: Prepared, start: str,
         }
         (run.path / "record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise StorageError(f"the finished encoder cannot be written ({error.strerror})", where=run.path, do="Free some space, then --resume") from None
+        raise StorageError(
+            f"the finished encoder cannot be written ({error.strerror})",
+            where=run.path,
+            do="Free some space, then --resume",
+        ) from None

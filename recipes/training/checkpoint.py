@@ -25,7 +25,9 @@ from domains.errors import ModelError, StorageError
 LATEST = "latest"
 
 
-def save_checkpoint(folder: Path, objective: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any], keep: int) -> Path:
+def save_checkpoint(
+    folder: Path, objective: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any], keep: int
+) -> Path:
     """Write `folder/step_N` for N = state["step"] and remove all but the newest `keep`.
 
     Raises StorageError where the disk refuses; earlier checkpoints stay as they were and nothing half-written remains.
@@ -50,7 +52,9 @@ def save_checkpoint(folder: Path, objective: nn.Module, optimiser: torch.optim.O
         shutil.rmtree(draft, ignore_errors=True)
         reason = getattr(error, "strerror", None) or str(error)
         do = "Free some space, then continue with --resume"
-        raise StorageError(f"the checkpoint of step {state['step']} cannot be written ({reason})", where=folder, do=do) from None
+        raise StorageError(
+            f"the checkpoint of step {state['step']} cannot be written ({reason})", where=folder, do=do
+        ) from None
     for old in sorted(folder.glob("step_????????"))[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
@@ -110,7 +114,7 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
 
 def optimiser_tensors(objective: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """`<parameter>/<exp_avg | exp_avg_sq | step>` -> tensor, by the parameter's name in the objective."""
-    names = {parameter: name for name, parameter in objective.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in objective.named_parameters()}
     return {
         f"{names[parameter]}/{key}": value.detach().cpu().contiguous().clone()
         for parameter, state in optimiser.state.items()
@@ -124,10 +128,14 @@ def restore(objective: nn.Module, tensors: dict[str, Tensor], where: Path) -> No
         objective.load_state_dict(tensors)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()[:160]
-        raise ModelError(f"the checkpoint does not fit this run ({reason})", where=where, do="Resume with the settings it began with") from None
+        raise ModelError(
+            f"the checkpoint does not fit this run ({reason})", where=where, do="Resume with the settings it began with"
+        ) from None
 
 
-def restore_optimiser(objective: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], where: Path) -> None:
+def restore_optimiser(
+    objective: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], where: Path
+) -> None:
     """Moments and counters of every trained parameter. Raises ModelError where one is missing."""
     parameters = dict(objective.named_parameters())
     trained = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}

@@ -93,7 +93,14 @@ class StreamSampler:
     """
 
     def __init__(self, batch: int, accumulate: int, rank: int, world: int, start: int, total: int) -> None:
-        self.batch, self.accumulate, self.rank, self.world, self.start, self.total = batch, accumulate, rank, world, start, total
+        self.batch, self.accumulate, self.rank, self.world, self.start, self.total = (
+            batch,
+            accumulate,
+            rank,
+            world,
+            start,
+            total,
+        )
 
     def __iter__(self) -> Iterator[list[int]]:
         for forward in range(self.start * self.accumulate, self.total * self.accumulate):
@@ -120,7 +127,8 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "seeds": torch.tensor([sample["seed"] for sample in samples], dtype=torch.int64),
         "rows": torch.tensor([sample["row"] for sample in samples], dtype=torch.int64),
         "targets": {
-            name: torch.as_tensor(np.stack([sample["targets"][name] for sample in samples])) for name in samples[0]["targets"]
+            name: torch.as_tensor(np.stack([sample["targets"][name] for sample in samples]))
+            for name in samples[0]["targets"]
         },
         "failures": [reason for sample in samples for reason in sample["failures"]],
     }
@@ -164,7 +172,7 @@ def make_loader(data: ClipData, sampler: StreamSampler, workers: int, pin: bool)
     cv2.setNumThreads(0)  # OpenCV's own pool would fight the trainer's, and does not survive a fork
     return DataLoader(
         data,
-        batch_sampler=sampler,  # type: ignore[arg-type]
+        batch_sampler=sampler,
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=quiet_worker,

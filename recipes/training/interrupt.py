@@ -17,7 +17,9 @@ class Interrupted(VfmError):
     """A run that was asked to stop and has saved. Exit code 130 after Ctrl-C, 143 after SIGTERM: requeue on either."""
 
     def __init__(self, number: int, step: int, where: object) -> None:
-        super().__init__(f"stopped at step {step}; everything up to it is saved", where=str(where), do="Continue with --resume")
+        super().__init__(
+            f"stopped at step {step}; everything up to it is saved", where=str(where), do="Continue with --resume"
+        )
         self.exit_code = 128 + number
 
 
@@ -34,7 +36,9 @@ class StopSignal:
                 self._before[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 

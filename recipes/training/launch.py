@@ -20,7 +20,16 @@ def relaunch(processes: int, arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         code = os.path.join(folder, "exit")
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "VFM_EXIT_FILE": code}
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "vfm_cli", *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={processes}",
+            "-m",
+            "vfm_cli",
+            *arguments,
+        ]
         outcome = subprocess.run(command, env=environment, check=False).returncode
         if outcome and os.path.isfile(code):
             with open(code, encoding="ascii") as file:

@@ -24,7 +24,6 @@ from recipes.training.optim import learning_rate, make_optimiser, set_learning_r
 from recipes.training.reporter import Reporter, StepInfo
 from recipes.training.run import RunFolder
 
-
 Validate = Callable[[Progress], Mapping[str, float]]
 
 
@@ -83,7 +82,9 @@ def make_accelerator(config: RunConfig) -> Accelerator:
 
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=config.encoder.mode == "lora")
     return Accelerator(
-        cpu=not torch.cuda.is_available(), mixed_precision=mixed_precision(config.train.precision), kwargs_handlers=[ddp]
+        cpu=not torch.cuda.is_available(),
+        mixed_precision=mixed_precision(config.train.precision),
+        kwargs_handlers=[ddp],
     )
 
 
@@ -104,7 +105,7 @@ def train(
     Interrupted; after each of them `resume=True` goes on from the last checkpoint, with the same result as if nothing had happened.
     """
     accelerator = make_accelerator(config)
-    settings, device = config.train, accelerator.device
+    device = accelerator.device
     main = accelerator.is_main_process
     objective.to(device).train()
     optimiser = make_optimiser(objective, config.optim)
@@ -121,7 +122,9 @@ def train(
     monitor = CollapseMonitor(data.prepared, data.rows, data.clip, reporter.warn) if main else None
     if monitor is not None:
         monitor.start.update(state["monitor_start"])
-    loop = _Loop(accelerator, wrapped, objective, optimiser, data, config, run, reporter, monitor, total, state, validate)
+    loop = _Loop(
+        accelerator, wrapped, objective, optimiser, data, config, run, reporter, monitor, total, state, validate
+    )
     return loop.run_to_end()
 
 
@@ -147,7 +150,9 @@ class _Loop:
     def run_to_end(self) -> TrainResult:
         """Every step from the one that is next to the last."""
         train, accelerator, first = self.config.train, self.accelerator, self.state["step"]
-        sampler = StreamSampler(train.batch_size, train.accumulate, accelerator.process_index, accelerator.num_processes, first, self.total)
+        sampler = StreamSampler(
+            train.batch_size, train.accumulate, accelerator.process_index, accelerator.num_processes, first, self.total
+        )
         loader = make_loader(self.data, sampler, self.config.data.workers, pin=accelerator.device.type == "cuda")
         board = open_board(self.run) if accelerator.is_main_process else None
         self.reporter.start(self.total, first)
@@ -172,7 +177,9 @@ class _Loop:
         if board is not None:
             board.close()
         samples = self.total * train.batch_size * train.accumulate * accelerator.num_processes
-        return TrainResult(self.total, self.state["seconds"], samples, self.state["replaced"], self.losses, self.figures)
+        return TrainResult(
+            self.total, self.state["seconds"], samples, self.state["replaced"], self.losses, self.figures
+        )
 
     def step(self, step: int, batches: Iterator[Mapping[str, Any]], meter: Meter) -> None:
         """One optimiser step."""
@@ -213,8 +220,13 @@ class _Loop:
     def stop_not_finite(self, step: int, loss: float, rows: list[int]) -> None:
         """Raise TrainingError that names step and videos."""
         names = ", ".join(self.data.prepared.video_id(row) for row in rows[:4])
-        what = f"the {'gradient' if math.isfinite(loss) else 'loss'} of step {step + 1} is not finite (videos {names}, ...); the weights were not changed"
-        raise TrainingError(what, where=self.run.path, do="Lower optim.lr or use train.precision=fp32, then --resume from the last checkpoint")
+        broken = "gradient" if math.isfinite(loss) else "loss"
+        what = f"the {broken} of step {step + 1} is not finite (videos {names}, ...); the weights were not changed"
+        raise TrainingError(
+            what,
+            where=self.run.path,
+            do="Lower optim.lr or use train.precision=fp32, then --resume from the last checkpoint",
+        )
 
     def count_failures(self, failures: list[str], step: int) -> None:
         """Unreadable samples were replaced; too many of them end the run."""
@@ -241,9 +253,20 @@ class _Loop:
         self.losses = meter.means()
         rate = meter.clips / seconds
         train = self.config.train
-        left = (self.total - step) * train.batch_size * train.accumulate * self.accelerator.num_processes / max(rate, 1e-9)
+        left = (
+            (self.total - step) * train.batch_size * train.accumulate * self.accelerator.num_processes / max(rate, 1e-9)
+        )
         lr = learning_rate(self.config.optim, step - 1, self.total)
-        info = StepInfo(step, self.total, self.progress(step).epoch, {**self.losses, **self.figures}, lr, rate, left, meter.waited / seconds)
+        info = StepInfo(
+            step,
+            self.total,
+            self.progress(step).epoch,
+            {**self.losses, **self.figures},
+            lr,
+            rate,
+            left,
+            meter.waited / seconds,
+        )
         self.reporter.step(info)
         if not self.accelerator.is_main_process:
             return

@@ -56,7 +56,10 @@ class CollapseMonitor:
             return {}
         was, _ = encoder.training, encoder.eval()
         features = torch.cat(
-            [encoder.embed(plain_pixel_values(part, encoder.geometry, device)).float().cpu() for part in self.frames.split(16)]
+            [
+                encoder.embed(plain_pixel_values(part, encoder.geometry, device)).float().cpu()
+                for part in self.frames.split(16)
+            ]
         )
         encoder.train(was)
         figures = {"rankme": rankme(features), "deviation": deviation(features)}

@@ -56,9 +56,15 @@ class RunFolder:
             run.check_same(resolved)
             return run
         if used and not overwrite:
-            raise ConfigError("the output folder is not empty", where=path, do="Use --resume to go on, --overwrite to start again, or another --out")
+            raise ConfigError(
+                "the output folder is not empty",
+                where=path,
+                do="Use --resume to go on, --overwrite to start again, or another --out",
+            )
         if used and not is_run(path):
-            raise ConfigError("holds other things than a vfm run; it is not overwritten", where=path, do="Choose another --out")
+            raise ConfigError(
+                "holds other things than a vfm run; it is not overwritten", where=path, do="Choose another --out"
+            )
         try:
             path.mkdir(parents=True, exist_ok=True)
             run.lock()
@@ -98,7 +104,9 @@ class RunFolder:
             self._lock = (self.path / ".lock").open("w")
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            raise ConfigError("another process is running in this folder", where=self.path, do="Wait for it, or choose another --out") from None
+            raise ConfigError(
+                "another process is running in this folder", where=self.path, do="Wait for it, or choose another --out"
+            ) from None
         except OSError as error:
             raise StorageError(f"cannot be written ({error.strerror})", where=self.path) from None
 

@@ -32,10 +32,12 @@ out, method, *rest = sys.argv[1:]
 resume = "resume" in rest
 words = [word for word in rest if "=" in word]
 small = {
-    "discovr": dict(views=2, frame_depth=1, head_hidden=16, head_bottleneck=8, head_outputs=16, prototypes=8, decoder_depth=1, decoder_width=24, decoder_heads=2),
+    "discovr": dict(views=2, frame_depth=1, head_hidden=16, head_bottleneck=8, head_outputs=16, prototypes=8,
+                    decoder_depth=1, decoder_width=24, decoder_heads=2),
     "videomae": dict(decoder_width=24, decoder_depth=1, decoder_heads=2),
 }
-base = {"method": method, "objective": small[method], "clip": {"frames": 4, "size": 32, "stride": 2}, "augment": {"weak": {"crop_scales": [1.0, 0.75]}}}
+base = {"method": method, "objective": small[method], "clip": {"frames": 4, "size": 32, "stride": 2},
+        "augment": {"weak": {"crop_scales": [1.0, 0.75]}}}
 resolved = resolve([Layer("test", base), Layer("command line", parse_assignments(words))])
 pretrain(resolved, Path(out), resume=resume, reporter=SilentReporter())
 """
@@ -93,7 +95,9 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(method: str, data: 
 
 def test_sigterm_saves_and_says_so(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    process = subprocess.Popen(command(out, data, "videomae", steps=2000), env=environment(), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(out, data, "videomae", steps=2000), env=environment(), stderr=subprocess.PIPE, text=True
+    )
     while not (out / "metrics.jsonl").exists() and process.poll() is None:
         time.sleep(0.01)
     process.terminate()
@@ -111,15 +115,22 @@ def test_two_processes_equal_one_with_twice_the_batch(data: Path, tmp_path: Path
     After one step AdamW's first moment is a tenth of the gradient: comparing it compares gradients, not what Adam makes of their noise.
     """
     (tmp_path / "script.py").write_text(SCRIPT)
-    for name, batch, launcher in (("one", 4, []), ("two", 2, ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"])):
-        words = command(tmp_path / name, data, "discovr", "data.workers=0", "optim.clip_norm=null", steps=1, batch=batch)[3:]
+    for name, batch, launcher in (
+        ("one", 4, []),
+        ("two", 2, ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]),
+    ):
+        words = command(
+            tmp_path / name, data, "discovr", "data.workers=0", "optim.clip_norm=null", steps=1, batch=batch
+        )[3:]
         run(sys.executable, *launcher, str(tmp_path / "script.py"), *words)
     folders = [tmp_path / name / "checkpoints" / "step_00000001" for name in ("one", "two")]
     one, two = (load_file(folder / "optimiser.safetensors") for folder in folders)
     moments = [name for name in one if name.endswith("/exp_avg")]
     assert any(one[name].abs().max() > 1e-3 for name in moments)
     for name in moments:
-        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            two[name], one[name], rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+        )
     one, two = (load_file(folder / "objective.safetensors") for folder in folders)
     centres = [name for name in one if "centre" in name]
     assert centres

@@ -184,7 +184,10 @@ def test_a_pickle_in_a_checkpoint_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "step_00000001"
     (folder / "objective.safetensors").write_bytes(pickle.dumps(Bomb()))
     said = json.loads((folder / "manifest.json").read_text())
-    said["objective.safetensors"] = {"bytes": (folder / "objective.safetensors").stat().st_size, "sha256": checkpoint.digest(folder / "objective.safetensors")}
+    said["objective.safetensors"] = {
+        "bytes": (folder / "objective.safetensors").stat().st_size,
+        "sha256": checkpoint.digest(folder / "objective.safetensors"),
+    }
     (folder / "manifest.json").write_text(json.dumps(said))
     with pytest.raises(Exception, match=r"(?i)header|safetensor"):
         load(tmp_path)

@@ -46,7 +46,18 @@ def vfm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_dry_run_shows_every_value_with_its_origin(vfm: Vfm, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("train: {seed: 5, save_every: 7}\n")
-    shown = vfm("pretrain", "--domain", "echo", "--recipe", "videomae", "--config", "mine.yaml", "--dry-run", "--json", "train.seed=9")
+    shown = vfm(
+        "pretrain",
+        "--domain",
+        "echo",
+        "--recipe",
+        "videomae",
+        "--config",
+        "mine.yaml",
+        "--dry-run",
+        "--json",
+        "train.seed=9",
+    )
     assert shown.code == 0
     rows = json.loads(shown.out)
     assert rows["train.seed"] == {"value": 9, "from": "command line"}
@@ -101,7 +112,16 @@ def test_pretrain_resume_overwrite_and_init_from(vfm: Vfm, tmp_path: Path) -> No
     made = vfm(*words, "--json")
     assert made.code == 0, made.err
     assert json.loads(made.out)["encoder"] == "run/encoder"
-    expected = {"config.resolved.yaml", "env.json", "metrics.jsonl", "tensorboard", "checkpoints", "encoder", "curves.png", "record.json"}
+    expected = {
+        "config.resolved.yaml",
+        "env.json",
+        "metrics.jsonl",
+        "tensorboard",
+        "checkpoints",
+        "encoder",
+        "curves.png",
+        "record.json",
+    }
     assert expected <= {path.name for path in (tmp_path / "run").iterdir()}
     again = vfm(*words)
     assert again.code == 2
@@ -114,10 +134,20 @@ def test_pretrain_resume_overwrite_and_init_from(vfm: Vfm, tmp_path: Path) -> No
 
 def test_encoder_without_weights(vfm: Vfm, tmp_path: Path) -> None:
     make_prepared(tmp_path / "prepared", videos=6, patients=6, size=40, frames=16)
-    small = VideoMAEConfig(image_size=32, patch_size=16, num_frames=4, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    small = VideoMAEConfig(
+        image_size=32,
+        patch_size=16,
+        num_frames=4,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+    )
     VideoMAEModel(small).save_pretrained(tmp_path / "encoder")
     (tmp_path / "encoder" / "model.safetensors").unlink()
-    found = vfm("pretrain", "--data", "prepared", "--encoder", "./encoder", "--out", "run", "--recipe", "videomae", *SMALL)
+    found = vfm(
+        "pretrain", "--data", "prepared", "--encoder", "./encoder", "--out", "run", "--recipe", "videomae", *SMALL
+    )
     assert found.code == 4
     assert "weights" in found.line
 
@@ -182,7 +212,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "vfm_cli", "pretrain", "--recipe", "videomae", "--data", "prepared", "--out", "run", *SMALL,
              "train.steps=5000", "train.log_every=1"]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        words, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     while not (tmp_path / "run" / "metrics.jsonl").exists() and process.poll() is None:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: loader processes get it too
@@ -194,11 +226,27 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
 
 def test_two_processes(tmp_path: Path) -> None:
     make_prepared(tmp_path / "prepared", videos=6, patients=6, size=40, frames=16)
-    words = [sys.executable, "-m", "vfm_cli", "pretrain", "--recipe", "videomae", "--data", "prepared", "--processes", "2", *SMALL]
+    words = [
+        sys.executable,
+        "-m",
+        "vfm_cli",
+        "pretrain",
+        "--recipe",
+        "videomae",
+        "--data",
+        "prepared",
+        "--processes",
+        "2",
+        *SMALL,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*words, "--out", "run"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*words, "--out", "run"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     assert (record["steps"], record["samples"]) == (2, 2 * 4 * 2)
-    failed = subprocess.run([*words, "--out", "run"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    failed = subprocess.run(
+        [*words, "--out", "run"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert failed.returncode == 2

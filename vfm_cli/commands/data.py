@@ -26,7 +26,9 @@ def command() -> None:
 @key_option
 @overwrite_option
 @json_option
-def prepare(source: Path, domain: str, out: Path, workers: int | None, key: Path | None, overwrite: bool, as_json: bool) -> None:
+def prepare(
+    source: Path, domain: str, out: Path, workers: int | None, key: Path | None, overwrite: bool, as_json: bool
+) -> None:
     """Look at every file below SOURCE once: identity removed, the picture found, frames stored for training.
 
     Files that cannot be used are set aside with a reason. Nothing outside the picture and no name is written to --out; the table that
@@ -40,9 +42,13 @@ def prepare(source: Path, domain: str, out: Path, workers: int | None, key: Path
     fresh = not key_path(key).exists()
     secret = load_key(key, create=True, outside=out)
     if fresh:
-        say(f"made a pseudonym key: {key_path(key)} (keep it: the same patient gets the same pseudonym only with the same key)")
+        say(
+            f"made a pseudonym key: {key_path(key)} (keep it: the same patient gets the same pseudonym only with the same key)"
+        )
     cores = workers or len(os.sched_getaffinity(0))
-    result = run(source, out, declared, key=secret, workers=cores, overwrite=overwrite, progress=Counter("preparing", "files"))
+    result = run(
+        source, out, declared, key=secret, workers=cores, overwrite=overwrite, progress=Counter("preparing", "files")
+    )
     if as_json:
         emit_json(
             {
@@ -62,7 +68,9 @@ def prepare(source: Path, domain: str, out: Path, workers: int | None, key: Path
             if len(told) > SHOWN:
                 click.echo(f"... and {len(told) - SHOWN} more")
     click.echo(f"\nlook at it:   {out / 'contact_sheet.png'}")
-    click.echo(f"set aside:    {out / 'excluded.csv'} (pseudonyms), {out}.private/sources.csv (real names; keep it private)")
+    click.echo(
+        f"set aside:    {out / 'excluded.csv'} (pseudonyms), {out}.private/sources.csv (real names; keep it private)"
+    )
     click.echo(f"next:         vfm pretrain --domain {domain} --data {out} --out runs/{declared.name}")
 
 
@@ -88,9 +96,19 @@ def synth_echo(patients: int, out: Path, seed: int, workers: int | None, overwri
     cores = workers or len(os.sched_getaffinity(0))
     result = synthesise(out, patients, seed, workers=cores, progress=Counter("synthesising", "patients"))
     if as_json:
-        emit_json({"out": str(out), "patients": result.patients, "files": result.files, "labelled": result.labelled, "seed": seed})
+        emit_json(
+            {
+                "out": str(out),
+                "patients": result.patients,
+                "files": result.files,
+                "labelled": result.labelled,
+                "seed": seed,
+            }
+        )
     else:
-        click.echo(f"{result.files} files of {result.patients} patients in {out}; {result.labelled} cines in {out / 'labels.csv'}")
+        click.echo(
+            f"{result.files} files of {result.patients} patients in {out}; {result.labelled} cines in {out / 'labels.csv'}"
+        )
         click.echo(f"next: vfm data prepare {out} --domain echo --out prepared")
 
 
@@ -113,4 +131,8 @@ def show(folder: Path, verify: bool, as_json: bool) -> None:
         if verify and not damaged:
             click.echo("every frame file is as it was written")
     if damaged:
-        raise DataError(f"{len(damaged)} frame files are damaged; the first: {damaged[0].reason}", where=folder, do="Prepare it again")
+        raise DataError(
+            f"{len(damaged)} frame files are damaged; the first: {damaged[0].reason}",
+            where=folder,
+            do="Prepare it again",
+        )

@@ -18,10 +18,26 @@ MARK = "vfm-demo.json"
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("vfm-demo"), show_default=True, help="Folder for everything it makes.")
-@click.option("--patients", type=click.IntRange(10), default=32, show_default=True, help="Patients of the phantom; more are surer and slower.")
-@click.option("--steps", type=click.IntRange(1), default=240, show_default=True, help="Steps of pretraining, 16 clips each.")
-@click.option("--finetune-epochs", type=click.IntRange(1), default=6, show_default=True, help="Passes over the labelled patients.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("vfm-demo"),
+    show_default=True,
+    help="Folder for everything it makes.",
+)
+@click.option(
+    "--patients",
+    type=click.IntRange(10),
+    default=32,
+    show_default=True,
+    help="Patients of the phantom; more are surer and slower.",
+)
+@click.option(
+    "--steps", type=click.IntRange(1), default=240, show_default=True, help="Steps of pretraining, 16 clips each."
+)
+@click.option(
+    "--finetune-epochs", type=click.IntRange(1), default=6, show_default=True, help="Passes over the labelled patients."
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @json_option
 def command(out: Path, patients: int, steps: int, finetune_epochs: int, seed: int, as_json: bool) -> None:
@@ -34,9 +50,47 @@ def command(out: Path, patients: int, steps: int, finetune_epochs: int, seed: in
     claim(out, settings)
     studies, prepared, run, tuned = out / "studies", out / "prepared", out / "runs" / "echo", out / "runs" / "ef"
     labels, key = studies / "labels.csv", out / "demo.key"
-    step(1, "synthesise recordings", labels.exists(), "data", "synth", "echo", "--patients", patients, "--seed", seed, "--out", studies, "--overwrite")
-    step(2, "prepare them", (prepared / "prepared.json").exists(), "data", "prepare", studies, "--domain", "echo", "--out", prepared, "--key", key)
-    pretrain = ["pretrain", "--domain", "echo", "--data", prepared, "--out", run, f"train.steps={steps}", f"train.seed={seed}", "train.save_every=50"]
+    step(
+        1,
+        "synthesise recordings",
+        labels.exists(),
+        "data",
+        "synth",
+        "echo",
+        "--patients",
+        patients,
+        "--seed",
+        seed,
+        "--out",
+        studies,
+        "--overwrite",
+    )
+    step(
+        2,
+        "prepare them",
+        (prepared / "prepared.json").exists(),
+        "data",
+        "prepare",
+        studies,
+        "--domain",
+        "echo",
+        "--out",
+        prepared,
+        "--key",
+        key,
+    )
+    pretrain = [
+        "pretrain",
+        "--domain",
+        "echo",
+        "--data",
+        prepared,
+        "--out",
+        run,
+        f"train.steps={steps}",
+        f"train.seed={seed}",
+        "train.save_every=50",
+    ]
     step(3, "continue the encoder's training without labels", finished(run), *pretrain, *resumed(run))
     finetune = [
         "finetune", "--encoder", run, "--data", prepared, "--labels", labels, "--task", "ef", "--label-fraction", "0.5", "--key", key,
@@ -45,17 +99,44 @@ def command(out: Path, patients: int, steps: int, finetune_epochs: int, seed: in
     step(4, "fine-tune it with LoRA on half of the labels", finished(tuned), *finetune, *resumed(tuned))
     say("\n5  measure what was gained, and write the report")
     for protocol, task in (("linear", "ef"), ("knn", "view")):
-        say("   $ vfm " + words("evaluate", protocol, "--encoder", run, "--data", prepared, "--labels", labels, "--task", task, "--key", key))
+        say(
+            "   $ vfm "
+            + words(
+                "evaluate",
+                protocol,
+                "--encoder",
+                run,
+                "--data",
+                prepared,
+                "--labels",
+                labels,
+                "--task",
+                task,
+                "--key",
+                key,
+            )
+        )
     found, page = measure(run, prepared, labels, key, tuned, out, seed)
     if as_json:
-        emit_json({"report": str(page), "seconds": round(time.monotonic() - began, 1), "evaluations": [one.to_dict() for one in found]})
+        emit_json(
+            {
+                "report": str(page),
+                "seconds": round(time.monotonic() - began, 1),
+                "evaluations": [one.to_dict() for one in found],
+            }
+        )
         return
     for one in found:
         click.echo("")
-        table(*one.table(), title=f"{one.protocol} {one.task}: {one.size()}")
+        head, lines = one.table()
+        table(head, lines, title=f"{one.protocol} {one.task}: {one.size()}")
         click.echo(one.verdict())
-    click.echo(f"\nThese are synthetic hearts and a short run: the figures show that the way works, not how well it does on patients.\nreport: {page}")
-    click.echo(f"took {duration(time.monotonic() - began)}; next, your own: vfm data prepare ./studies --domain echo --out ./prepared")
+    click.echo(
+        f"\nThese are synthetic hearts and a short run: the figures show that the way works, not how well it does on patients.\nreport: {page}"
+    )
+    click.echo(
+        f"took {duration(time.monotonic() - began)}; next, your own: vfm data prepare ./studies --domain echo --out ./prepared"
+    )
 
 
 def claim(out: Path, settings: dict[str, Any]) -> None:
@@ -65,7 +146,11 @@ def claim(out: Path, settings: dict[str, Any]) -> None:
         before = json.loads(mark.read_text(encoding="utf-8"))
         if before != settings:
             changed = ", ".join(f"{name} {before.get(name)}" for name in settings if before.get(name) != settings[name])
-            raise ConfigError(f"holds a demo with other settings ({changed})", where=out, do="Choose another --out, or remove the folder")
+            raise ConfigError(
+                f"holds a demo with other settings ({changed})",
+                where=out,
+                do="Choose another --out, or remove the folder",
+            )
         say(f"going on with the demo in {out}")
         return
     if out.exists() and any(out.iterdir()):
@@ -98,7 +183,9 @@ def step(number: int, what: str, done: bool, *arguments: Any) -> None:
         invoke(*arguments)
 
 
-def measure(run: Path, prepared: Path, labels: Path, key: Path, tuned: Path, out: Path, seed: int) -> tuple[list[Any], Path]:
+def measure(
+    run: Path, prepared: Path, labels: Path, key: Path, tuned: Path, out: Path, seed: int
+) -> tuple[list[Any], Path]:
     """The two evaluations and the report page."""
     from domains.prepare.privacy import load_key
     from recipes.jobs.report import evaluate_and_report

@@ -15,7 +15,18 @@ import click
 from vfm_cli.console import emit_json, table
 from vfm_cli.options import json_option
 
-PACKAGES = ("vfm", "torch", "transformers", "peft", "accelerate", "pydicom", "opencv-python-headless", "av", "python-gdcm", "pyarrow")
+PACKAGES = (
+    "vfm",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "pydicom",
+    "opencv-python-headless",
+    "av",
+    "python-gdcm",
+    "pyarrow",
+)
 
 
 @click.command()
@@ -48,7 +59,9 @@ def inspect() -> dict[str, Any]:
         words = "DICOM decoder" if decoder.available else f"install it: pip install {decoder.install}"
         checks.append((decoder.name, decoder.available, words))
     cuda = torch.cuda.is_available()
-    device = torch.cuda.get_device_name(0) if cuda else f"none; training runs on {len(os.sched_getaffinity(0))} CPU cores"
+    device = (
+        torch.cuda.get_device_name(0) if cuda else f"none; training runs on {len(os.sched_getaffinity(0))} CPU cores"
+    )
     checks.append(("GPU", True, device))
     try:
         checks.append(("disk", True, f"{shutil.disk_usage('.').free / 2**30:.1f} GiB free here"))

@@ -21,9 +21,14 @@ def ls(as_json: bool) -> None:
 
     found = [load_domain(name) for name in domain_names()]
     if as_json:
-        emit_json([{"name": one.name, "title": one.title, "recipe": one.recipe, "tasks": list(one.tasks)} for one in found])
+        emit_json(
+            [{"name": one.name, "title": one.title, "recipe": one.recipe, "tasks": list(one.tasks)} for one in found]
+        )
     else:
-        table(["domain", "title", "recipe", "tasks"], [[one.name, one.title, one.recipe, ", ".join(one.tasks)] for one in found])
+        table(
+            ["domain", "title", "recipe", "tasks"],
+            [[one.name, one.title, one.recipe, ", ".join(one.tasks)] for one in found],
+        )
 
 
 @command.command()

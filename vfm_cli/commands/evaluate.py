@@ -16,13 +16,22 @@ from vfm_cli.options import domain_option, json_option, key_option, online_optio
 @click.argument("protocol", type=click.Choice(["knn", "linear"]))
 @click.option("--encoder", required=True, help="A vfm run, a folder, vfm-tiny, or a hub name.")
 @click.option("--data", required=True, help="A prepared folder.")
-@click.option("--labels", required=True, type=click.Path(path_type=Path), help="CSV with one row per recording, study or patient.")
+@click.option(
+    "--labels", required=True, type=click.Path(path_type=Path), help="CSV with one row per recording, study or patient."
+)
 @click.option("--task", required=True, help="A task of the domain, e.g. ef or view.")
-@click.option("--baselines", default="pixels,random,generic", show_default=True, help="Rows to compare with; 'none' for none.")
+@click.option(
+    "--baselines", default="pixels,random,generic", show_default=True, help="Rows to compare with; 'none' for none."
+)
 @click.option("--folds", type=int, default=5, show_default=True, help="Patients are split into this many parts.")
 @click.option("--clips", type=click.IntRange(1), default=3, show_default=True, help="Clips averaged per recording.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the folds and the bootstrap.")
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder for predictions.csv, evaluation.json and a picture.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Folder for predictions.csv, evaluation.json and a picture.",
+)
 @click.option("--report", type=click.Path(path_type=Path), default=None, help="Write one self-contained HTML page.")
 @domain_option
 @key_option

@@ -24,8 +24,15 @@ def prepared_domain(data: str | None) -> str:
 @click.option("--data", default=None, help="A prepared folder.")
 @click.option("--labels", default=None, help="CSV with one row per recording, study or patient.")
 @click.option("--task", default=None, help="A task of the domain, e.g. ef or view.")
-@click.option("--label-fraction", type=float, default=None, help="Share of the training patients whose labels are used.")
-@click.option("--mode", type=click.Choice(["lora", "full", "last_k", "frozen"]), default=None, help="What of the encoder is trained [lora].")
+@click.option(
+    "--label-fraction", type=float, default=None, help="Share of the training patients whose labels are used."
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["lora", "full", "last_k", "frozen"]),
+    default=None,
+    help="What of the encoder is trained [lora].",
+)
 @domain_option
 @key_option
 @run_options

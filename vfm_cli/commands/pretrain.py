@@ -25,8 +25,12 @@ or prepare a folder of your own (DICOM cines, AVI, MP4, in any sub-folders; 250 
 @click.option("--encoder", default=None, help="vfm-tiny, a folder, a vfm run, or a hub name.")
 @click.option("--recipe", default=None, help="vfm recipes ls; default: the domain's.")
 @click.option("--init-from", default=None, help="Take the weights of this run's encoder, and nothing else.")
-@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine (one per GPU).")
-@click.option("--patients", type=click.IntRange(4), default=64, show_default=True, help="Size of the phantom of --data phantom.")
+@click.option(
+    "--processes", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine (one per GPU)."
+)
+@click.option(
+    "--patients", type=click.IntRange(4), default=64, show_default=True, help="Size of the phantom of --data phantom."
+)
 @key_option
 @run_options
 def command(
@@ -68,15 +72,25 @@ def command(
         resolved = with_data(resolved, make_phantom(out, patients, key))
     main = int(os.environ.get("RANK", "0")) == 0
     encoder_folder = pretrain(
-        resolved, out, overwrite=overwrite, resume=resume, init_from=init_from, online=online, reporter=TerminalReporter(quiet=not main)
+        resolved,
+        out,
+        overwrite=overwrite,
+        resume=resume,
+        init_from=init_from,
+        online=online,
+        reporter=TerminalReporter(quiet=not main),
     )
     if not main:
         return
     if as_json:
         emit_json({"run": str(out), "encoder": str(encoder_folder)})
     else:
-        click.echo(f"the adapted encoder is in {encoder_folder} (transformers' own format); curves in {out / 'curves.png'}")
-        click.echo(f"next: vfm evaluate linear --encoder {out} --data {resolved.config.data.path} --labels labels.csv --task TASK")
+        click.echo(
+            f"the adapted encoder is in {encoder_folder} (transformers' own format); curves in {out / 'curves.png'}"
+        )
+        click.echo(
+            f"next: vfm evaluate linear --encoder {out} --data {resolved.config.data.path} --labels labels.csv --task TASK"
+        )
 
 
 def without_option(words: list[str], option: str) -> list[str]:
@@ -120,6 +134,14 @@ def make_phantom(out: Path, patients: int, key: Path | None) -> Path:
     say(f"making a phantom of {patients} patients in {folder}")
     synthesise(studies, patients, workers=cores, progress=Counter("synthesising", "patients"))
     secret = load_key(key, create=True, outside=prepared)
-    prepare(studies, prepared, load_domain("echo"), key=secret, workers=cores, overwrite=True, progress=Counter("preparing", "files"))
+    prepare(
+        studies,
+        prepared,
+        load_domain("echo"),
+        key=secret,
+        workers=cores,
+        overwrite=True,
+        progress=Counter("preparing", "files"),
+    )
     say(f"labels are in {studies / 'labels.csv'}")
     return prepared
