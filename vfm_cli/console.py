@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import select
 import sys
 import tempfile
 import time
@@ -156,9 +157,7 @@ def run_guarded(command: click.Command, arguments: list[str]) -> int:
             traceback.print_exc()
         say(f"vfm: {' '.join(str(error).split())}")
         return hand_over(error.exit_code)
-    except BrokenPipeError:
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ReaderLeft:
         return 0
     except OSError as error:
         if debug:
@@ -178,6 +177,24 @@ def run_guarded(command: click.Command, arguments: list[str]) -> int:
         return hand_over(1)
 
 
+class ReaderLeft(Exception):
+    """Whoever reads our results has closed the pipe, as `head` does. (click would make it exit code 1.)"""
+
+
+@contextlib.contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """A closed stdout ends the command quietly; a pipe that broke elsewhere stays the error that it is."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        watch = select.poll()
+        watch.register(sys.stdout.fileno(), 0)  # POLLERR is always told
+        if not any(what & select.POLLERR for _, what in watch.poll(0)):
+            raise RuntimeError("a pipe between processes broke") from error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is unwritten goes nowhere
+        raise ReaderLeft from None
+
+
 def hand_over(code: int) -> int:
     """torchrun turns every failure into exit code 1; the true one travels in a file (see recipes.training.launch)."""
     if place := os.environ.get("VFM_EXIT_FILE"):
@@ -192,11 +209,3 @@ def write_trace() -> str:
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         traceback.print_exc(file=file)
     return place
-
-
-@contextlib.contextmanager
-def timed(what: str) -> Iterator[None]:
-    """Say how long a step took."""
-    began = time.monotonic()
-    yield
-    say(f"{what} ({duration(time.monotonic() - began)})")

@@ -37,6 +37,13 @@ class Verbs(click.Group):
         command: click.Command = importlib.import_module(f"vfm_cli.commands.{cmd_name}").command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click's; a reader of our results that goes away is no error."""
+        from vfm_cli.console import reader_may_leave
+
+        with reader_may_leave():
+            return super().invoke(ctx)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
