@@ -37,6 +37,11 @@ class Verbs(click.Group):
         command: click.Command = importlib.import_module(f"vfm_cli.commands.{cmd_name}").command
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's; the words are kept for a verb that starts itself again in several processes."""
+        ctx.meta["vfm.words"] = list(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """As click's; a reader of our results that goes away is no error."""
         from vfm_cli.console import reader_may_leave

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,42 +47,54 @@ def run_options(command: F) -> F:
     return command
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a person said, before anything is filled in: `--config`, options, and key=value, lowest first."""
+
+    layers: tuple[Layer, ...]
+
+    @classmethod
+    def of(cls, config: Path | None, options: dict[str, Any], settings: Sequence[str]) -> Asked:
+        """options: dotted key -> value, None where it was not given. Raises ConfigError."""
+        from recipes.config import Layer, parse_assignments, set_key, yaml_layer
+
+        typed: dict[str, Any] = {}
+        for key, value in options.items():
+            if value is not None:
+                set_key(typed, key, value)
+        user = [yaml_layer(config)] if config else []
+        command_line = [Layer("command line", typed), Layer("command line", parse_assignments(settings))]
+        return cls((*user, *command_line))
+
+    def get(self, key: str) -> str | None:
+        """The word that counts for a dotted key; None where nothing was said."""
+        for layer in reversed(self.layers):
+            value: Any = layer.values
+            for part in key.split("."):
+                value = value.get(part) if isinstance(value, Mapping) else None
+            if value is not None:
+                return str(value)
+        return None
+
+
 def resolve_run(
-    *,
-    recipe: str | None,
-    domain: str,
-    config: Path | None,
-    options: dict[str, Any],
-    settings: Sequence[str],
-    base: Layer | None = None,
-    encoder: Layer | None = None,
+    asked: Asked, *, domain: str, recipe: str | None = None, base: Layer | None = None, encoder: Layer | None = None
 ) -> Resolved:
     """defaults < base, recipe < domain < encoder < the user's YAML < the command line.
 
-    A `--config` may name recipe and domain itself. base: what a verb without recipes starts from. encoder: what an
-    encoder says of the clips that it was made to see.
+    base: what a verb without recipes starts from. encoder: what an encoder says of the clips that it was made to see.
     """
     from domains.base import load_domain
-    from recipes.config import Layer, parse_assignments, recipe_yaml, resolve, set_key, yaml_layer
+    from recipes.config import Layer, recipe_yaml, resolve, yaml_layer
 
-    user = yaml_layer(config) if config else None
     declared = load_domain(domain)
     layers = [] if base is None else [base]
     if recipe is not None:
-        path = recipe_yaml(recipe)
-        layers.append(yaml_layer(path, f"recipe {recipe}"))
-    layers.append(Layer(f"domain {declared.name}", declared.run_layer()))
+        layers.append(yaml_layer(recipe_yaml(recipe), f"recipe {recipe}"))
+    layers.append(Layer(f"domain {declared.name}", {"domain": domain, **declared.run_layer()}))
     if encoder is not None:
         layers.append(encoder)
-    if user is not None:
-        layers.append(user)
-    typed: dict[str, Any] = {"domain": domain}
-    for key, value in options.items():
-        if value is not None:
-            set_key(typed, key, value)
-    layers.append(Layer("command line", typed))
-    layers.append(Layer("command line", parse_assignments(settings)))
-    return resolve(layers)
+    return resolve([*layers, *asked.layers])
 
 
 def print_resolved(resolved: Resolved, as_json: bool) -> None:

@@ -69,6 +69,25 @@ def test_dry_run_shows_every_value_with_its_origin(vfm: Vfm, tmp_path: Path) -> 
     assert "optim.lr" in vfm("pretrain", "--dry-run").out
 
 
+def test_whatever_way_a_thing_is_said_it_counts(vfm: Vfm, tmp_path: Path) -> None:
+    (tmp_path / "ours.yaml").write_text("name: ours\ntitle: Ours\nrecipe: videomae\nclip: {frames: 8}\n")
+    (tmp_path / "mine.yaml").write_text("domain: ours.yaml\nencoder: {name: theirs}\n")
+
+    def rows(*words: str) -> dict[str, dict[str, object]]:
+        return json.loads(vfm("pretrain", "--dry-run", "--json", *words).out)
+
+    for words in (["--domain", "ours.yaml"], ["domain=ours.yaml"], ["--config", "mine.yaml"]):
+        found = rows(*words)
+        assert found["clip.frames"] == {"value": 8, "from": "domain ours"}
+        assert found["method"]["value"] == "videomae", "the domain's own recipe"
+    assert found["domain"]["from"] == "mine.yaml"
+    assert rows()["domain"] == {"value": "echo", "from": "domain echo"}
+    assert rows("--encoder", "a")["encoder.name"] == {"value": "a", "from": "command line"}
+    assert rows("--encoder", "a", "encoder.name=b")["encoder.name"]["value"] == "b"
+    assert rows("--config", "mine.yaml", "--encoder", "a")["encoder.name"]["value"] == "a"
+    assert rows("method=videomae")["objective.mask_ratio"]["from"] == "recipe videomae"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -250,3 +269,36 @@ def test_two_processes(tmp_path: Path) -> None:
         [*words, "--out", "run"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert failed.returncode == 2
+
+
+def test_demo_goes_on_where_it_stopped_and_is_json_alone(
+    vfm: Vfm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vfm_cli.commands import demo
+
+    def small(places: demo.Places, *sizes: int) -> None:
+        """The real steps stand in tests/test_docs_commands.py; here it is about the order and what is left out."""
+        for path in (places.labels, places.prepared / "prepared.json", places.pretrained / "record.json"):
+            demo.step(path.name, path.exists(), "recipes", "ls")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            if path.name == stop_at:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "take_steps", small)
+    monkeypatch.setattr(demo, "measure", lambda places, seed: [])
+    stop_at = "prepared.json"
+    stopped = vfm("demo", "--out", "demo", "--json")
+    assert stopped.code == 130
+    assert stopped.line == f"vfm: demo: stopped; what is finished is kept. {demo.GO_ON}"
+    stop_at = ""
+    done = vfm("demo", "--out", "demo", "--json")
+    assert done.code == 0
+    assert json.loads(done.out)["report"] == "demo/report.html"
+    assert done.err.count("(done before)") == 2
+    other = vfm("demo", "--out", "demo", "--patients", "12")
+    assert other.code == 2
+    assert "other settings (patients 32)" in other.line
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious.txt").touch()
+    assert vfm("demo", "--out", "full").code == 2

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
 
 import click
 
 from domains.errors import ConfigError
 from vfm_cli.console import TerminalReporter, emit_json
-from vfm_cli.options import domain_option, key_option, print_resolved, required, resolve_run, run_options
+from vfm_cli.options import Asked, domain_option, key_option, print_resolved, required, resolve_run, run_options
 
 
 def prepared_domain(data: str | None) -> str:
@@ -45,17 +45,23 @@ def command(
 
     The run folder holds the adapter (plain peft loads it), the merged encoder, the head, and a prediction for every test recording.
     """
-    domain = domain or prepared_domain(data)
-    options: dict[str, Any] = {
-        "encoder.name": encoder, "encoder.mode": mode, "data.path": data, "task.labels": labels, "task.name": task,
-        "task.label_fraction": label_fraction,
-    }  # fmt: skip
+    asked = Asked.of(
+        config,
+        {
+            "domain": domain, "encoder.name": encoder, "encoder.mode": mode, "data.path": data, "task.labels": labels,
+            "task.name": task, "task.label_fraction": label_fraction,
+        },
+        settings,
+    )  # fmt: skip
     from recipes.finetune import clip_of_run, defaults
 
+    start = asked.get("encoder.name")
     resolved = resolve_run(
-        recipe=None, domain=domain, config=config, options=options, settings=settings,
-        base=defaults(), encoder=clip_of_run(encoder) if encoder else None,
-    )  # fmt: skip
+        asked,
+        domain=asked.get("domain") or prepared_domain(asked.get("data.path")),
+        base=defaults(),
+        encoder=clip_of_run(start) if start else None,
+    )
     if dry_run:
         print_resolved(resolved, as_json)
         return
@@ -68,10 +74,7 @@ def command(
     run = finetune(
         resolved, out, key=find_key(key), overwrite=overwrite, resume=resume, online=online, reporter=TerminalReporter()
     )
-    result = (run / "evaluation.json").read_text(encoding="utf-8")
-    import json
-
-    found = json.loads(result)
+    found = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     if as_json:
         emit_json({"run": str(run), **found})
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import click
 
 from domains.errors import ConfigError
 from vfm_cli.console import TerminalReporter, emit_json, say
-from vfm_cli.options import domain_option, key_option, print_resolved, required, resolve_run, run_options
+from vfm_cli.options import Asked, domain_option, key_option, print_resolved, required, resolve_run, run_options
 
 GUIDANCE = """no recordings named. Either try it on made-up ones:   vfm pretrain --domain {domain} --data phantom --out runs/{domain}
 or prepare a folder of your own (DICOM cines, AVI, MP4, in any sub-folders; 250 and more recordings are worth the while):
@@ -43,14 +42,12 @@ def command(
     Settings come from the recipe, the domain, --config and KEY=VALUE, in that order; --dry-run shows them all.
     """
     from domains.base import load_domain
-    from domains.schema import read_yaml
 
-    said = read_yaml(config) if config else {}
-    domain = domain or str(said.get("domain", "echo"))
+    asked = Asked.of(config, {"domain": domain, "data.path": data, "encoder.name": encoder}, settings)
+    domain = asked.get("domain") or "echo"
     declared = load_domain(domain)
-    recipe = recipe or (None if said.get("method") else declared.recipe)
-    options: dict[str, Any] = {"data.path": data, "encoder.name": encoder}
-    resolved = resolve_run(recipe=recipe, domain=domain, config=config, options=options, settings=settings)
+    recipe = recipe or recipe_of(asked.get("method")) or declared.recipe
+    resolved = resolve_run(asked, domain=domain, recipe=recipe)
     from recipes.jobs.pretrain import complete, pretrain
 
     resolved = complete(resolved)
@@ -66,7 +63,7 @@ def command(
 
         if resolved.config.data.path == "phantom":
             make_phantom(out, patients, key)
-        words = [word for word in sys.argv[1:] if word != "--processes"]
+        words = click.get_current_context().meta["vfm.words"]
         raise click.exceptions.Exit(relaunch(processes, without_option(words, "--processes")))
     if resolved.config.data.path == "phantom":
         resolved = with_data(resolved, make_phantom(out, patients, key))
@@ -93,11 +90,17 @@ def command(
         )
 
 
+def recipe_of(method: str | None) -> str | None:
+    """The recipe that ships for a method that a person named (in --config, or method=NAME)."""
+    from recipes.config import recipe_names
+
+    return method if method in recipe_names() else None
+
+
 def without_option(words: list[str], option: str) -> list[str]:
     """The command line without `--processes N` / `--processes=N`."""
     kept, skip = [], False
-    source = sys.argv[1:] if option in sys.argv[1:] else words
-    for word in source:
+    for word in words:
         if skip:
             skip = False
         elif word == option:
