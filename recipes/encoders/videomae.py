@@ -96,6 +96,22 @@ def fresh_videomae(geometry: Geometry, *, seed: int, **config: Any) -> VideoMAEE
         model = VideoMAEModel(
             VideoMAEConfig(image_size=geometry.size, num_frames=geometry.frames, use_mean_pooling=False, **config)
         )
+        _start_well(model)
     encoder = VideoMAEEncoder(model, geometry)
     encoder.random_start = True
     return encoder
+
+
+@torch.no_grad()
+def _start_well(model: VideoMAEModel) -> None:
+    """Xavier weights, as VideoMAE's authors have them (Glorot and Bengio, AISTATS 2010), and patch filters of mean 0.
+
+    transformers draws with a deviation of 0.02 whatever the width: blocks of a narrow encoder then do next to nothing.
+    A filter that is not of mean 0 answers to brightness first of all, which in a dark picture drowns everything else.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+    filters = model.embeddings.patch_embeddings.projection.weight
+    nn.init.xavier_uniform_(filters.view(len(filters), -1))
+    filters -= filters.mean(dim=(1, 2, 3, 4), keepdim=True)

@@ -145,6 +145,10 @@ class DISCOVR(Objective):
             "teacher_momentum": video.entropy.new_tensor(self.teacher_momentum),
         }
 
+    def final_encoder(self) -> VideoEncoder:
+        """The teacher's: an average of the student's, and the one of the two that has seen whole clips."""
+        return self.video_teacher.module.encoder
+
     def distil(
         self, student: Branch, teacher: MomentumTeacher[Branch], centre: Centre, pixels: Tensor, visible: Tensor
     ) -> Distilled:
