@@ -31,6 +31,14 @@ FAMILIES: dict[str, tuple[uid.UID, ...]] = {
     "High-Throughput JPEG 2000": (uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K),
 }
 
+# Names that pydicom does not know yet.
+NAMES = {
+    "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
+    "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
+    "1.2.840.10008.1.2.4.112": "JPEG XL",
+    "1.2.840.10008.1.2.8.1": "Deflated Image Frame Compression",
+}
+
 
 @dataclass(frozen=True)
 class Decoder:
@@ -64,10 +72,18 @@ def decoders() -> list[Decoder]:
     ]
 
 
+def name_of(syntax: str) -> str:
+    """What a person calls a transfer syntax; its number where it has no name."""
+    name = NAMES.get(syntax, uid.UID(syntax).name)
+    return f"transfer syntax {syntax}" if name == syntax else name
+
+
 def missing(syntax: str) -> str:
     """Why a transfer syntax cannot be decoded here, for a person."""
     family = next((name for name, syntaxes in FAMILIES.items() if syntax in syntaxes), None)
-    name = uid.UID(syntax).name
-    if family is None:
-        return f"no decoder for transfer syntax {name}"
-    return f"no decoder for {name}: install {EXTRAS.get(family, 'pydicom')}"
+    name = name_of(syntax) if name_of(syntax).endswith(syntax) else f"{name_of(syntax)} ({syntax})"
+    return (
+        f"no decoder for {name}"
+        if family is None
+        else f"no decoder for {name}: install {EXTRAS.get(family, 'pydicom')}"
+    )

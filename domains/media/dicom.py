@@ -5,33 +5,39 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import cv2
 import numpy as np
 import pydicom
 from pydicom import uid
-from pydicom.encaps import encapsulate
-from pydicom.pixels import get_decoder
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filereader import read_dataset, read_preamble
 
 from domains.errors import MediaError
-from domains.media.decoders import can_decode, missing
+from domains.media.decoders import can_decode, missing, name_of
 from domains.media.fragments import Layout, Span, lay_out
-from domains.media.greys import to_bytes
-from domains.media.jpeg import read_head
+from domains.media.greys import ToBytes
+from domains.media.pixels import CODESTREAMS, DCT, FrameDecoder, read_format
 from domains.media.reader import Frames, Reader
 from domains.media.timing import frame_rate
 
-MOST_PIXELS = 64_000_000  # a frame; larger ones are damage or an attack, not ultrasound
-PIXEL_TAGS = {0x7FE00008: "float", 0x7FE00009: "double", 0x7FE00010: "PixelData"}
+PIXEL_DATA, FLOATS = 0x7FE00010, (0x7FE00008, 0x7FE00009)
+MOST_INFLATED = 400_000_000  # bytes of a deflated data set, which cannot be read piece by piece
+LARGE = 1 << 20  # bytes of an element that is left on disk until somebody asks for it
 
 
 class DicomReader(Reader):
-    """A DICOM file. `note` says what was odd about it ("" if nothing): a wrong NumberOfFrames, a file cut short."""
+    """A DICOM file. `note` says what was odd about it ("" if nothing): a wrong NumberOfFrames, a file cut short, rates that disagree.
+
+    Opening reads the header and finds where each frame lies. Frames are then read from the file one by one; only a deflated data set has
+    to be held as a whole. What cannot be decoded at all is found at opening, by the transfer syntax and by the first frame.
+    """
 
     media = "dicom"
+    header: Dataset
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -52,105 +58,114 @@ class DicomReader(Reader):
             raise MediaError(path, f"the DICOM header is damaged ({type(error).__name__})") from None
 
     def _open(self) -> None:
-        header = pydicom.dcmread(self._file, stop_before_pixels=True, force=True)
-        self.header = header
-        implicit, little = header.original_encoding
-        syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
-        if syntax is None:  # no file meta information: pydicom guessed the encoding, the pixels can only be native
-            syntax = (
-                uid.ImplicitVRLittleEndian
-                if implicit
-                else uid.ExplicitVRLittleEndian
-                if little
-                else uid.ExplicitVRBigEndian
-            )
-        self.syntax = uid.UID(syntax)
-        self.codec = self.syntax.name if self.syntax.name != str(self.syntax) else f"transfer syntax {self.syntax}"
+        implicit, little = self._read_header()
         order = "<" if little else ">"
-        start = self._file.tell()
-        if self.syntax == uid.DeflatedExplicitVRLittleEndian:
-            whole = pydicom.dcmread(self.path, force=True)
-            pixels = whole.get("PixelData")
-            self._file.close()
-            self._file = io.BytesIO(pixels or b"")
-            found: tuple[int, int] | None = (0, len(pixels)) if pixels else None
-        else:
-            found = self._find_pixels(start, bool(implicit), order)
-        if found is None:
-            raise MediaError(self.path, "no pixel data", category="no pixel data")
-        self._describe()
+        start, length = self._find_pixels(implicit, order)
+        self._form = form = read_format(self.header, self.path)
+        self.height, self.width, self.channels = form.height, form.width, form.channels
+        self.photometric = form.photometric
         if not can_decode(str(self.syntax)):
             raise MediaError(self.path, missing(str(self.syntax)), category="no decoder")
-        self._layout = self._find_frames(*found, order)
-        self.note = self._layout.note
+        if form.bits == 1 and self.syntax.is_encapsulated:
+            raise MediaError(self.path, f"no decoder for {self.codec} of 1-bit pixels", category="no decoder")
+        self._decoder = FrameDecoder(self.path, self.syntax, form)
+        self._to_bytes = ToBytes(self.header, form.photometric, form.stored, form.signed)
+        self._layout = self._find_frames(start, length, order)
         if not self._layout.frames:
             raise MediaError(self.path, "no whole frame in the pixel data", category="truncated")
-        self.fps, self.fps_source, disagreement = frame_rate(header)
-        self.note = "; ".join(filter(None, [self.note, disagreement]))
+        self.fps, self.fps_source, disagreement = frame_rate(self.header)
+        self.note = "; ".join(filter(None, [self._layout.note, disagreement]))
+        self._try_first()
 
-    def _find_pixels(self, start: int, implicit: bool, order: str) -> tuple[int, int] | None:
-        """(offset, length) of the pixel data's value, length 0xFFFFFFFF for encapsulated; None where there is none."""
-        self._file.seek(start)
+    def _read_header(self) -> tuple[bool, bool]:
+        """Everything before the pixel data, and the file left there. Returns whether the encoding is implicit, and little-endian."""
+        meta = _deflated(self._file)
+        if meta is not None:
+            inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+            whole = inflater.decompress(self._file.read(), MOST_INFLATED)
+            if inflater.unconsumed_tail:
+                raise MediaError(self.path, f"inflates to more than {MOST_INFLATED >> 20} MiB")
+            self._file.close()
+            self._file = io.BytesIO(whole)
+            header = read_dataset(self._file, False, True, stop_when=_is_pixels)
+            implicit, little, self.syntax = False, True, uid.DeflatedExplicitVRLittleEndian
+        else:
+            self._file.seek(0)
+            header = pydicom.dcmread(self._file, stop_before_pixels=True, force=True, defer_size=LARGE)
+            implicit, little = (bool(value) for value in header.original_encoding)
+            syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
+            if syntax is None:  # no file meta information: pydicom guessed the encoding, the pixels can only be native
+                syntax = (
+                    uid.ImplicitVRLittleEndian
+                    if implicit
+                    else uid.ExplicitVRLittleEndian
+                    if little
+                    else uid.ExplicitVRBigEndian
+                )
+            self.syntax = uid.UID(syntax)
+        self.header = header
+        self.codec = name_of(str(self.syntax))
+        return implicit, little
+
+    def _find_pixels(self, implicit: bool, order: str) -> tuple[int, int]:
+        """Offset and length of the pixel data's value; the length is 0xFFFFFFFF for encapsulated data."""
+        start = self._file.tell()
         head = self._file.read(12)
-        if len(head) < 8:
-            return None
-        group, element = struct.unpack(f"{order}HH", head[:4])
-        if PIXEL_TAGS.get(group << 16 | element) != "PixelData":
-            return None
+        tag = 0
+        if len(head) == 12 or (implicit and len(head) >= 8):
+            group, element = struct.unpack(f"{order}HH", head[:4])
+            tag = group << 16 | element
+        if tag in FLOATS:
+            raise MediaError(self.path, "pixels in floating point are not supported", category="no decoder")
+        if tag != PIXEL_DATA:
+            raise MediaError(self.path, "no pixel data", category="no pixel data")
+        # PS3.5 A.2: 8-bit samples in big-endian words arrive with each pair of bytes swapped.
+        self._swapped = (
+            order == ">" and not implicit and head[4:6] == b"OW" and int(self.header.get("BitsAllocated") or 0) <= 8
+        )
         if implicit:
             return start + 8, struct.unpack(f"{order}I", head[4:8])[0]
-        if len(head) < 12:
-            return None
         return start + 12, struct.unpack(f"{order}I", head[8:12])[0]
 
-    def _describe(self) -> None:
-        """Size and pixel format from the header; raises MediaError for what is missing or absurd."""
-        header = self.header
-        values = {}
-        for keyword in ("Rows", "Columns", "BitsAllocated"):
-            value = header.get(keyword)
-            if not isinstance(value, int) or value < 1:
-                raise MediaError(self.path, f"the header has no usable {keyword}", category="unreadable")
-            values[keyword] = value
-        self.height, self.width, self._bits = values["Rows"], values["Columns"], values["BitsAllocated"]
-        if self.height * self.width > MOST_PIXELS:
-            raise MediaError(self.path, f"claims frames of {self.width}x{self.height} pixels")
-        self._samples = int(header.get("SamplesPerPixel") or 1)
-        self.photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2").strip().upper()
-        if self._samples not in (1, 3) or self._bits not in (1, 8, 16, 32):
-            raise MediaError(self.path, f"{self._samples} samples of {self._bits} bits a pixel are not supported")
-        self.channels = 3 if self._samples == 3 or self.photometric == "PALETTE COLOR" else 1
-        self._stored = int(header.get("BitsStored") or self._bits)
-        self._signed = int(header.get("PixelRepresentation") or 0)
-        self._planar = int(header.get("PlanarConfiguration") or 0)
-        try:
-            self._declared = max(0, int(header.get("NumberOfFrames") or 0))
-        except (TypeError, ValueError):
-            self._declared = 0
-
     def _find_frames(self, start: int, length: int, order: str) -> Layout:
+        try:
+            declared = max(0, int(self.header.get("NumberOfFrames") or 0))
+        except (TypeError, ValueError):
+            declared = 0
         if self.syntax.is_encapsulated:
-            extended: list[int] = []
-            if table := self.header.get("ExtendedOffsetTable"):
-                extended = list(struct.unpack(f"<{len(table) // 8}Q", table[: len(table) // 8 * 8]))
-            return lay_out(self._file, start, order, self._declared, extended)
-        self._file.seek(0, io.SEEK_END)
-        there = min(length, self._file.tell() - start)
-        bits = self.height * self.width * self._samples * self._bits
-        if self.photometric == "YBR_FULL_422":
-            bits = bits * 2 // 3
-        if self._bits == 1:  # frames are not aligned to bytes: the decoder takes them from the whole
-            number = min(self._declared or 1, there * 8 // bits)
-            return Layout([[(start, there)]] * number)
-        size = bits // 8
-        held = there // size
-        number = min(self._declared, held) if self._declared else held
-        note = f"NumberOfFrames says {self._declared}, the file holds {number}" if 0 < number < self._declared else ""
-        if number == 0:
+            table = self.header.get("ExtendedOffsetTable") or b""
+            extended = [entry for (entry,) in struct.iter_unpack("<Q", table[: len(table) // 8 * 8])]
+            return lay_out(self._file, start, order, declared, extended, ends=self.syntax in CODESTREAMS)
+        self._start, size = start, self._form.frame_bits
+        there = min(length, self._file.seek(0, io.SEEK_END) - start)
+        held = there * 8 // size
+        if held == 0:
             raise MediaError(
-                self.path, f"the pixel data is cut short ({there} of {size} bytes of a frame)", category="truncated"
+                self.path,
+                f"the pixel data is cut short ({there} of {-(-size // 8)} bytes of a frame)",
+                category="truncated",
             )
-        return Layout([[(start + frame * size, size)] for frame in range(number)], note)
+        number = min(declared, held) if declared else held
+        note = f"NumberOfFrames says {declared}, the file holds {number}" if number < declared else ""
+        if self._form.bits == 1:  # frames do not begin at bytes: the decoder takes them from the whole
+            return Layout([[(start, -(-size * number // 8))]] * number, note)
+        return Layout([[(start + frame * (size // 8), size // 8)] for frame in range(number)], note)
+
+    def _try_first(self) -> None:
+        """Compressed files only: does the first frame agree with the header, and can the plug-in for it do this kind?"""
+        if not self.syntax.is_encapsulated:
+            return
+        data = self._read(self._layout.frames[0])
+        head = self._decoder.check(data)
+        if self.syntax in DCT and head is not None and head.precision == 8:
+            return  # needs no trial: every installation has these
+        try:
+            self._decoder.decode(data)
+        except MediaError:
+            raise
+        except Exception as error:
+            reason = f"the first frame is damaged, or of a kind of {self.codec} that no installed decoder reads ({type(error).__name__})"
+            raise MediaError(self.path, reason) from None
 
     def __len__(self) -> int:
         return len(self._layout.frames)
@@ -163,8 +178,7 @@ class DicomReader(Reader):
         """See Reader."""
         out = np.empty((len(indices), self.height, self.width, self.channels), np.uint8)
         done: dict[int, int] = {}
-        for place, index in enumerate(indices):
-            index = int(index)
+        for place, index in enumerate(int(index) for index in indices):
             if not 0 <= index < len(self):
                 raise IndexError(f"frame {index} of {len(self)}")
             if index in done:
@@ -181,62 +195,41 @@ class DicomReader(Reader):
             done[index] = place
         return out
 
-    def _read(self, spans: list[Span]) -> bytes:
-        parts = []
-        for at, length in spans:
-            self._file.seek(at)
-            parts.append(self._file.read(length))
-        return b"".join(parts)
-
     def _decode(self, index: int) -> Frames:
         """(H, W, C) uint8."""
         data = self._read(self._layout.frames[index])
-        if (
-            self.syntax in (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit)
-            and (picture := self._by_opencv(data)) is not None
-        ):
-            return picture
         if self.syntax.is_encapsulated:
-            array = self._by_pydicom(encapsulate([data]), 0, 1)
-        elif self._bits == 1:
-            array = self._by_pydicom(data, index, len(self))
+            samples = self._decoder.decode(data)
+        elif self._form.bits == 1:
+            samples = self._decoder.by_pydicom(data, index, len(self))
+            return ((samples != 0) * np.uint8(255))[..., None]
         else:
-            array = self._by_pydicom(data, 0, 1)
-        return to_bytes(array, self.header, self.photometric, self._stored, bool(self._signed))
+            samples = self._decoder.by_pydicom(data)
+        return self._to_bytes(samples)
 
-    def _by_opencv(self, data: bytes) -> Frames | None:
-        """8-bit JPEG at the speed of libjpeg-turbo; None where OpenCV would take the colours for something they are not."""
-        head = read_head(data)
-        if head is None:
-            raise MediaError(self.path, "a frame is not a JPEG stream")
-        if (head.height, head.width) != (self.height, self.width):
-            raise MediaError(
-                self.path, f"the header says {self.width}x{self.height}, a frame is {head.width}x{head.height}"
+    def _read(self, spans: list[Span]) -> bytes:
+        parts = []
+        for at, length in spans:
+            lead = (at - self._start) % 2 if self._swapped else 0  # whole words, then the frame out of them
+            self._file.seek(at - lead)
+            part = self._file.read(lead + length + ((lead + length) % 2 if self._swapped else 0))
+            parts.append(
+                np.frombuffer(part, "<u2").byteswap().tobytes()[lead : lead + length] if self._swapped else part
             )
-        if (
-            not head.baseline
-            or head.precision != 8
-            or head.components != self._samples
-            or self.photometric.startswith(("PAL", "MONOCHROME1"))
-        ):
-            return None
-        if head.colour == "unsaid" and not self.photometric.startswith("YBR"):
-            return None  # three components of no stated meaning, tagged RGB: OpenCV would convert them
-        flag = cv2.IMREAD_GRAYSCALE if self.channels == 1 else cv2.IMREAD_COLOR_BGR
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
-        if picture is None:
-            raise MediaError(self.path, "a frame is a damaged JPEG stream")
-        return picture[..., None] if self.channels == 1 else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+        return b"".join(parts)
 
-    def _by_pydicom(self, data: bytes, index: int, number: int) -> Any:
-        """The decoded samples; YCbCr is converted to RGB once, by pydicom, from what the decoder says it returned."""
-        options: dict[str, Any] = {
-            "rows": self.height, "columns": self.width, "number_of_frames": number, "samples_per_pixel": self._samples,
-            "photometric_interpretation": self.photometric, "bits_allocated": self._bits, "bits_stored": self._stored,
-            "pixel_representation": self._signed, "pixel_keyword": "PixelData",
-        }  # fmt: skip
-        if self._samples > 1:
-            options["planar_configuration"] = self._planar
-        decoder = get_decoder(self.syntax)
-        array, _ = decoder.as_array(data, index=index, validate=True, **options)
-        return array
+
+def _deflated(file: BinaryIO) -> FileMetaDataset | None:
+    """The file meta information where the data set after it is deflated, and the file left there; None for all others."""
+    from pydicom.filereader import _read_file_meta_info
+
+    try:
+        read_preamble(file, force=False)
+        meta = _read_file_meta_info(file)
+    except Exception:  # dcmread makes of it what can be made
+        return None
+    return meta if meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian else None
+
+
+def _is_pixels(tag: Any, vr: str | None, length: int) -> bool:
+    return int(tag) == PIXEL_DATA or int(tag) in FLOATS

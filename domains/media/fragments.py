@@ -52,47 +52,56 @@ def find_fragments(file: BinaryIO, start: int, order: str) -> tuple[list[int], l
     return offsets, fragments, False
 
 
-def lay_out(file: BinaryIO, start: int, order: str, declared: int, extended: list[int]) -> Layout:
-    """Frames of encapsulated pixel data.
+def lay_out(file: BinaryIO, start: int, order: str, declared: int, extended: list[int], *, ends: bool) -> Layout:
+    """Frames of encapsulated pixel data; what a cut file holds only a part of is left out.
 
     By the extended or basic offset table where there is one that fits; else one fragment each where the numbers agree; else a frame begins
-    with each fragment that begins an image. `declared` is NumberOfFrames, 0 where it is missing.
+    with each fragment that begins an image. `declared` is NumberOfFrames, 0 where it is missing. `ends`: frames end in an end marker, by
+    which the last one of a cut file is judged.
     """
     offsets, fragments, whole = find_fragments(file, start, order)
-    note = "" if whole else "the pixel data is cut short"
+    notes = [] if whole else ["the pixel data is cut short"]
     if not fragments:
-        return Layout([], note)
-    base = fragments[0][0] - 8
-    by_start = {at - 8 - base: number for number, (at, _) in enumerate(fragments)}
-    for table in (extended, offsets):
-        if (
-            table
-            and table[0] == 0
-            and all(entry in by_start for entry in table[: len(fragments)] if entry < fragments[-1][0])
-        ):
-            begins = sorted(by_start[entry] for entry in table if entry in by_start)
-            if len(begins) > 1 or declared == 1:
-                return Layout(_group(fragments, begins, whole), note)
-    if len(fragments) == declared:
-        return Layout([[fragment] for fragment in fragments], note)
-    begins = [number for number, (at, length) in enumerate(fragments) if _begins_image(file, at, length)]
-    if declared == 1 and len(begins) <= 1:
-        return Layout([fragments], note)
-    if not begins or begins[0] != 0:  # RLE: a fragment is a frame
-        begins = list(range(len(fragments)))
-    frames = _group(fragments, begins, whole)
+        return Layout([], "".join(notes))
+    begins = (
+        _by_table(extended, fragments, declared)
+        or _by_table(offsets, fragments, declared)
+        or _by_content(file, fragments, declared)
+    )
+    frames = [fragments[begin:end] for begin, end in zip(begins, [*begins[1:], len(fragments)], strict=True)]
+    if ends and not whole and not _ends_image(file, *frames[-1][-1]):
+        frames.pop()
     if declared and len(frames) != declared:
-        note = "; ".join(filter(None, [note, f"NumberOfFrames says {declared}, the file holds {len(frames)}"]))
-    return Layout(frames, note)
+        notes.append(f"NumberOfFrames says {declared}, the file holds {len(frames)}")
+    return Layout(frames, "; ".join(notes))
 
 
-def _group(fragments: list[Span], begins: list[int], whole: bool) -> list[list[Span]]:
-    ends = [*begins[1:], len(fragments)]
-    frames = [fragments[begin:end] for begin, end in zip(begins, ends, strict=True)]
-    # The last frame of a file that was cut short is whole only if frames are single fragments.
-    return frames if whole or all(len(frame) == 1 for frame in frames) else frames[:-1]
+def _by_table(table: list[int], fragments: list[Span], declared: int) -> list[int]:
+    """Numbers of the fragments that begin a frame; empty where the table does not fit what is there, or says too little to go by."""
+    base = fragments[0][0] - 8  # offsets count from the first item's header
+    by_start = {at - 8 - base: number for number, (at, _) in enumerate(fragments)}
+    there = [entry for entry in table if entry <= fragments[-1][0] - 8 - base]  # a cut file lacks the rest
+    if not there or there[0] != 0 or any(entry not in by_start for entry in there) or sorted(set(there)) != there:
+        return []
+    return [by_start[entry] for entry in there] if len(table) > 1 or declared == 1 else []
+
+
+def _by_content(file: BinaryIO, fragments: list[Span], declared: int) -> list[int]:
+    """The same without a table."""
+    if len(fragments) == declared:
+        return list(range(len(fragments)))
+    begins = [number for number, fragment in enumerate(fragments) if _begins_image(file, *fragment)]
+    if declared == 1 and len(begins) <= 1:
+        return [0]
+    return begins if begins and begins[0] == 0 else list(range(len(fragments)))  # RLE: a fragment is a frame
 
 
 def _begins_image(file: BinaryIO, at: int, length: int) -> bool:
     file.seek(at)
     return file.read(min(4, length)).startswith(STARTS)
+
+
+def _ends_image(file: BinaryIO, at: int, length: int) -> bool:
+    tail = min(64, length)  # padding may follow the marker
+    file.seek(at + length - tail)
+    return b"\xff\xd9" in file.read(tail)
