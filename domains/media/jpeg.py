@@ -9,7 +9,7 @@ SOF_LS = 0xF7  # the frame header of JPEG-LS
 
 @dataclass(frozen=True)
 class JPEGHead:
-    """height, width, components, precision in bits; `dct`: Huffman-coded sequential or progressive DCT, which OpenCV decodes.
+    """height, width, components, precision in bits; `baseline`: Huffman-coded sequential or progressive DCT, which OpenCV decodes.
 
     colour: what the components are by the markers: "YCbCr", "RGB", "grey", or "unsaid" where only the DICOM tag can tell.
     """
@@ -18,7 +18,7 @@ class JPEGHead:
     width: int
     components: int
     precision: int
-    dct: bool
+    baseline: bool
     colour: str
 
 

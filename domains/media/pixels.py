@@ -117,7 +117,7 @@ class FrameDecoder:
         """One encapsulated frame."""
         head = self.check(data)
         if head is not None and self._syntax in DCT:
-            if head.dct and head.precision > 8:
+            if head.baseline and head.precision > 8:
                 return self._by_gdcm(data, head)
             if self._suits_opencv(head):
                 return self._by_opencv(data)
@@ -127,7 +127,7 @@ class FrameDecoder:
         """Whether libjpeg-turbo sees the colours as they are: it goes by the markers, and takes what is unsaid for YCbCr."""
         form = self._form
         known = head.colour != "unsaid" or form.photometric.startswith("YBR")
-        return head.dct and head.components == form.samples and known
+        return head.baseline and head.components == form.samples and known
 
     def _by_opencv(self, data: bytes) -> NDArray[np.uint8]:
         """8-bit DCT, several times as fast as the other decoders."""

@@ -20,7 +20,8 @@ GREY = {"gray", "gray10le", "gray12le", "gray16le", "gray16be"}
 
 
 class VideoReader(Reader):
-    """A video file. `note` says what was odd about it: frames that the container claims but nobody can decode, sizes that change.
+    """A video file. `note` says what was odd about it: frames that the container claims but nobody can decode, sizes that change (all are
+    scaled to the first).
 
     The packets are read once without decoding for their timestamps; a frame is reached from the keyframe before it. A file whose last frame
     does not decode, or whose container cannot seek, is decoded once from the start to learn which frames there are.
@@ -30,6 +31,8 @@ class VideoReader(Reader):
 
     def __init__(self, path: Path) -> None:
         self.path, self.header, self.note = path, {}, ""
+        self._decoder: Iterator[Any] | None = None  # stands after frame `_reached`
+        self._reached = -1
         self._coded: tuple[int, int] = (0, 0)
         try:
             self._container = av.open(str(path), metadata_errors="replace")
@@ -47,7 +50,7 @@ class VideoReader(Reader):
     def _open(self) -> None:
         if not self._container.streams.video:
             raise MediaError(self.path, "no video in it (sound only?)", category="not a recording")
-        self._stream: Any = self._container.streams.video[0]
+        self._stream: Any = self._video()
         if self._stream.codec_context is None:
             raise MediaError(self.path, "no decoder for its codec", category="no decoder")
         self._stream.thread_count = 1
@@ -65,10 +68,14 @@ class VideoReader(Reader):
                 self._describe(frame)
                 self._times.append(frame.pts if frame.pts is not None else len(self._times))
             if claimed > len(self._times):
-                self.note = f"{claimed} frames claimed, {len(self._times)} can be decoded"
+                self._remark(f"{claimed} frames claimed, {len(self._times)} can be decoded")
         if not self._times:
             raise MediaError(self.path, "no frame of it can be decoded", category="unreadable")
         self._set_rate()
+
+    def _video(self) -> Any:
+        """The stream to show: cover pictures are streams too."""
+        return self._container.streams.best("video") or self._container.streams.video[0]
 
     def _index(self) -> tuple[list[int], list[int]]:
         """Presentation times of all packets and of the keyframes, both sorted, without decoding."""
@@ -82,7 +89,7 @@ class VideoReader(Reader):
                 if packet.is_keyframe:
                     keys.append(time)
         except (av.FFmpegError, OSError):
-            self.note = "the file is cut short"
+            self._remark("the file is cut short")
         if len(set(times)) != len(times) or not keys:
             self._sequential = True
         first = min(keys, default=0)  # what comes before the first keyframe of a cut file cannot be decoded
@@ -102,8 +109,8 @@ class VideoReader(Reader):
     def _describe(self, frame: Any) -> None:
         """Size and channels, from the first decoded frame."""
         if self._coded != (0, 0):
-            if (frame.height, frame.width) != self._coded and "changes" not in self.note:
-                self.note = "; ".join(filter(None, [self.note, "the frame size changes; all are scaled to the first"]))
+            if (frame.height, frame.width) != self._coded:
+                self._remark("the frame size changes; all are scaled to the first")
             return
         if frame.height * frame.width > MOST_PIXELS:
             raise MediaError(self.path, f"frames of {frame.width}x{frame.height} pixels")
@@ -111,6 +118,10 @@ class VideoReader(Reader):
         self._turns = round((getattr(frame, "rotation", 0) or 0) / 90) % 4
         self.height, self.width = self._coded if self._turns % 2 == 0 else self._coded[::-1]
         self.channels = 1 if frame.format.name in GREY else 3
+
+    def _remark(self, text: str) -> None:
+        if text not in self.note:
+            self.note = "; ".join(filter(None, [self.note, text]))
 
     def _set_rate(self) -> None:
         base = self._stream.time_base
@@ -120,7 +131,9 @@ class VideoReader(Reader):
             return
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.fps, self.fps_source = (float(rate), "container") if rate else (None, "unknown")
-        if self.fps is not None and not 0.5 <= self.fps <= 1000:
+        if (
+            self.fps is not None and not 0.5 <= self.fps < 1000
+        ):  # Matroska's clock ticks at 1000: a guess from it says nothing
             self.fps, self.fps_source = None, "unknown"
 
     def _guessed_times(self) -> bool:
@@ -149,33 +162,45 @@ class VideoReader(Reader):
                 for place in places[index]:
                     out[place] = picture
         except (av.FFmpegError, OSError, ValueError) as error:
+            self._decoder = None
             raise MediaError(self.path, f"frames cannot be decoded ({type(error).__name__})") from None
+        except MediaError:
+            self._decoder = None
+            raise
         return out
 
     def _walk(self, wanted: list[int]) -> Iterator[tuple[int, Any]]:
-        """(index, frame) of the sorted indices, decoding each stretch between keyframes at most once."""
-        if self._sequential:
-            left = iter(wanted)
-            target = next(left, None)
-            for index, frame in enumerate(self._decode_all()):
-                if index == target:
-                    yield index, frame
-                    target = next(left, None)
-                if target is None:
-                    return
-            raise MediaError(self.path, f"frame {target} cannot be decoded any more")
-        decoder: Iterator[Any] | None = None
-        reached = 0
+        """(index, frame) of the sorted indices, decoding each stretch between keyframes at most once.
+
+        The decoder stays where it is between calls, so that reading a recording piece by piece decodes it once.
+        """
         for index in wanted:
-            time = self._times[index]
-            key = self._keys[bisect.bisect_right(self._keys, time) - 1]
-            if decoder is None or key > reached:  # going on would decode what a seek jumps over
-                decoder = self._from(key)
-            frame = next((frame for frame in decoder if frame.pts is not None and frame.pts >= time), None)
-            if frame is None or frame.pts != time:
-                frame, decoder = self._at(time), None
-            reached = time
+            frame = self._next_of_all(index) if self._sequential else self._next_at(index)
+            self._reached = index
             yield index, frame
+
+    def _next_of_all(self, index: int) -> Any:
+        """Frame `index` by counting: for containers that cannot seek."""
+        if self._decoder is None or index <= self._reached:
+            self._decoder, self._reached = self._decode_all(), -1
+        for _ in range(index - self._reached - 1):
+            next(self._decoder, None)
+        frame = next(self._decoder, None)
+        if frame is None:
+            raise MediaError(self.path, f"frame {index} cannot be decoded any more")
+        return frame
+
+    def _next_at(self, index: int) -> Any:
+        """Frame `index` by its time, going on from where the decoder is unless a seek jumps over something."""
+        time = self._times[index]
+        key = self._keys[bisect.bisect_right(self._keys, time) - 1]
+        if self._decoder is None or index <= self._reached or key > self._times[self._reached]:
+            self._decoder = self._from(key)
+        frame = next((frame for frame in self._decoder if frame.pts is not None and frame.pts >= time), None)
+        if frame is not None and frame.pts == time:
+            return frame
+        self._decoder = None
+        return self._at(time)
 
     def _from(self, key: int) -> Iterator[Any]:
         self._container.seek(key, stream=self._stream, backward=True, any_frame=False)
@@ -196,20 +221,21 @@ class VideoReader(Reader):
         """Every frame that decodes, from the start; what follows damage is still used."""
         self._container.close()
         self._container = av.open(str(self.path), metadata_errors="replace")
-        self._stream = self._container.streams.video[0]
+        self._stream = self._video()
         self._stream.thread_count = 1
         try:
             for packet in self._container.demux(self._stream):
                 try:
                     yield from packet.decode()
                 except av.FFmpegError:
-                    self.note = self.note or "damaged parts were left out"
+                    self._remark("damaged parts were left out")
         except (av.FFmpegError, OSError):
-            self.note = self.note or "the file is cut short"
+            self._remark("the file is cut short")
 
     def _picture(self, frame: Any) -> Frames:
         """(H, W, C) uint8, turned as it is to be shown."""
         if (frame.height, frame.width) != self._coded:
+            self._describe(frame)
             frame = frame.reformat(width=self._coded[1], height=self._coded[0])
         if self.channels == 1:
             picture = frame.to_ndarray(format="gray")[..., None]
