@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recipes.parts.distributed import gather
+from recipes.parts.standardise import BatchStandardise
 
 
 class CosineLinear(nn.Module):
@@ -25,20 +25,6 @@ class CosineLinear(nn.Module):
 def renormalise(layer: CosineLinear) -> None:
     """Bring the rows back to length one, so that their length does not change the size of later steps."""
     layer.weight.copy_(F.normalize(layer.weight, dim=-1))
-
-
-class BatchStandardise(nn.Module):
-    """Every channel to mean 0 and deviation 1 over the samples of all ranks: (..., D) -> (..., D).
-
-    Keeps no running statistics: a teacher uses those of its own outputs. Before a head it takes away what the samples
-    have in common, which in an untrained encoder is nearly everything.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
-        rows = gather(x.float().flatten(0, -2))
-        deviation = rows.var(dim=0, unbiased=False).add(1e-6).sqrt()
-        return (x - rows.mean(dim=0)) / deviation
 
 
 class DistillationHead(nn.Module):

@@ -15,10 +15,11 @@ from recipes.objective import Batch, Clip, Losses, Objective, ObjectiveSettings,
 from recipes.parts import schedules
 from recipes.parts.centre import Centre
 from recipes.parts.decoder import TokenDecoder
-from recipes.parts.heads import BatchStandardise, DistillationHead, renormalise
+from recipes.parts.heads import DistillationHead, renormalise
 from recipes.parts.losses import cluster_cross_entropy, distillation_loss, entropy, teacher_probabilities
 from recipes.parts.masks import tube_masks
 from recipes.parts.prototypes import Prototypes, sinkhorn
+from recipes.parts.standardise import BatchStandardise, centre_places
 from recipes.parts.teacher import MomentumTeacher
 
 
@@ -57,7 +58,8 @@ class DISCOVR(Objective):
         decoder_width: PositiveInt = Field(384, description="width of the decoder; a multiple of decoder_heads")
         decoder_heads: PositiveInt = Field(6, description="attention heads of the decoder")
         standardise: bool = Field(
-            False, description="tokens to mean 0, deviation 1 over the batch before heads and prototypes; for short runs"
+            False,
+            description="tokens to mean 0, deviation 1 over the batch before heads and prototypes; for short runs",
         )
         student_temperature: PositiveFloat = Field(0.1, description="tau_s")
         teacher_temperature: PositiveFloat = Field(0.04, description="tau_t at the start; lower is sharper")
@@ -98,16 +100,13 @@ class DISCOVR(Objective):
         s = settings
         self.frame_encoder = frame_encoder_like(encoder, s.frame_depth)
         self.head, self.frame_head = (
-            DistillationHead(
-                encoder.width, s.head_hidden, s.head_bottleneck, s.head_outputs, standardise=s.standardise
-            )
+            DistillationHead(encoder.width, s.head_hidden, s.head_bottleneck, s.head_outputs, standardise=s.standardise)
             for _ in range(2)
         )
         self.video_teacher, self.image_teacher = MomentumTeacher(self.video), MomentumTeacher(self.image)
         self.video_centre, self.image_centre = Centre(s.head_outputs), Centre(s.head_outputs)
         self.decoder = TokenDecoder(encoder.width, s.decoder_width, s.decoder_depth, s.decoder_heads, encoder.tokens)
         self.prototypes = Prototypes(encoder.width, s.prototypes)
-        self.before_prototypes = BatchStandardise() if s.standardise else nn.Identity()
         self.before_step(Progress(0, 1, 0.0))
 
     @property
@@ -132,6 +131,10 @@ class DISCOVR(Objective):
 
         video_tokens = self.fill_in(video.tokens, seen, framed)
         image_tokens = average_tubelets(image.tokens, clip.shape[1], grid[0])
+        if s.standardise:
+            places = framed % (grid[1] * grid[2])
+            video_tokens = own_part(video_tokens, places.unsqueeze(2).expand(video_tokens.shape[:-1]), grid)
+            image_tokens = own_part(image_tokens, places, grid)
         cluster = self.cluster_loss(video_tokens, image_tokens)
 
         return {
@@ -172,8 +175,8 @@ class DISCOVR(Objective):
     def cluster_loss(self, video_tokens: Tensor, image_tokens: Tensor) -> Tensor:
         """L_SCD. video_tokens (B, F, m, W, D) and image_tokens (B, F, W, D), position by position."""
         s = self.settings
-        video = self.prototypes(self.before_prototypes(video_tokens))
-        image = self.prototypes(self.before_prototypes(image_tokens)).unsqueeze(2).expand_as(video)
+        video = self.prototypes(video_tokens)
+        image = self.prototypes(image_tokens).unsqueeze(2).expand_as(video)
         video, image = video.flatten(0, -2), image.flatten(0, -2)
         q_v = sinkhorn(video, s.sinkhorn_epsilon, s.sinkhorn_iterations)
         q_i = sinkhorn(image, s.sinkhorn_epsilon, s.sinkhorn_iterations)
@@ -245,3 +248,9 @@ def average_tubelets(tokens: Tensor, frames: int, tubelets: int) -> Tensor:
     """Frame tokens (B * T, F, P, D) -> the mean over the frames of each tubelet, in raster order (B, F, t * P, D)."""
     by_time = tokens.unflatten(0, (-1, tubelets, frames // tubelets)).mean(dim=2)  # B, t, F, P, D
     return by_time.transpose(1, 2).flatten(2, 3)
+
+
+def own_part(tokens: Tensor, places: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """Tokens (..., D) at places (...) of a frame, without what all clips of the batch show there, on one scale."""
+    standardised: Tensor = BatchStandardise()(centre_places(tokens, places, grid[1] * grid[2]))
+    return standardised

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from recipes.parts.decoder import TokenDecoder
+from recipes.parts.standardise import BatchStandardise, centre_places
 from recipes.parts.teacher import MomentumTeacher
 
 
@@ -79,3 +80,19 @@ def test_asking_for_all_hidden_is_the_same_as_asking_for_all(decoder: TokenDecod
     torch.testing.assert_close(
         decoder(tokens, visible, hidden), decoder(tokens, visible)[:, hidden[0]], rtol=0, atol=1e-5
     )
+
+
+def test_standardised_rows_by_hand() -> None:
+    rows = torch.tensor([[[1.0, 5.0], [3.0, 5.0]]])
+    torch.testing.assert_close(BatchStandardise()(rows), torch.tensor([[[-1.0, 0.0], [1.0, 0.0]]]), rtol=0, atol=1e-5)
+
+
+def test_the_mean_of_a_place_is_taken_away_and_nothing_else() -> None:
+    tokens = torch.tensor([[[1.0], [10.0]], [[3.0], [30.0]]], requires_grad=True)
+    places = torch.tensor([[0, 2], [0, 2]])
+    centred = centre_places(tokens, places, 4)
+    assert centred.flatten().tolist() == [-1.0, -10.0, 1.0, 10.0]
+    # a token that says nothing but its place is left with nothing
+    assert centre_places(places.unsqueeze(-1).float(), places, 4).abs().max() == 0
+    centred.sum().backward()
+    assert torch.equal(tokens.grad, torch.ones_like(tokens))
