@@ -78,8 +78,10 @@ def mixed_precision(setting: str) -> str:
 
 def make_accelerator(config: RunConfig) -> Accelerator:
     """Accelerate, on the GPU where there is one; processes come from torchrun, accelerate launch, or `--processes`."""
+    from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs
 
+    AcceleratorState._reset_state()  # a process may train again, at another precision: `vfm demo`, a notebook
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=config.encoder.mode == "lora")
     return Accelerator(
         cpu=not torch.cuda.is_available(),

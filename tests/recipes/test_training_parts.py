@@ -267,3 +267,12 @@ def test_environment_names_no_person_and_no_host() -> None:
     text = json.dumps(environment())
     assert socket.gethostname() not in text
     assert getpass.getuser() not in text.replace("/root", "") or getpass.getuser() == "root"
+
+
+def test_one_process_may_train_twice_at_different_precision() -> None:
+    from recipes.config import RunConfig
+    from recipes.training.loop import make_accelerator
+
+    for precision, expected in (("fp32", "no"), ("bf16", "bf16"), ("fp32", "no")):
+        config = RunConfig.model_validate({"train": {"precision": precision}})
+        assert make_accelerator(config).mixed_precision == expected
