@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bisect
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,30 @@ MOST_PIXELS = 64_000_000
 # Containers whose seeking cannot be trusted: read from the start.
 SEQUENTIAL = {"mpegts", "mpeg", "mpegvideo", "h264", "hevc", "gif", "m4v", "obu", "ivf"}
 GREY = {"gray", "gray10le", "gray12le", "gray16le", "gray16be"}
+
+
+@dataclass(frozen=True)
+class Index:
+    """What opening learns of a file: when its frames are shown, where decoding can start, and what a frame looks like."""
+
+    times: list[int]
+    keys: list[int]
+    sequential: bool
+    note: str
+    coded: tuple[int, int]  # height and width before turning
+    turns: int  # quarter turns, counter-clockwise
+    grey: bool
+
+
+# Files that this process has opened before, by identity, size and time of change; the least recent first. To learn an index costs the
+# decoding of a group of pictures, which a loader that opens a file for every clip should pay once.
+_known: OrderedDict[tuple[int, ...], Index] = OrderedDict()
+MOST_KNOWN = 256
+
+
+def forget() -> None:
+    """Open every file as if for the first time; to measure what that costs."""
+    _known.clear()
 
 
 class VideoReader(Reader):
@@ -57,6 +83,24 @@ class VideoReader(Reader):
         self.codec = self._stream.codec_context.name
         if (self._stream.codec_context.width or 0) * (self._stream.codec_context.height or 0) > MOST_PIXELS:
             raise MediaError(self.path, "claims frames of an absurd size")
+        about = self.path.stat()
+        identity = about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
+        if identity in _known:
+            self._recall(_known[identity])
+        else:
+            self._learn()
+            turned = self._coded, self._turns, self.channels == 1
+            _known[identity] = Index(self._times, self._keys, self._sequential, self.note, *turned)
+            while len(_known) > MOST_KNOWN:
+                _known.popitem(last=False)
+        _known.move_to_end(identity)
+        self._set_rate()
+
+    def _recall(self, index: Index) -> None:
+        self._times, self._keys, self._sequential, self.note = index.times, index.keys, index.sequential, index.note
+        self._set_shape(index.coded, index.turns, index.grey)
+
+    def _learn(self) -> None:
         self._sequential = self._container.format.name in SEQUENTIAL
         self._times, self._keys = self._index()
         if not self._sequential and not self._reachable():
@@ -71,7 +115,6 @@ class VideoReader(Reader):
                 self._remark(f"{claimed} frames claimed, {len(self._times)} can be decoded")
         if not self._times:
             raise MediaError(self.path, "no frame of it can be decoded", category="unreadable")
-        self._set_rate()
 
     def _video(self) -> Any:
         """The stream to show: cover pictures are streams too."""
@@ -114,10 +157,12 @@ class VideoReader(Reader):
             return
         if frame.height * frame.width > MOST_PIXELS:
             raise MediaError(self.path, f"frames of {frame.width}x{frame.height} pixels")
-        self._coded = frame.height, frame.width
-        self._turns = round((getattr(frame, "rotation", 0) or 0) / 90) % 4
-        self.height, self.width = self._coded if self._turns % 2 == 0 else self._coded[::-1]
-        self.channels = 1 if frame.format.name in GREY else 3
+        turns = round((getattr(frame, "rotation", 0) or 0) / 90) % 4
+        self._set_shape((frame.height, frame.width), turns, frame.format.name in GREY)
+
+    def _set_shape(self, coded: tuple[int, int], turns: int, grey: bool) -> None:
+        self._coded, self._turns, self.channels = coded, turns, 1 if grey else 3
+        self.height, self.width = coded if turns % 2 == 0 else coded[::-1]
 
     def _remark(self, text: str) -> None:
         if text not in self.note:
