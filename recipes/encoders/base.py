@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -119,6 +120,17 @@ class VideoEncoder(nn.Module, ABC):
         """(B, D): the pooled tokens of whole clips."""
         pooled: Tensor = self.pool(self(pixel_values))
         return pooled
+
+    def describe(self, pixel_values: Tensor) -> Tensor:
+        """(B, 2 D): what probes and heads read of whole clips: the pooled tokens, and how much tokens change over time.
+
+        The second half is the deviation over time at each place, averaged over places. A mean over all tokens cannot tell a heart that
+        beats from one that hardly does: what changes there averages out. (Statistics pooling, Snyder et al., ICASSP 2018; the pixel
+        baseline is given the same two statistics.) Zero for an encoder that sees a single moment.
+        """
+        tokens = self(pixel_values)
+        over_time = tokens.float().unflatten(1, self.grid).flatten(2, 3).std(dim=1, correction=0).mean(dim=1)
+        return torch.cat([self.pool(tokens).float(), over_time], dim=-1)
 
     def check_input(self, pixel_values: Tensor) -> None:
         """Raises ModelError unless the clips have this geometry: others would silently get wrong positions."""

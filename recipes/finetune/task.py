@@ -58,7 +58,7 @@ class TaskObjective(Objective):
         """`head_scale`: learning rate of the head as a multiple of the encoder's."""
         super().__init__(encoder, settings)
         self.dropout = nn.Dropout(settings.dropout)
-        self.head = nn.Linear(encoder.width, settings.outputs)
+        self.head = nn.Linear(2 * encoder.width, settings.outputs)
         # A small start: the first predictions are the training mean, and the first gradients do not tear the encoder.
         nn.init.trunc_normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
@@ -70,7 +70,7 @@ class TaskObjective(Objective):
 
     def forward(self, batch: Batch) -> Losses:
         """The loss, and the figure a person watches: the mean absolute error in the target's unit, or the accuracy."""
-        output = self.head(self.dropout(self.encoder.embed(batch["clip"]))).float()
+        output = self.head(self.dropout(self.encoder.describe(batch["clip"]))).float()
         target = batch.targets[TARGET]
         if self.settings.kind == "classification":
             loss = F.cross_entropy(output, target.long(), weight=self.class_weights)
@@ -82,7 +82,7 @@ class TaskObjective(Objective):
 
     def predict(self, pixel_values: Tensor) -> Tensor:
         """(B, T, C, H, W) -> (B,) values in the target's unit, or (B, classes) probabilities."""
-        output = self.head(self.dropout(self.encoder.embed(pixel_values))).float()
+        output = self.head(self.dropout(self.encoder.describe(pixel_values))).float()
         if self.settings.kind == "classification":
             return output.softmax(dim=1)
         return output.squeeze(1) * self.settings.std + self.settings.mean

@@ -169,3 +169,13 @@ def test_patch_embedding_equals_the_convolution() -> None:
     torch.testing.assert_close(embed_patches(convolution, clips()), expected, rtol=0, atol=1e-5)
     wanted = embed_patches(convolution, clips(), VISIBLE)
     torch.testing.assert_close(wanted, expected.gather(1, VISIBLE.unsqueeze(-1).expand(-1, -1, 5)), rtol=0, atol=1e-5)
+
+
+def test_description_holds_what_changes_over_time(encoder: VideoEncoder) -> None:
+    with torch.no_grad():
+        tokens = encoder(clips()).unflatten(1, encoder.grid)
+        mean, change = encoder.describe(clips()).chunk(2, dim=-1)
+        torch.testing.assert_close(mean, encoder.embed(clips()), rtol=0, atol=1e-6)
+        by_hand = ((tokens - tokens.mean(1, keepdim=True)) ** 2).mean(1).sqrt().mean((1, 2))
+        torch.testing.assert_close(change, by_hand, rtol=0, atol=1e-5)
+        assert change.min() > 0

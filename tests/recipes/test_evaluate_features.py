@@ -61,7 +61,7 @@ def test_features_are_the_mean_over_clips_of_the_video(prepared, encoder):
     clips = evaluation_clips(prepared, 1, clip_of(GEOMETRY), 3)
     expected = np.mean(
         [
-            encoder.embed(plain_pixel_values(torch.from_numpy(clip[None]), GEOMETRY, DEVICE))[0].detach().numpy()
+            encoder.describe(plain_pixel_values(torch.from_numpy(clip[None]), GEOMETRY, DEVICE))[0].detach().numpy()
             for clip in clips
         ],
         axis=0,

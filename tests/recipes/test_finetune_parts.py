@@ -63,7 +63,7 @@ def test_cross_entropy_with_class_weights():
     with torch.no_grad():
         objective.head.weight.normal_()
     batch = make_batch([0, 1, 1])
-    logits = objective.head(objective.encoder.embed(batch["clip"]))
+    logits = objective.head(objective.encoder.describe(batch["clip"]))
     each = F.cross_entropy(logits, torch.tensor([0, 1, 1]), reduction="none")
     torch.testing.assert_close(objective(batch)["loss"], (each * torch.tensor([0.5, 2, 2])).sum() / 4.5)
     torch.testing.assert_close(objective.predict(batch["clip"]), logits.softmax(1))
@@ -104,7 +104,7 @@ def test_a_head_comes_back_as_it_was(tmp_path):
 
 def test_a_head_that_does_not_fit_or_is_not_there_is_one_line(tmp_path):
     save_head(TaskObjective(make_encoder(), EF), tmp_path)
-    with pytest.raises(ModelError, match="the head takes 16 channels, the encoder gives 32"):
+    with pytest.raises(ModelError, match="the head takes 32 channels, the encoder gives 64"):
         load_head(make_encoder(32), tmp_path)
     (tmp_path / "head.safetensors").write_bytes(b"nothing")
     with pytest.raises(ModelError, match="cannot be read"):
