@@ -9,16 +9,16 @@ ARG TORCH="torch>=2.11,<2.14"
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG PIP_OPTIONS=""
 
-# Everything that writes a cache does so below /tmp, which a read-only root mounts as tmpfs.
+# Whatever writes a cache does so below /tmp, which is writable for any user id, also as a tmpfs over a read-only root.
 ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     HF_HUB_OFFLINE=1 \
     HF_HUB_DISABLE_TELEMETRY=1 \
-    HOME=/tmp/home \
-    HF_HOME=/tmp/home/huggingface \
-    MPLCONFIGDIR=/tmp/home/matplotlib \
-    TORCHINDUCTOR_CACHE_DIR=/tmp/home/inductor \
-    XDG_CACHE_HOME=/tmp/home/cache \
+    HOME=/tmp \
+    HF_HOME=/tmp/huggingface \
+    MPLCONFIGDIR=/tmp/matplotlib \
+    TORCHINDUCTOR_CACHE_DIR=/tmp/inductor \
+    XDG_CACHE_HOME=/tmp/cache \
     USER=vfm
 
 WORKDIR /opt/vfm
@@ -30,12 +30,11 @@ COPY vfm_cli vfm_cli
 # torch first and by itself: the default index would bring several GB of CUDA packages.
 RUN python3 -m venv /opt/venv \
     && /opt/venv/bin/python -m pip install --no-cache-dir ${PIP_OPTIONS} --extra-index-url "${TORCH_INDEX}" "${TORCH}" \
-    && /opt/venv/bin/python -m pip install --no-cache-dir ${PIP_OPTIONS} . \
-    && mkdir -p /tmp/home && chmod 1777 /tmp/home
+    && /opt/venv/bin/python -m pip install --no-cache-dir ${PIP_OPTIONS} .
 
 ENV PATH=/opt/venv/bin:$PATH
 # A number, so that runAsNonRoot can check it; any other id works as well.
 USER 10001
-WORKDIR /tmp/home
+WORKDIR /tmp
 ENTRYPOINT ["vfm"]
 CMD ["--help"]

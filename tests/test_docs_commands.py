@@ -76,3 +76,31 @@ def test_commands_run(
             ]
         code = run_guarded(cli, words)
         assert code == 0, f"vfm {shlex.join(words)}: {capsys.readouterr().err[-800:]}"
+
+
+@pytest.mark.parametrize(
+    "page", [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))], ids=lambda page: page.stem
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))
+    gone = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert not gone
+
+
+def test_the_domain_in_the_docs_is_one(tmp_path: Path) -> None:
+    from domains.base import load_domain
+
+    (example,) = re.findall(
+        r"```yaml\n(.*?)```", (REPO / "docs" / "domains.md").read_text(encoding="utf-8"), flags=re.DOTALL
+    )
+    (tmp_path / "ours.yaml").write_text(example)
+    assert load_domain(str(tmp_path / "ours.yaml")).task("tumour").classes == ("no", "yes")
+
+
+def test_every_exit_code_is_documented() -> None:
+    import domains.errors
+
+    page = (REPO / "docs" / "errors.md").read_text(encoding="utf-8")
+    kinds = [kind for kind in vars(domains.errors).values() if isinstance(kind, type) and hasattr(kind, "exit_code")]
+    assert len(kinds) > 5
+    assert all(f"| {kind.exit_code} |" in page for kind in kinds)

@@ -39,7 +39,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None 
 
     terminal = sys.stdout.isatty()
     console = Console(file=sys.stdout, width=None if terminal else 200, soft_wrap=not terminal)
-    grid = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    grid = Table(
+        title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold",
+        show_header=any(head),
+    )  # fmt: skip
     for name in head:
         grid.add_column(name, overflow="fold")
     for row in rows:

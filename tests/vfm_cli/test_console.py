@@ -94,6 +94,11 @@ def test_table_is_plain_and_whole_where_nobody_looks(capsys: pytest.CaptureFixtu
     assert "x" * 100 in out
 
 
+def test_a_table_without_headings_begins_with_its_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    table(["", ""], [["first", 1]])
+    assert capsys.readouterr().out.startswith("first")
+
+
 def test_durations() -> None:
     assert [duration(seconds) for seconds in (0.4, 59, 61, 3600, 7384)] == [
         "0 s",
