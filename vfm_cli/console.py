@@ -63,7 +63,8 @@ class Counter:
     """Progress of something that is counted: `counter(done, total)`. A bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self, what: str, unit: str) -> None:
-        self.what, self.unit, self.began, self.told = what, unit, time.monotonic(), 0.0
+        self.what, self.unit = what, unit
+        self.began = self.told = time.monotonic()  # nothing is said of the first moment: its estimate would be wrong
         self.terminal = sys.stderr.isatty()
 
     def __call__(self, done: int, total: int) -> None:
