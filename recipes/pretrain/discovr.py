@@ -59,7 +59,7 @@ class DISCOVR(Objective):
         decoder_heads: PositiveInt = Field(6, description="attention heads of the decoder")
         standardise: bool = Field(
             False,
-            description="tokens to mean 0, deviation 1 over the batch before heads and prototypes; for short runs",
+            description="take away what clips share before heads and prototypes; for short runs",
         )
         student_temperature: PositiveFloat = Field(0.1, description="tau_s")
         teacher_temperature: PositiveFloat = Field(0.04, description="tau_t at the start; lower is sharper")
