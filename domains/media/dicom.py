@@ -147,9 +147,9 @@ class DicomReader(Reader):
             )
         number = min(declared, held) if declared else held
         note = f"NumberOfFrames says {declared}, the file holds {number}" if number < declared else ""
-        if self._form.bits == 1:  # frames do not begin at bytes: the decoder takes them from the whole
-            return Layout([[(start, -(-size * number // 8))]] * number, note)
-        return Layout([[(start + frame * (size // 8), size // 8)] for frame in range(number)], note)
+        # Frames of one bit a pixel may begin and end within bytes that they share.
+        ends = [(frame * size // 8, -(-(frame + 1) * size // 8)) for frame in range(number)]
+        return Layout([[(start + first, last - first)] for first, last in ends], note)
 
     def _try_first(self) -> None:
         """Compressed files only: does the first frame agree with the header, and can the plug-in for it do this kind?"""
@@ -201,8 +201,9 @@ class DicomReader(Reader):
         if self.syntax.is_encapsulated:
             samples = self._decoder.decode(data)
         elif self._form.bits == 1:
-            samples = self._decoder.by_pydicom(data, index, len(self))
-            return ((samples != 0) * np.uint8(255))[..., None]
+            size = self._form.frame_bits
+            bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[index * size % 8 :][:size]
+            return (bits * np.uint8(255)).reshape(self.height, self.width, 1)
         else:
             samples = self._decoder.by_pydicom(data)
         return self._to_bytes(samples)

@@ -75,7 +75,7 @@ def read_format(header: Any, path: Path) -> PixelFormat:
     )
     if height * width > MOST_PIXELS or height * width * samples * bits // 8 > MOST_BYTES:
         raise MediaError(path, f"claims frames of {width}x{height} pixels, {samples} samples of {bits} bits each")
-    if samples not in (1, 3) or bits not in (1, 8, 16, 32) or stored > bits:
+    if samples not in (1, 3) or bits not in (1, 8, 16, 32) or stored > bits or (bits == 1 and samples > 1):
         raise MediaError(
             path, f"{samples} samples of {stored} in {bits} bits a pixel are not supported", category="no decoder"
         )
@@ -161,15 +161,15 @@ class FrameDecoder:
         buffer = image.GetBuffer().encode("utf-8", "surrogateescape")  # gdcm hands bytes over as str
         return np.frombuffer(buffer, "<i2" if form.signed else "<u2").reshape(form.height, form.width)
 
-    def by_pydicom(self, data: bytes, index: int = 0, number: int = 1) -> NDArray[Any]:
-        """Frame `index` of the `number` in `data`; YCbCr is converted to RGB once, from what the plug-in says it returned."""
+    def by_pydicom(self, data: bytes) -> NDArray[Any]:
+        """One frame by pydicom and its plug-ins; YCbCr is converted to RGB once, from what the plug-in says it returned."""
         form = self._form
         options: dict[str, Any] = {
-            "rows": form.height, "columns": form.width, "number_of_frames": number, "samples_per_pixel": form.samples,
+            "rows": form.height, "columns": form.width, "number_of_frames": 1, "samples_per_pixel": form.samples,
             "photometric_interpretation": form.photometric, "bits_allocated": form.bits, "bits_stored": form.stored,
             "pixel_representation": int(form.signed), "pixel_keyword": "PixelData",
         }  # fmt: skip
         if form.samples > 1:
             options["planar_configuration"] = form.planar
-        array, _ = get_decoder(self._syntax).as_array(data, index=index, validate=True, **options)
+        array, _ = get_decoder(self._syntax).as_array(data, index=0, validate=True, **options)
         return array

@@ -22,6 +22,7 @@ class Reader(ABC):
         height, width: pixels of a frame as it is shown (rotation applied).
         channels: 1 (monochrome) or 3 (RGB; whatever colour space the file uses).
         fps: frames a second, or None where the file does not say; `fps_source` names the tag or header it came from.
+        note: what was odd about the file ("" if nothing): fewer frames than claimed, damage that was left out, rates that disagree.
         header: what the format knows beside pixels: a pydicom Dataset for DICOM, an empty mapping for video.
 
     Errors are always `domains.errors.MediaError` with the file and the reason.
@@ -33,6 +34,7 @@ class Reader(ABC):
     channels: int
     fps: float | None
     fps_source: str
+    note: str
     header: Any
     media: str  # "dicom" or "video"
     codec: str  # transfer syntax name or video codec, for the record

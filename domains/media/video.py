@@ -239,7 +239,8 @@ class VideoReader(Reader):
         """Frame `index` by its time, going on from where the decoder is unless a seek jumps over something."""
         time = self._times[index]
         key = self._keys[bisect.bisect_right(self._keys, time) - 1]
-        if self._decoder is None or index <= self._reached or key > self._times[self._reached]:
+        skipped = bisect.bisect_left(self._times, key) - self._reached - 1  # frames that a seek would save
+        if self._decoder is None or index <= self._reached or skipped > 0:
             self._decoder = self._from(key)
         frame = next((frame for frame in self._decoder if frame.pts is not None and frame.pts >= time), None)
         if frame is not None and frame.pts == time:

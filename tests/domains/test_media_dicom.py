@@ -25,17 +25,28 @@ ROWS, COLUMNS, FRAMES = 48, 64, 5
 def pictures(channels: int = 3) -> np.ndarray:
     """(5, 48, 64, C): smooth, every frame unlike the others, no channel like another."""
     y, x = np.mgrid[:ROWS, :COLUMNS]
-    planes = [60 + 20 * number + 60 * np.sin(x / 9 + channel) + 40 * np.cos(y / 7 - channel) for number in range(FRAMES) for channel in range(3)]
+    planes = [
+        60 + 20 * number + 60 * np.sin(x / 9 + channel) + 40 * np.cos(y / 7 - channel)
+        for number in range(FRAMES)
+        for channel in range(3)
+    ]
     frames = np.clip(np.stack(planes).reshape(FRAMES, 3, ROWS, COLUMNS).transpose(0, 2, 3, 1), 0, 255).astype(np.uint8)
     return frames[..., :channels]
 
 
 def write(path: Path, syntax: str, pixels: bytes, channels: int, photometric: str, **tags: Any) -> Path:
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = uid.UID("1.2.840.10008.5.1.4.1.1.3.1"), uid.UID("1.2.3")
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = (
+        uid.UID("1.2.840.10008.5.1.4.1.1.3.1"),
+        uid.UID("1.2.3"),
+    )
     meta.TransferSyntaxUID = uid.UID(syntax)
     file = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    file.SOPClassUID, file.SOPInstanceUID, file.Modality = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, "US"
+    file.SOPClassUID, file.SOPInstanceUID, file.Modality = (
+        meta.MediaStorageSOPClassUID,
+        meta.MediaStorageSOPInstanceUID,
+        "US",
+    )
     file.Rows, file.Columns, file.SamplesPerPixel, file.PhotometricInterpretation = ROWS, COLUMNS, channels, photometric
     file.BitsAllocated = file.BitsStored = 8
     file.HighBit, file.PixelRepresentation, file.NumberOfFrames = 7, 0, FRAMES
@@ -59,7 +70,9 @@ def jpegs(frames: np.ndarray, quality: int = 95) -> list[bytes]:
     return [cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes() for picture in pictures_]
 
 
-@pytest.mark.parametrize("syntax", [uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.DeflatedExplicitVRLittleEndian])
+@pytest.mark.parametrize(
+    "syntax", [uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.DeflatedExplicitVRLittleEndian]
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_uncompressed(tmp_path: Path, syntax: str, channels: int) -> None:
     frames = pictures(channels)
@@ -73,7 +86,14 @@ def test_uncompressed(tmp_path: Path, syntax: str, channels: int) -> None:
 
 def test_big_endian_and_planar(tmp_path: Path) -> None:
     frames = pictures()
-    path = write(tmp_path / "a", uid.ExplicitVRLittleEndian, frames.transpose(0, 3, 1, 2).tobytes(), 3, "RGB", PlanarConfiguration=1)
+    path = write(
+        tmp_path / "a",
+        uid.ExplicitVRLittleEndian,
+        frames.transpose(0, 3, 1, 2).tobytes(),
+        3,
+        "RGB",
+        PlanarConfiguration=1,
+    )
     assert np.array_equal(open_reader(path).frames(range(FRAMES)), frames)
     file = pydicom.dcmread(write(tmp_path / "b", uid.ExplicitVRLittleEndian, frames.tobytes(), 3, "RGB"))
     file.file_meta.TransferSyntaxUID = uid.ExplicitVRBigEndian
@@ -102,7 +122,9 @@ def test_jpeg_with_and_without_offsets_and_fragments(tmp_path: Path, offsets: bo
         assert len(reader) == FRAMES
         for index in (4, 1):
             assert np.abs(reader.frames([index])[0].astype(int) - frames[index]).mean() < 4
-            assert reader.frames([index])[0].astype(int)[..., 0].mean() == pytest.approx(frames[index, ..., 0].mean(), abs=1)
+            assert reader.frames([index])[0].astype(int)[..., 0].mean() == pytest.approx(
+                frames[index, ..., 0].mean(), abs=1
+            )
 
 
 def test_jpeg_colours_agree_with_pydicom(tmp_path: Path) -> None:
@@ -113,10 +135,17 @@ def test_jpeg_colours_agree_with_pydicom(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("declared", "expected"), [(None, FRAMES), (0, FRAMES), (2, FRAMES), (FRAMES, FRAMES)])
 def test_number_of_frames_is_counted_not_believed(tmp_path: Path, declared: int | None, expected: int) -> None:
-    path = write(tmp_path / "a", uid.JPEGBaseline8Bit, encapsulate(jpegs(pictures()), has_bot=False), 3, "YBR_FULL_422", NumberOfFrames=declared)
+    path = write(
+        tmp_path / "a",
+        uid.JPEGBaseline8Bit,
+        encapsulate(jpegs(pictures()), has_bot=False),
+        3,
+        "YBR_FULL_422",
+        NumberOfFrames=declared,
+    )
     reader = open_reader(path)
     assert len(reader) == expected
-    assert bool(reader.note) == (declared not in (None, 0, FRAMES))  # type: ignore[attr-defined]
+    assert bool(reader.note) == (declared not in (None, 0, FRAMES))
 
 
 def test_a_file_cut_short_keeps_its_whole_frames(tmp_path: Path) -> None:
@@ -125,7 +154,7 @@ def test_a_file_cut_short_keeps_its_whole_frames(tmp_path: Path) -> None:
     (tmp_path / "cut").write_bytes(whole[: -int(1.5 * frames[0].nbytes)])
     with open_reader(tmp_path / "cut") as reader:
         assert len(reader) == FRAMES - 2
-        assert "the file holds 3" in reader.note  # type: ignore[attr-defined]
+        assert "the file holds 3" in reader.note
     (tmp_path / "stump").write_bytes(whole[: -int(4.5 * frames[0].nbytes)])
     with pytest.raises(MediaError, match="cut short") as caught:
         open_reader(tmp_path / "stump")
@@ -142,9 +171,14 @@ def test_palette_monochrome1_and_more_bits(tmp_path: Path) -> None:
     table = {
         f"{colour}PaletteColorLookupTable{what}": value
         for number, colour in enumerate(("Red", "Green", "Blue"))
-        for what, value in (("Descriptor", [256, 0, 16]), ("Data", (np.arange(256, dtype="<u2") * (number + 1) % 256 << 8).tobytes()))
+        for what, value in (
+            ("Descriptor", [256, 0, 16]),
+            ("Data", (np.arange(256, dtype="<u2") * (number + 1) % 256 << 8).tobytes()),
+        )
     }
-    reader = open_reader(write(tmp_path / "p", uid.ExplicitVRLittleEndian, index.tobytes(), 1, "PALETTE COLOR", **table))
+    reader = open_reader(
+        write(tmp_path / "p", uid.ExplicitVRLittleEndian, index.tobytes(), 1, "PALETTE COLOR", **table)
+    )
     expected = np.concatenate([index.astype(int) * factor % 256 for factor in (1, 2, 3)], axis=-1)
     assert np.array_equal(reader.frames([1])[0], expected[1])
     inverted = open_reader(write(tmp_path / "m", uid.ExplicitVRLittleEndian, index.tobytes(), 1, "MONOCHROME1"))
