@@ -164,7 +164,9 @@ class DicomReader(Reader):
         except MediaError:
             raise
         except Exception as error:
-            reason = f"the first frame is damaged, or of a kind of {self.codec} that no installed decoder reads ({type(error).__name__})"
+            reason = (
+                f"the first frame is damaged, or of a kind that no installed decoder reads ({type(error).__name__})"
+            )
             raise MediaError(self.path, reason) from None
 
     def __len__(self) -> int:

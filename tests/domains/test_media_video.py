@@ -27,7 +27,15 @@ def read_number(picture: np.ndarray) -> int:
     return sum(int(picture[24:40, bit * 8 + 2 : bit * 8 + 6].mean() > 128) << bit for bit in range(8))
 
 
-def write(path: Path, codec: str, times: list[int], *, base: Fraction = Fraction(1, 1000), pix_fmt: str = "yuv420p", **options: str) -> Path:
+def write(
+    path: Path,
+    codec: str,
+    times: list[int],
+    *,
+    base: Fraction = Fraction(1, 1000),
+    pix_fmt: str = "yuv420p",
+    **options: str,
+) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25)
         stream.width = stream.height = SIZE
@@ -57,7 +65,9 @@ UNEVEN = list(np.cumsum(np.random.default_rng(0).integers(10, 120, 60)).tolist()
         ("a.webm", "libvpx", EVEN, {"g": "15"}),
     ],
 )
-def test_the_frame_that_is_asked_for(tmp_path: Path, name: str, codec: str, times: list[int], options: dict[str, str]) -> None:
+def test_the_frame_that_is_asked_for(
+    tmp_path: Path, name: str, codec: str, times: list[int], options: dict[str, str]
+) -> None:
     kwargs = {"pix_fmt": "yuvj420p", "base": Fraction(1, 25)} if codec == "mjpeg" else {}
     stamps = list(range(60)) if codec == "mjpeg" else times
     path = write(tmp_path / name, codec, stamps, **kwargs, **options)  # type: ignore[arg-type]
