@@ -193,7 +193,7 @@ class _Loop:
         rows: list[int] = []
         for forward in range(config.train.accumulate):
             asked = time.perf_counter()
-            collated = next(batches)
+            collated = self.next_batch(batches)
             waited = time.perf_counter() - asked
             self.count_failures(collated["failures"], step)
             batch = to_batch(collated, self.objective.encoder.geometry, accelerator.device)
@@ -229,6 +229,16 @@ class _Loop:
             where=self.run.path,
             do="Lower optim.lr or use train.precision=fp32, then --resume from the last checkpoint",
         )
+
+    def next_batch(self, batches: Iterator[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """The loader's next. Raises TrainingError where a loader process was killed, e.g. for lack of memory."""
+        try:
+            return next(batches)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            do = "Free memory or use fewer data.workers, then --resume from the last checkpoint"
+            raise TrainingError("a loader process was killed from outside", where=self.run.path, do=do) from None
 
     def count_failures(self, failures: list[str], step: int) -> None:
         """Unreadable samples were replaced; too many of them end the run."""

@@ -30,7 +30,11 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 def digest(folder: Path) -> dict[str, str]:
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def test_same_seed_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
@@ -71,7 +75,10 @@ def test_recordings_open_with_regions_and_times(studies: Path) -> None:
                 tagged += 1
                 assert (region.RegionSpatialFormat, region.RegionDataType) == (1, 1)
                 outside = frame.copy()
-                outside[region.RegionLocationMinY0 : region.RegionLocationMaxY1 + 1, region.RegionLocationMinX0 : region.RegionLocationMaxX1 + 1] = 0
+                outside[
+                    region.RegionLocationMinY0 : region.RegionLocationMaxY1 + 1,
+                    region.RegionLocationMinX0 : region.RegionLocationMaxX1 + 1,
+                ] = 0
                 assert outside.max() > 100, "text and ECG are drawn outside the sector"
     assert tagged
 
@@ -131,7 +138,10 @@ def test_speckle_rides_with_the_wall() -> None:
     c, s = np.cos(scene.angle), np.sin(scene.angle)
     there_x, there_y = c * u0 - s * v0 + scene.origin[0], s * u0 + c * v0 + scene.origin[1]
     warped = cv2.remap(
-        first, (there_x * screen.scale + screen.apex[0]).astype(np.float32), (there_y * screen.scale + screen.apex[1]).astype(np.float32), cv2.INTER_LINEAR
+        first,
+        (there_x * screen.scale + screen.apex[0]).astype(np.float32),
+        (there_y * screen.scale + screen.apex[1]).astype(np.float32),
+        cv2.INTER_LINEAR,
     )
     with_tissue = np.corrcoef(warped[wall], second[wall])[0, 1]
     standing = np.corrcoef(first[wall], second[wall])[0, 1]
