@@ -56,7 +56,7 @@ def test_the_table_has_every_row_with_intervals_and_the_paired_difference(made, 
     assert [row.name for row in found.rows] == ["pixels", "random", "generic", "adapted"]
     assert found.reference == "generic"
     assert (found.patients, len(found.video_ids), found.counted) == (10, 30, "study")
-    assert [row.dimension for row in found.rows] == [512, 16, 16, 16]
+    assert [row.dimension for row in found.rows] == [512, 2 * 16, 2 * 16, 2 * 16]
     assert seen[-1] == (30, 30)
     for row in found.rows:
         mae = row.figures["mae"]

@@ -186,7 +186,7 @@ def test_modes_change_what_they_say_of_the_encoder(made, tmp_path, mode, changed
     after = load_file(run / "encoder/model.safetensors")
     differ = {name for name in before if not torch.equal(before[name], after[name])}
     assert {re.match(r"(encoder\.layer\.\d+|\w+)", name)[1] for name in differ} == changed
-    assert load_file(run / "head.safetensors")["weight"].shape == (3, 32)
+    assert load_file(run / "head.safetensors")["weight"].shape == (3, 2 * 32)
 
 
 def test_a_damaged_test_video_is_named_and_in_no_figure(tmp_path, made):
