@@ -117,8 +117,8 @@ def train(
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "replaced": 0, "monitor_start": {}}
     if resume and (found := load_checkpoint(run.checkpoints, objective, optimiser, reporter.warn)) is not None:
         state = found
-        if main:
-            run.rewind_metrics(state["step"])
+    if resume and main:  # also where the run died before its first checkpoint: it starts at step 0, and so does its log
+        run.rewind_metrics(state["step"])
     accelerator.wait_for_everyone()
     wrapped, optimiser = accelerator.prepare(objective, optimiser, device_placement=[False, False])
     monitor = CollapseMonitor(data.prepared, data.rows, data.clip, reporter.warn) if main else None

@@ -113,9 +113,9 @@ class RunFolder:
     def unlock(self) -> None:
         """Let others in."""
         if self._lock is not None:
+            (self.path / ".lock").unlink(missing_ok=True)  # while it is still held: nobody may lock a file that is about to go
             self._lock.close()
             self._lock = None
-            (self.path / ".lock").unlink(missing_ok=True)
 
     def append_metrics(self, values: dict[str, Any]) -> None:
         """One line of metrics.jsonl."""

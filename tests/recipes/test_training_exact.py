@@ -71,11 +71,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("method", ["discovr", "videomae"])
-def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(method: str, data: Path, tmp_path: Path) -> None:
-    """SIGKILL at a random step, in the middle of an epoch (10 samples, batches of 4), then resume."""
+@pytest.mark.parametrize("before_first_checkpoint", [False, True])
+def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(
+    method: str, before_first_checkpoint: bool, data: Path, tmp_path: Path
+) -> None:
+    """SIGKILL at a random step, in the middle of an epoch (10 samples, batches of 4), then resume. Checkpoints come every 3 steps: where
+    the run dies before the first it starts again, and so does its log."""
     run(*command(tmp_path / "whole", data, method))
     killed = tmp_path / "killed"
-    when = random.Random(os.getpid()).randint(3, STEPS - 2)
+    when = 1 if before_first_checkpoint else random.Random(os.getpid()).randint(3, STEPS - 2)
     process = subprocess.Popen(command(killed, data, method), env=environment(), stderr=subprocess.DEVNULL)
     while process.poll() is None:
         lines = (killed / "metrics.jsonl").read_text().count("\n") if (killed / "metrics.jsonl").exists() else 0
