@@ -149,18 +149,16 @@ def run_guarded(command: click.Command, arguments: list[str]) -> int:
     except click.exceptions.Exit as leave:
         return int(leave.exit_code)
     except click.ClickException as error:
-        say(f"vfm: {' '.join(error.format_message().split())}")
-        return hand_over(2)
+        return end_with(2, " ".join(error.format_message().split()))
     except (KeyboardInterrupt, click.Abort):
-        say(
-            "vfm: stopped. Nothing half-written was kept; start the command again, or with --resume where it has that option"
+        return end_with(
+            130,
+            "stopped. Nothing half-written was kept; start the command again, or with --resume where it has that option",
         )
-        return hand_over(130)
     except VfmError as error:
         if debug:
             traceback.print_exc()
-        say(f"vfm: {' '.join(str(error).split())}")
-        return hand_over(error.exit_code)
+        return end_with(error.exit_code, " ".join(str(error).split()))
     except ReaderLeft:
         return 0
     except OSError as error:
@@ -169,16 +167,13 @@ def run_guarded(command: click.Command, arguments: list[str]) -> int:
         what = error.strerror or type(error).__name__
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         problem = StorageError(what, where=error.filename, do="Free some space and try again" if full else None)
-        say(f"vfm: {problem}")
-        return hand_over(problem.exit_code)
+        return end_with(problem.exit_code, str(problem))
     except Exception as error:
         place = write_trace()
         if debug:
             traceback.print_exc()
-        say(
-            f"vfm: an error that should not happen ({type(error).__name__}: {str(error)[:160]}). The details are in {place}; please report it"
-        )
-        return hand_over(1)
+        what = f"an error that should not happen ({type(error).__name__}: {str(error)[:160]})"
+        return end_with(1, f"{what}. The details are in {place}; please report it")
 
 
 class ReaderLeft(Exception):
@@ -199,11 +194,21 @@ def reader_may_leave() -> Iterator[None]:
         raise ReaderLeft from None
 
 
-def hand_over(code: int) -> int:
-    """torchrun turns every failure into exit code 1; the true one travels in a file (see recipes.training.launch)."""
+def end_with(code: int, line: str) -> int:
+    """Say why the command ends, once for a group of processes, and return its exit code.
+
+    torchrun turns every failure into exit code 1; the true one travels in a file (see recipes.training.launch). Who finds that file
+    written ends because another process did, which has said so.
+    """
     if place := os.environ.get("VFM_EXIT_FILE"):
-        with contextlib.suppress(OSError), open(place, "x", encoding="ascii") as file:
-            file.write(str(code))
+        try:
+            with open(place, "x", encoding="ascii") as file:
+                file.write(str(code))
+        except FileExistsError:
+            return code
+        except OSError:
+            pass  # the line is said all the same
+    say(f"vfm: {line}")
     return code
 
 

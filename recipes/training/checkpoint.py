@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from domains.errors import ModelError, StorageError
 
 LATEST = "latest"
+STATE = "state.json"
+TENSORS = ("objective.safetensors", "optimiser.safetensors")
 
 
 def save_checkpoint(
@@ -37,9 +39,9 @@ def save_checkpoint(
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        save_file(tensors_of(objective), draft / "objective.safetensors")
-        save_file(optimiser_tensors(objective, optimiser), draft / "optimiser.safetensors")
-        (draft / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+        save_file(tensors_of(objective), draft / TENSORS[0])
+        save_file(optimiser_tensors(objective, optimiser), draft / TENSORS[1])
+        (draft / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
         files = sorted(draft.iterdir())
         manifest = {path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} for path in files}
         (draft / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
@@ -55,9 +57,16 @@ def save_checkpoint(
         raise StorageError(
             f"the checkpoint of step {state['step']} cannot be written ({reason})", where=folder, do=do
         ) from None
-    for old in sorted(folder.glob("step_????????"))[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    prune(folder, name, keep)
     return final
+
+
+def prune(folder: Path, newest: str, keep: int) -> None:
+    """Keep `newest` and the `keep` - 1 before it. Later ones are of steps that are being run again, from before a fall back: they go."""
+    names = sorted(path.name for path in folder.glob("step_????????"))
+    before = [name for name in names if name < newest]
+    for name in set(names) - {newest, *before[len(before) - (keep - 1) :]}:
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def load_checkpoint(
@@ -74,9 +83,9 @@ def load_checkpoint(
         if (damage := find_damage(path)) is not None:
             warn(f"checkpoint {name} is damaged ({damage}); trying the one before it")
             continue
-        restore(objective, load_file(path / "objective.safetensors"), path)
-        restore_optimiser(objective, optimiser, load_file(path / "optimiser.safetensors"), path)
-        state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        restore(objective, load_file(path / TENSORS[0]), path)
+        restore_optimiser(objective, optimiser, load_file(path / TENSORS[1]), path)
+        state: dict[str, Any] = json.loads((path / STATE).read_text(encoding="utf-8"))
         return state
     if names:
         raise ModelError("none of its checkpoints is whole", where=folder, do="Start the run again with --overwrite")
@@ -94,7 +103,7 @@ def candidates(folder: Path) -> list[str]:
 
 
 def find_damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint folder; None where every file is there with its size and hash."""
+    """What is wrong with a checkpoint folder; None where every file is there with its size and hash and holds what it should."""
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         for name, said in manifest.items():
@@ -102,6 +111,12 @@ def find_damage(path: Path) -> str | None:
                 return f"{name} has another size"
             if digest(path / name) != said["sha256"]:
                 return f"{name} has another content"
+        for name in TENSORS:
+            with safe_open(path / name, framework="pt"):
+                pass  # its header is read: a file of another kind is refused here, and never unpickled
+        json.loads((path / STATE).read_text(encoding="utf-8"))
+    except SafetensorError:
+        return f"{name} holds no tensors"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{error.__class__.__name__} in its manifest"
     return None

@@ -21,14 +21,15 @@ from domains.store.prepared import Prepared
 from recipes.encoders.base import Geometry
 from recipes.objective import Batch
 
-ATTEMPTS = 8  # samples tried in place of an unreadable one before the error is passed on
+ATTEMPTS = 8  # samples tried in place of an unreadable one before a run gives up
 
 
 class ClipData(Dataset[dict[str, Any]]):
     """Samples by their position in an endless stream: epoch after epoch, each in an order of its own.
 
     A sample is (row of the manifest, draw); `clips_per_video` draws of each row make an epoch. Nothing is dropped or seen twice: a batch
-    may straddle two epochs. An unreadable sample is replaced by another that follows from its own seed, and counted.
+    may straddle two epochs. An unreadable sample is replaced by another that follows from its own seed, and counted; where ATTEMPTS in a
+    row cannot be read the item holds their reasons alone (an exception would leave a loader process as a printed stack trace).
 
     prepared: the store; rows: the manifest rows to learn from; targets: label name -> values aligned with `rows`.
     """
@@ -54,6 +55,11 @@ class ClipData(Dataset[dict[str, Any]]):
         """Samples of one epoch."""
         return len(self.rows) * self.clips_per_video
 
+    def fingerprint(self) -> str:
+        """Which recordings are learned from, in which order: 16 hexadecimal digits."""
+        names = "\n".join(self.prepared.video_id(row) for row in self.rows)
+        return hashlib.blake2b(names.encode(), digest_size=8).hexdigest()
+
     def place(self, position: int) -> tuple[int, int, int]:
         """(epoch, place in `rows`, draw) of a position in the stream."""
         epoch, offset = divmod(position, len(self))
@@ -73,7 +79,7 @@ class ClipData(Dataset[dict[str, Any]]):
             except MediaError as error:
                 failures.append(f"{self.prepared.video_id(row)}: {error.reason}")
                 if len(failures) >= ATTEMPTS:
-                    raise
+                    return {"failures": failures}
                 digest = hashlib.blake2b(f"{self.seed}/{epoch}/{where}/{draw}".encode(), digest_size=8).digest()
                 where = int.from_bytes(digest, "big") % len(self.rows)
         return {
@@ -112,7 +118,10 @@ class StreamSampler:
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Samples -> tensors, pixels still uint8 (B, T, H, W, C)."""
+    """Samples -> tensors, pixels still uint8 (B, T, H, W, C); `failures` alone where a sample has no views."""
+    failures = [reason for sample in samples for reason in sample["failures"]]
+    if not all("views" in sample for sample in samples):
+        return {"failures": failures}
     views = {}
     for name in samples[0]["views"]:
         drawn = [sample["views"][name] for sample in samples]
@@ -130,7 +139,7 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
             name: torch.as_tensor(np.stack([sample["targets"][name] for sample in samples]))
             for name in samples[0]["targets"]
         },
-        "failures": [reason for sample in samples for reason in sample["failures"]],
+        "failures": failures,
     }
 
 
@@ -183,8 +192,16 @@ def make_loader(data: ClipData, sampler: StreamSampler, workers: int, pin: bool)
 
 
 def quiet_worker(_: int) -> None:
-    """Loader processes leave signals to the trainer, which decides what they mean, and keep to one thread."""
+    """Loader processes leave signals to the trainer, which decides what they mean, and keep to one thread.
+
+    Schedulers and torchrun send SIGTERM to the whole group: the trainer needs its loader for the step that it finishes before it saves.
+    A second SIGTERM ends the process, so that one that hangs can be ended at all.
+    """
+
+    def once(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, once)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.distributed import DistError
 
-from domains.errors import TrainingError
+from domains.errors import ConfigError, TrainingError
 from recipes.config import RunConfig
 from recipes.objective import Objective, Progress
+from recipes.parts.distributed import world_size
 from recipes.training.checkpoint import load_checkpoint, save_checkpoint
 from recipes.training.data import ClipData, StreamSampler, make_loader, to_batch
 from recipes.training.interrupt import Interrupted, StopSignal
@@ -109,13 +111,16 @@ def train(
     accelerator = make_accelerator(config)
     device = accelerator.device
     main = accelerator.is_main_process
+    if not any(parameter.requires_grad for parameter in objective.parameters()):
+        raise TrainingError("nothing to train: every parameter is frozen", do="Use another encoder.mode")
     objective.to(device).train()
     optimiser = make_optimiser(objective, config.optim)
-    if not optimiser.param_groups:
-        raise TrainingError("nothing to train: every parameter is frozen", do="Use another encoder.mode")
     total = total_steps(config, len(data), accelerator.num_processes)
-    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "replaced": 0, "monitor_start": {}}
+    # What the order of samples follows from, beside the settings: a run that goes on must find it as it was.
+    stream = {"processes": accelerator.num_processes, "data": data.fingerprint()}
+    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "replaced": 0, "monitor_start": {}, **stream}
     if resume and (found := load_checkpoint(run.checkpoints, objective, optimiser, reporter.warn)) is not None:
+        check_stream(found, stream, run)
         state = found
     if resume and main:  # also where the run died before its first checkpoint: it starts at step 0, and so does its log
         run.rewind_metrics(state["step"])
@@ -128,6 +133,16 @@ def train(
         accelerator, wrapped, objective, optimiser, data, config, run, reporter, monitor, total, state, validate
     )
     return loop.run_to_end()
+
+
+def check_stream(before: Mapping[str, Any], now: Mapping[str, Any], run: RunFolder) -> None:
+    """Raises ConfigError where samples would come in another order than the run began with."""
+    if before["processes"] != now["processes"]:
+        what = f"the run began with {before['processes']} processes and would go on with {now['processes']}"
+        raise ConfigError(what, where=run.path, do=f"Resume with --processes {before['processes']}")
+    if before["data"] != now["data"]:
+        what = "the prepared folder holds other recordings than when the run began"
+        raise ConfigError(what, where=run.path, do="Start another run with --init-from")
 
 
 @dataclass
@@ -156,7 +171,7 @@ class _Loop:
             train.batch_size, train.accumulate, accelerator.process_index, accelerator.num_processes, first, self.total
         )
         loader = make_loader(self.data, sampler, self.config.data.workers, pin=accelerator.device.type == "cuda")
-        board = open_board(self.run) if accelerator.is_main_process else None
+        board = open_board(self.run, first) if accelerator.is_main_process else None
         self.reporter.start(self.total, first)
         before, started = self.state["seconds"], time.perf_counter()
         with StopSignal() as stop:
@@ -164,7 +179,8 @@ class _Loop:
             if first == 0:
                 self.look(0)
             for step in range(first, self.total):
-                self.step(step, batches, meter)
+                with self.others_live():
+                    self.step(step, batches, meter)
                 self.at_epoch_end(step)
                 self.state.update(step=step + 1, seconds=before + time.perf_counter() - started)
                 if (step + 1) % train.log_every == 0 or step + 1 == self.total:
@@ -193,9 +209,9 @@ class _Loop:
         rows: list[int] = []
         for forward in range(config.train.accumulate):
             asked = time.perf_counter()
-            collated = self.next_batch(batches)
+            collated = next(batches)
             waited = time.perf_counter() - asked
-            self.count_failures(collated["failures"], step)
+            self.count_failures(collated["failures"], step, lost="views" not in collated)
             batch = to_batch(collated, self.objective.encoder.geometry, accelerator.device)
             rows += collated["rows"].tolist()
             last = forward + 1 == config.train.accumulate
@@ -206,7 +222,7 @@ class _Loop:
         parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
         norm = accelerator.clip_grad_norm_(parameters, config.optim.clip_norm or math.inf)
         if not math.isfinite(float(norm)):  # before the update: the weights are still good
-            self.stop_not_finite(step, float(losses["loss"]), rows)
+            self.stop_not_finite(step, float(losses["loss"].detach()), rows)
         meter.add({"grad_norm": norm}, 0, 0.0)
         meter.forwards -= 1
         self.optimiser.step()
@@ -230,28 +246,32 @@ class _Loop:
             do="Lower optim.lr or use train.precision=fp32, then --resume from the last checkpoint",
         )
 
-    def next_batch(self, batches: Iterator[Mapping[str, Any]]) -> Mapping[str, Any]:
-        """The loader's next. Raises TrainingError where a loader process was killed, e.g. for lack of memory."""
+    @contextlib.contextmanager
+    def others_live(self) -> Iterator[None]:
+        """The death of a loader process or of another rank, e.g. for lack of memory, is a TrainingError, wherever in a step it shows."""
         try:
-            return next(batches)
+            yield
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if "DataLoader worker" in str(error):
+                who, do = "a loader process", "Free memory or use fewer data.workers"
+            elif world_size() > 1 and ("gloo" in str(error) or isinstance(error, DistError)):
+                who, do = "another process of this run", "Free memory or use fewer processes"
+            else:
                 raise
-            do = "Free memory or use fewer data.workers, then --resume from the last checkpoint"
-            raise TrainingError("a loader process was killed from outside", where=self.run.path, do=do) from None
+            do = f"{do}, then --resume from the last checkpoint"
+            raise TrainingError(f"{who} was killed from outside", where=self.run.path, do=do) from None
 
-    def count_failures(self, failures: list[str], step: int) -> None:
-        """Unreadable samples were replaced; too many of them end the run."""
+    def count_failures(self, failures: list[str], step: int, lost: bool) -> None:
+        """Unreadable samples were replaced; too many of them end the run, and so does one that nothing readable replaces (`lost`)."""
         if not failures:
             return
         self.state["replaced"] += len(failures)
         self.reporter.warn(f"replaced an unreadable sample: {failures[0]}")
         train = self.config.train
         seen = (step + 1) * train.batch_size * train.accumulate
-        if self.state["replaced"] > max(train.batch_size, self.config.data.max_failures * seen):
-            share = self.state["replaced"] / seen
+        if lost or self.state["replaced"] > max(train.batch_size, self.config.data.max_failures * seen):
             raise TrainingError(
-                f"{self.state['replaced']} samples ({share:.0%}) could not be read; the last: {failures[-1]}",
+                f"{self.state['replaced']} unreadable samples among the first {seen}; the last: {failures[-1]}",
                 where=self.data.prepared.folder,
                 do="Prepare the folder again, or raise data.max_failures",
             )
@@ -313,8 +333,8 @@ class _Loop:
         self.accelerator.wait_for_everyone()
 
 
-def open_board(run: RunFolder) -> Any:
-    """A TensorBoard writer under run/tensorboard."""
+def open_board(run: RunFolder, first: int) -> Any:
+    """A TensorBoard writer under run/tensorboard; what an earlier part of the run drew after step `first` is hidden."""
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(run.path / "tensorboard"))
+    return SummaryWriter(str(run.path / "tensorboard"), purge_step=first + 1 if first else None)

@@ -113,7 +113,7 @@ class RunFolder:
     def unlock(self) -> None:
         """Let others in."""
         if self._lock is not None:
-            (self.path / ".lock").unlink(missing_ok=True)  # while it is still held: nobody may lock a file that is about to go
+            (self.path / ".lock").unlink(missing_ok=True)  # while held: nobody may lock a file that is about to go
             self._lock.close()
             self._lock = None
 

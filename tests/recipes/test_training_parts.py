@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,13 +18,13 @@ from store_factory import make_prepared
 from torch import nn
 
 from domains.base import AugmentPolicies, ClipSettings
-from domains.errors import ConfigError, MediaError, ModelError, StorageError
+from domains.errors import ConfigError, ModelError, StorageError
 from domains.store.manifest import frame_file
 from recipes.config import Layer, OptimSettings, resolve
 from recipes.encoders.base import Geometry
 from recipes.objective import Clip
 from recipes.training import checkpoint
-from recipes.training.data import ClipData, StreamSampler, collate, to_batch
+from recipes.training.data import ATTEMPTS, ClipData, StreamSampler, collate, to_batch
 from recipes.training.monitors import CollapseMonitor, deviation, rankme
 from recipes.training.optim import learning_rate, make_optimiser, set_learning_rate
 from recipes.training.run import RunFolder, environment
@@ -71,8 +72,9 @@ def test_an_unreadable_sample_is_replaced_deterministically_and_counted(data: Cl
     assert data.prepared.video_id(where) in one["failures"][0]
     for row in range(5):
         frame_file(data.prepared.folder, data.prepared.video_id(row)).unlink(missing_ok=True)
-    with pytest.raises(MediaError):
-        data[0]
+    lost = collate([data[0]])
+    assert lost == {"failures": data[0]["failures"]}
+    assert len(lost["failures"]) == ATTEMPTS
 
 
 def test_batch_is_augmented_and_normalised(data: ClipData) -> None:
@@ -150,6 +152,19 @@ def test_damage_falls_back_to_the_newest_whole_one(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_after_a_fall_back_the_new_checkpoint_stays_and_the_damaged_one_goes(tmp_path: Path, keep: int) -> None:
+    trained(tmp_path, 4)
+    (tmp_path / "step_00000004" / "state.json").unlink()
+    module, optimiser, state, _ = load(tmp_path)
+    assert state == {"step": 3}
+    shutil.rmtree(tmp_path / "step_00000003")
+    checkpoint.save_checkpoint(tmp_path, module, optimiser, {"step": 3, "again": True}, keep)
+    assert [path.name for path in tmp_path.glob("step_*")] == ["step_00000003"]
+    *_, state, warnings = load(tmp_path)
+    assert (state, warnings) == ({"step": 3, "again": True}, [])
+
+
 def test_a_draft_is_never_taken_for_a_checkpoint(tmp_path: Path) -> None:
     trained(tmp_path, 1)
     (tmp_path / "step_00000001").rename(tmp_path / "step_00000001.tmp")
@@ -189,7 +204,7 @@ def test_a_pickle_in_a_checkpoint_is_refused(tmp_path: Path) -> None:
         "sha256": checkpoint.digest(folder / "objective.safetensors"),
     }
     (folder / "manifest.json").write_text(json.dumps(said))
-    with pytest.raises(Exception, match=r"(?i)header|safetensor"):
+    with pytest.raises(ModelError, match="none of its checkpoints is whole"):
         load(tmp_path)
     assert not Path("/tmp/vfm-was-attacked").exists()
 

@@ -15,7 +15,7 @@ import pytest
 
 from domains.errors import DataError, ModelError, StorageError, TrainingError
 from recipes.training.reporter import StepInfo
-from vfm_cli.console import Counter, TerminalReporter, duration, hand_over, run_guarded, table
+from vfm_cli.console import Counter, TerminalReporter, duration, end_with, run_guarded, table
 
 
 def ending(error: BaseException) -> click.Command:
@@ -78,12 +78,15 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_the_exit_code_travels_through_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_exit_code_travels_through_torchrun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("VFM_EXIT_FILE", str(tmp_path / "code"))
     assert run_guarded(ending(StorageError("full")), []) == 5
     assert (tmp_path / "code").read_text() == "5"
-    assert hand_over(1) == 1
+    assert end_with(1, "the other process is gone") == 1
     assert (tmp_path / "code").read_text() == "5", "the first failure is the cause; those after it follow from it"
+    assert capsys.readouterr().err == "vfm: full\n"
 
 
 def test_table_is_plain_and_whole_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:

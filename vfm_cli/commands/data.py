@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
@@ -35,6 +34,7 @@ def prepare(
     leads back to the sources lies beside it, in OUT.private, and never leaves the machine.
     """
     from domains.base import load_domain
+    from domains.machine import cores
     from domains.prepare.ingest import prepare as run
     from domains.prepare.privacy import key_path, load_key
 
@@ -45,9 +45,15 @@ def prepare(
         say(
             f"made a pseudonym key: {key_path(key)} (keep it: the same patient gets the same pseudonym only with the same key)"
         )
-    cores = workers or len(os.sched_getaffinity(0))
+    processes = workers or cores()
     result = run(
-        source, out, declared, key=secret, workers=cores, overwrite=overwrite, progress=Counter("preparing", "files")
+        source,
+        out,
+        declared,
+        key=secret,
+        workers=processes,
+        overwrite=overwrite,
+        progress=Counter("preparing", "files"),
     )
     if as_json:
         emit_json(
@@ -90,11 +96,12 @@ def synth_echo(patients: int, out: Path, seed: int, workers: int | None, overwri
     """Beating hearts as DICOM studies, with labels.csv, ventricle masks and reports."""
     from domains.echo.phantom import synthesise
     from domains.errors import ConfigError
+    from domains.machine import cores
 
     if out.exists() and any(out.iterdir()) and not overwrite:
         raise ConfigError("the output folder is not empty", where=out, do="Choose another --out, or --overwrite")
-    cores = workers or len(os.sched_getaffinity(0))
-    result = synthesise(out, patients, seed, workers=cores, progress=Counter("synthesising", "patients"))
+    processes = workers or cores()
+    result = synthesise(out, patients, seed, workers=processes, progress=Counter("synthesising", "patients"))
     if as_json:
         emit_json(
             {

@@ -46,6 +46,7 @@ def inspect() -> dict[str, Any]:
     """Every check as (name, good, words)."""
     import torch
 
+    from domains.machine import cores
     from domains.media import decoders
     from domains.prepare.privacy import key_path
 
@@ -59,9 +60,7 @@ def inspect() -> dict[str, Any]:
         words = "DICOM decoder" if decoder.available else f"install it: pip install {decoder.install}"
         checks.append((decoder.name, decoder.available, words))
     cuda = torch.cuda.is_available()
-    device = (
-        torch.cuda.get_device_name(0) if cuda else f"none; training runs on {len(os.sched_getaffinity(0))} CPU cores"
-    )
+    device = torch.cuda.get_device_name(0) if cuda else f"none; training runs on {cores()} CPU cores"
     checks.append(("GPU", True, device))
     try:
         checks.append(("disk", True, f"{shutil.disk_usage('.').free / 2**30:.1f} GiB free here"))

@@ -122,6 +122,7 @@ def make_phantom(out: Path, patients: int, key: Path | None) -> Path:
     """A phantom beside the run: `<out>.phantom/{studies,prepared}`; made once and used again. Returns the prepared folder."""
     from domains.base import load_domain
     from domains.echo.phantom import synthesise
+    from domains.machine import cores
     from domains.prepare.ingest import prepare
     from domains.prepare.privacy import load_key
     from vfm_cli.console import Counter
@@ -133,16 +134,16 @@ def make_phantom(out: Path, patients: int, key: Path | None) -> Path:
             raise ConfigError("holds a phantom of another size", where=folder, do="Remove it, or choose another --out")
         say(f"using the phantom in {folder}")
         return prepared
-    cores = len(os.sched_getaffinity(0))
+    workers = cores()
     say(f"making a phantom of {patients} patients in {folder}")
-    synthesise(studies, patients, workers=cores, progress=Counter("synthesising", "patients"))
+    synthesise(studies, patients, workers=workers, progress=Counter("synthesising", "patients"))
     secret = load_key(key, create=True, outside=prepared)
     prepare(
         studies,
         prepared,
         load_domain("echo"),
         key=secret,
-        workers=cores,
+        workers=workers,
         overwrite=True,
         progress=Counter("preparing", "files"),
     )
