@@ -174,13 +174,12 @@ class _Loop:
         board = open_board(self.run, first) if accelerator.is_main_process else None
         self.reporter.start(self.total, first)
         before, started = self.state["seconds"], time.perf_counter()
-        with StopSignal() as stop:
+        with StopSignal() as stop, self.others_live():
             batches, meter = iter(loader), Meter()
             if first == 0:
                 self.look(0)
             for step in range(first, self.total):
-                with self.others_live():
-                    self.step(step, batches, meter)
+                self.step(step, batches, meter)
                 self.at_epoch_end(step)
                 self.state.update(step=step + 1, seconds=before + time.perf_counter() - started)
                 if (step + 1) % train.log_every == 0 or step + 1 == self.total:
@@ -248,7 +247,7 @@ class _Loop:
 
     @contextlib.contextmanager
     def others_live(self) -> Iterator[None]:
-        """The death of a loader process or of another rank, e.g. for lack of memory, is a TrainingError, wherever in a step it shows."""
+        """The death of a loader process or of another rank, e.g. for lack of memory, is a TrainingError, wherever it shows."""
         try:
             yield
         except RuntimeError as error:
