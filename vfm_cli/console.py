@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +144,8 @@ class TerminalReporter:
 def run_guarded(command: click.Command, arguments: list[str]) -> int:
     """Run a command line; every way it can end becomes one line and an exit code."""
     debug = "--debug" in arguments
+    if not (debug or sys.warnoptions):  # what will change in a library is for those who write vfm
+        warnings.simplefilter("ignore", FutureWarning)
     try:
         outcome = command.main(args=arguments, prog_name="vfm", standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0

@@ -78,15 +78,24 @@ class Asked:
 
 
 def resolve_run(
-    asked: Asked, *, domain: str, recipe: str | None = None, base: Layer | None = None, encoder: Layer | None = None
+    asked: Asked,
+    *,
+    domain: str,
+    recipe: str | None = None,
+    base: Layer | None = None,
+    encoder: Layer | None = None,
+    resumed: Path | None = None,
 ) -> Resolved:
     """defaults < base, recipe < domain < encoder < the user's YAML < the command line.
 
-    base: what a verb without recipes starts from. encoder: what an encoder says of the clips that it was made to see.
+    base: what a verb without recipes starts from. encoder: what an encoder says of the clips that it was made to see. resumed: a run that
+    goes on: its own settings take the place of all that stands below the user's, so that `--resume --out RUN` is enough.
     """
     from domains.base import load_domain
     from recipes.config import Layer, recipe_yaml, resolve, yaml_layer
 
+    if resumed is not None and (resumed / "config.resolved.yaml").is_file():
+        return resolve([yaml_layer(resumed / "config.resolved.yaml", f"run {resumed}"), *asked.layers])
     declared = load_domain(domain)
     layers = [] if base is None else [base]
     if recipe is not None:

@@ -122,14 +122,19 @@ class VideoEncoder(nn.Module, ABC):
         return pooled
 
     def describe(self, pixel_values: Tensor) -> Tensor:
-        """(B, 2 D): what probes and heads read of whole clips: the pooled tokens, and how much tokens change over time.
+        """(B, 2 D): what probes and heads read of whole clips, the `statistics` of all tokens."""
+        return self.statistics(self(pixel_values))
 
-        The second half is the deviation over time at each place, averaged over places. A mean over all tokens cannot tell a heart that
-        beats from one that hardly does: what changes there averages out. (Statistics pooling, Snyder et al., ICASSP 2018; the pixel
-        baseline is given the same two statistics.) Zero for an encoder that sees a single moment.
+    def statistics(self, tokens: Tensor) -> Tensor:
+        """Tokens (..., V, D) -> (..., 2 D): the pooled tokens, and how much tokens change over time.
+
+        V: every token, or the visible ones of a tube mask (the same places at every time), in raster order. The second half is the
+        deviation over time at each place, averaged over places. A mean over all tokens cannot tell a heart that beats from one that hardly
+        does: what changes there averages out. (Statistics pooling, Snyder et al., ICASSP 2018; the pixel baseline is given the same two
+        statistics.) Zero for an encoder that sees a single moment.
         """
-        tokens = self(pixel_values)
-        over_time = tokens.float().unflatten(1, self.grid).flatten(2, 3).std(dim=1, correction=0).mean(dim=1)
+        variance = tokens.float().unflatten(-2, (self.grid[0], -1)).var(dim=-3, correction=0)
+        over_time = variance.clamp_min(1e-12).sqrt().mean(dim=-2)  # a place that stands still has gradient 0, not 0 / 0
         return torch.cat([self.pool(tokens).float(), over_time], dim=-1)
 
     def check_input(self, pixel_values: Tensor) -> None:

@@ -42,12 +42,26 @@ def open_encoder(
 def build_encoder(
     settings: EncoderSettings, clip: ClipSettings, *, online: bool = False, seed: int = 0
 ) -> VideoEncoder:
-    """The encoder of a run: opened, set to the run's clips, and with the parameters of its mode trainable."""
+    """The encoder of a run: opened, set to the run's clips, and with the parameters of its mode trainable. Raises ModelError."""
     frames, size = settings.frames or clip.frames, settings.size or clip.size
     encoder = open_encoder(settings.name, frames=frames, size=size, online=online, seed=seed)
     encoder.set_geometry(encoder.geometry.model_copy(update={"rate": clip.rate, "stride": clip.stride}))
+    if settings.init_from is not None:
+        take_weights(encoder, settings.init_from)
     adapt(encoder, settings)
     return encoder
+
+
+def take_weights(encoder: VideoEncoder, source: str | Path) -> None:
+    """Weights of another run's encoder, into this one. Raises ModelError where they do not fit."""
+    other = open_encoder(source, frames=encoder.geometry.frames, size=encoder.geometry.size)
+    try:
+        encoder.model.load_state_dict(other.model.state_dict())
+    except RuntimeError as error:
+        raise ModelError(
+            f"its weights do not fit this encoder ({str(error).splitlines()[-1].strip()[:120]})", where=source
+        ) from None
+    encoder.random_start = other.random_start
 
 
 def find_folder(name: str, online: bool = False) -> Path:

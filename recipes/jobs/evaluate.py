@@ -101,6 +101,10 @@ def _rows(
             notes.append(
                 f"{start.title} starts from random weights: the random and the generic row are one and the same"
             )
+    if start.init_from:
+        notes.append(
+            f"{Path(name).name} went on from the weights of {Path(start.init_from).name}: their training counts too"
+        )
     if start.task:
         notes.append(
             f"{Path(name).name} was fine-tuned on labels of {start.task}: those who taught it are among those it is "

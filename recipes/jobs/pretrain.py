@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from domains.errors import ModelError, StorageError
+from domains.errors import StorageError
 from domains.schema import parse
 from domains.store.prepared import Prepared
-from recipes.config import Resolved
-from recipes.encoders import build_encoder, open_encoder
+from recipes.config import Resolved, RunConfig
+from recipes.encoders import build_encoder
 from recipes.encoders.adapt import save_adapter
 from recipes.encoders.base import VideoEncoder
 from recipes.objective import Objective
@@ -46,27 +46,24 @@ def pretrain(
     *,
     overwrite: bool = False,
     resume: bool = False,
-    init_from: str | Path | None = None,
     online: bool = False,
     reporter: Reporter,
 ) -> Path:
     """Continue the training of an encoder on unlabelled recordings. Returns the folder of the adapted encoder, `out/encoder`.
 
-    init_from: a run whose encoder's weights are taken (and nothing else). Raises VfmError subclasses; see `recipes.training.loop.train`.
+    Raises VfmError subclasses; see `recipes.training.loop.train`.
     """
     resolved = complete(resolved)
     config = resolved.config
     prepared = Prepared.open(config.data.path)
     encoder = build_encoder(config.encoder, config.clip, online=online, seed=config.train.seed)
-    if init_from is not None:
-        take_weights(encoder, init_from)
     objective = build_objective(resolved, encoder)
     run = RunFolder.create(out, resolved, overwrite=overwrite, resume=resume) if is_main() else RunFolder(out)
     try:
         if resume and run.finished:
             reporter.note(f"{out} is finished; nothing to resume")
             return run.encoder
-        if encoder.random_start and init_from is None:
+        if encoder.random_start:
             reporter.note("vfm-tiny starts from random weights: no pretrained weights ship with vfm yet")
         data = ClipData(
             prepared, range(len(prepared)), objective.views, config.clip, config.augment,
@@ -74,24 +71,13 @@ def pretrain(
         )  # fmt: skip
         result = train(objective, data, config, run, reporter, resume=resume)
         if is_main():
-            finish(run, objective, prepared, config.encoder.name, result)
+            finish(run, objective, prepared, config, result)
     finally:
         run.unlock()
     return run.encoder
 
 
-def take_weights(encoder: VideoEncoder, source: str | Path) -> None:
-    """Weights of another run's encoder, into this one. Raises ModelError where they do not fit."""
-    other = open_encoder(source, frames=encoder.geometry.frames, size=encoder.geometry.size)
-    try:
-        encoder.model.load_state_dict(other.model.state_dict(), strict=not encoder.adapter)
-    except RuntimeError as error:
-        raise ModelError(
-            f"its weights do not fit this encoder ({str(error).splitlines()[-1].strip()[:120]})", where=source
-        ) from None
-
-
-def finish(run: RunFolder, objective: Objective, prepared: Prepared, start: str, result: TrainResult) -> None:
+def finish(run: RunFolder, objective: Objective, prepared: Prepared, config: RunConfig, result: TrainResult) -> None:
     """Leave the encoder in transformers' format, the curves as a picture, and a record of what was done."""
     from recipes.training.curves import draw_curves
 
@@ -104,7 +90,8 @@ def finish(run: RunFolder, objective: Objective, prepared: Prepared, start: str,
         record: dict[str, Any] = {
             "method": objective.name,
             "paper": objective.paper,
-            "start": start,
+            "start": config.encoder.name,
+            "init_from": config.encoder.init_from,
             "random_start": encoder.random_start,
             "data": prepared.summary(),
             "steps": result.steps,

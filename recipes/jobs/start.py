@@ -18,14 +18,15 @@ RESOLVED = "config.resolved.yaml"
 class Start:
     """The encoder that a run began with.
 
-    name: as the run was given it. seed: that random weights follow from. task: whose labels the run learned from, ""
-    for pretraining.
+    name: as the run was given it. init_from: the run whose weights it took, "" for its own. seed: that random weights
+    follow from. task: whose labels the run learned from, "" for pretraining.
     """
 
     name: str
     seed: int
     task: str
     run: Path
+    init_from: str = ""
 
     @property
     def random(self) -> bool:
@@ -54,4 +55,4 @@ def start_of(encoder: str | Path) -> Start | None:
     if not (run / RESOLVED).is_file():
         return None
     config = parse(RunConfig, read_yaml(run / RESOLVED), run / RESOLVED)
-    return Start(config.encoder.name, config.train.seed, config.task.name, run)
+    return Start(config.encoder.name, config.train.seed, config.task.name, run, config.encoder.init_from or "")

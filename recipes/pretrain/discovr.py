@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
@@ -40,6 +40,11 @@ class DISCOVR(Objective):
     Conventions of ours: VideoMAE and V-JEPA 2 have no CLS token, the mean of the tokens takes its place (z above). The
     frame student is masked too (the same places in all frames of a clip), and L_SCD counts the positions that it sees:
     with frame_mask_ratio 0 these are all. Assignments q stay soft; both directions carry gradient to their own scores.
+
+    Two choices that the paper does not have, off by default and on in the recipe (docs/results.md: what each of them does):
+    `teacher_clip: other` gives the video teacher a clip of its own, at another time and in another crop, so that P_t says
+    what the recording shows and not how it was cropped (DINO's views, Caron et al., ICCV 2021; rho = 2 of Feichtenhofer et
+    al., CVPR 2021); `head_motion` adds to z the deviation of tokens over time, which a mean cannot hold.
     """
 
     class Settings(ObjectiveSettings):
@@ -50,6 +55,10 @@ class DISCOVR(Objective):
         frame_views: PositiveInt = Field(1, description="masked views of every frame that the frame student sees")
         frame_mask_ratio: float = Field(0.75, ge=0, lt=1, description="share of places hidden from the frame student")
         frame_depth: PositiveInt | None = Field(None, description="blocks of the frame encoder; null: as the video's")
+        teacher_clip: Literal["same", "other"] = Field(
+            "same", description="clip of the video teacher: the student's, or another time and crop of the recording"
+        )
+        head_motion: bool = Field(False, description="the video's heads also read how tokens change over time")
         head_hidden: PositiveInt = Field(2048, description="hidden width of both heads")
         head_bottleneck: PositiveInt = Field(256, description="width before the last layer of both heads")
         head_outputs: PositiveInt = Field(16384, description="K, outputs of both heads; fewer for small data")
@@ -98,10 +107,12 @@ class DISCOVR(Objective):
     def __init__(self, encoder: VideoEncoder, settings: Settings) -> None:
         super().__init__(encoder, settings)
         s = settings
+        if s.teacher_clip == "other":
+            self.views = {**self.views, "teacher": Clip(augment="weak")}
         self.frame_encoder = frame_encoder_like(encoder, s.frame_depth)
         self.head, self.frame_head = (
-            DistillationHead(encoder.width, s.head_hidden, s.head_bottleneck, s.head_outputs, standardise=s.standardise)
-            for _ in range(2)
+            DistillationHead(width, s.head_hidden, s.head_bottleneck, s.head_outputs, standardise=s.standardise)
+            for width in (encoder.width * (2 if s.head_motion else 1), encoder.width)
         )
         self.video_teacher, self.image_teacher = MomentumTeacher(self.video), MomentumTeacher(self.image)
         self.video_centre, self.image_centre = Centre(s.head_outputs), Centre(s.head_outputs)
@@ -112,7 +123,7 @@ class DISCOVR(Objective):
     @property
     def video(self) -> Branch:
         """The video student."""
-        return Branch(self.encoder, self.head)
+        return Branch(self.encoder, self.head, motion=self.settings.head_motion)
 
     @property
     def image(self) -> Branch:
@@ -120,14 +131,15 @@ class DISCOVR(Objective):
         return Branch(self.frame_encoder, self.frame_head)
 
     def forward(self, batch: Batch) -> Losses:
-        """clip (B, T, 3, H, W) -> the loss, its parts, and what the teachers are set to."""
+        """clip (B, T, 3, H, W), and the teacher's where it has one -> the loss, its parts, and what the teachers are set to."""
         s, clip, grid = self.settings, batch["clip"], self.encoder.grid
         seen = tube_masks(batch.seeds, grid, s.mask_ratio, s.views, name="video").visible.to(clip.device)
         framed = tube_masks(batch.seeds, grid, s.frame_mask_ratio, s.frame_views, name="image").visible.to(clip.device)
 
-        video = self.distil(self.video, self.video_teacher, self.video_centre, clip, seen)
+        whole = batch["teacher"] if s.teacher_clip == "other" else clip
+        video = self.distil(self.video, self.video_teacher, self.video_centre, clip, seen, whole)
         frames, places = as_frames(clip, framed, grid)
-        image = self.distil(self.image, self.image_teacher, self.image_centre, frames, places)
+        image = self.distil(self.image, self.image_teacher, self.image_centre, frames, places, frames)
 
         video_tokens = self.fill_in(video.tokens, seen, framed)
         image_tokens = average_tubelets(image.tokens, clip.shape[1], grid[0])
@@ -153,11 +165,18 @@ class DISCOVR(Objective):
         return self.video_teacher.module.encoder
 
     def distil(
-        self, student: Branch, teacher: MomentumTeacher[Branch], centre: Centre, pixels: Tensor, visible: Tensor
+        self,
+        student: Branch,
+        teacher: MomentumTeacher[Branch],
+        centre: Centre,
+        pixels: Tensor,
+        visible: Tensor,
+        whole: Tensor,
     ) -> Distilled:
-        """L_vid or L_img. The teacher's target is computed once and shared by the M views of `visible` (n, M, V)."""
+        """L_vid or L_img. The teacher's target, of the clips `whole`, is computed once and shared by the M views of `pixels` that
+        `visible` (n, M, V) leaves."""
         s = self.settings
-        _, target = teacher(pixels)
+        _, target = teacher(whole)
         tokens, logits = student(pixels, visible)
         probabilities = teacher_probabilities(target, centre.value, self.teacher_temperature)
         centre.observe(target)
@@ -202,16 +221,20 @@ class DISCOVR(Objective):
 
 
 class Branch(nn.Module):
-    """An encoder with its head: pixels -> (tokens (..., V, D), logits of the pooled tokens (..., K))."""
+    """An encoder with its head: pixels -> (tokens (..., V, D), logits of the pooled tokens (..., K)).
 
-    def __init__(self, encoder: VideoEncoder, head: DistillationHead) -> None:
+    motion: the head reads the encoder's `statistics`, twice as wide, in place of the mean.
+    """
+
+    def __init__(self, encoder: VideoEncoder, head: DistillationHead, *, motion: bool = False) -> None:
         super().__init__()
-        self.encoder, self.head = encoder, head
+        self.encoder, self.head, self.motion = encoder, head, motion
 
     def forward(self, pixels: Tensor, visible: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """visible (B, M, V): the tokens and logits of M masked views; None: of the whole clip."""
         tokens = self.encoder(pixels, visible)
-        return tokens, self.head(self.encoder.pool(tokens))
+        read = self.encoder.statistics if self.motion else self.encoder.pool
+        return tokens, self.head(read(tokens))
 
 
 class Distilled(NamedTuple):

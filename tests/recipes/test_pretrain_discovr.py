@@ -87,6 +87,40 @@ def test_the_video_term_by_the_equation() -> None:
 
 
 @torch.no_grad()
+def test_the_teacher_can_have_a_clip_of_its_own() -> None:
+    """H(P_t(other clip), P_s(masked clip)); L_img and L_SCD compare places, so they stay with the student's."""
+    objective, data = build(teacher_clip="other"), batch()
+    assert set(objective.views) == {"clip", "teacher"}
+    assert set(build().views) == {"clip"}
+    same = objective(Batch({"clip": data["clip"], "teacher": data["clip"]}, data.seeds))
+    assert same["loss_video"] == build()(data)["loss_video"]
+    other = data["clip"].flip(0) * 0.5
+    found = objective(Batch({"clip": data["clip"], "teacher": other}, data.seeds))
+    target = objective.head(objective.encoder(other).mean(dim=1))
+    seen = tube_masks(data.seeds, objective.encoder.grid, 0.5, 2, name="video").visible
+    student = objective.head(objective.encoder(data["clip"], seen).mean(dim=2))
+    p_t = teacher_probabilities(target, objective.video_centre.value, objective.teacher_temperature)
+    torch.testing.assert_close(found["loss_video"], distillation_loss(p_t, student, 0.1), rtol=1e-4, atol=1e-5)
+    assert found["loss_image"] == same["loss_image"]
+    assert found["loss_cluster"] == same["loss_cluster"]
+
+
+def test_heads_can_read_how_tokens_change_over_time() -> None:
+    objective, data = build(head_motion=True), batch()
+    tokens = torch.randn(3, 2, 8, 24)  # two views of 4 places at 2 times
+    read = objective.encoder.statistics(tokens)
+    torch.testing.assert_close(read[..., :24], tokens.mean(dim=2))
+    by_hand = (tokens[:, :, :4] - tokens[:, :, 4:]).abs().div(2).mean(dim=2)  # the deviation of two values
+    torch.testing.assert_close(read[..., 24:], by_hand)
+    _, logits = objective.video(data["clip"])
+    whole = objective.encoder(data["clip"])
+    torch.testing.assert_close(logits, objective.head(objective.encoder.statistics(whole)))
+    still = data["clip"][:, :1].expand(-1, 4, -1, -1, -1)
+    objective(Batch({"clip": still}, data.seeds))["loss"].backward()
+    assert all(p.grad.isfinite().all() for p in objective.parameters() if p.grad is not None)
+
+
+@torch.no_grad()
 def test_every_frame_counts_in_the_image_term() -> None:
     objective, data = build(), batch(2)
     before = objective(data)["loss_image"]

@@ -149,6 +149,25 @@ def test_pretrain_resume_overwrite_and_init_from(vfm: Vfm, tmp_path: Path) -> No
     assert vfm(*words, "--overwrite").code == 0
     other = [word if word != "run" else "other" for word in words]
     assert vfm(*other, "--init-from", "run").code == 0
+    record = json.loads((tmp_path / "other" / "record.json").read_text())
+    assert (record["init_from"], record["random_start"]) == ("run", False)
+    assert vfm(*other, "--overwrite", "--init-from", "nowhere/at/all").code == 4
+
+
+def test_resume_needs_no_more_than_the_folder(vfm: Vfm, tmp_path: Path) -> None:
+    make_prepared(tmp_path / "prepared", videos=6, patients=6, size=40, frames=16)
+    assert vfm("pretrain", "--recipe", "videomae", "--data", "prepared", "--out", "run", *SMALL).code == 0
+    (tmp_path / "run" / "record.json").unlink()  # as if it had died before its last word
+    found = vfm("pretrain", "--resume", "--out", "run")
+    assert found.code == 0, found.err
+    assert (tmp_path / "run" / "record.json").exists()
+    other = vfm("pretrain", "--resume", "--out", "run", "optim.lr=0.1")
+    assert other.code == 2
+    assert "'optim.lr' was" in other.line
+    method = vfm("pretrain", "--resume", "--out", "run", "--recipe", "discovr")
+    assert method.code == 2
+    assert "began with method 'videomae'" in method.line
+    assert "not a vfm run" in vfm("pretrain", "--resume", "--out", "prepared", "--data", "prepared").line
 
 
 def test_encoder_without_weights(vfm: Vfm, tmp_path: Path) -> None:

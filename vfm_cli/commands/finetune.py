@@ -61,6 +61,7 @@ def command(
         domain=asked.get("domain") or prepared_domain(asked.get("data.path")),
         base=defaults(),
         encoder=clip_of_run(start) if start else None,
+        resumed=out if resume else None,
     )
     if dry_run:
         print_resolved(resolved, as_json)

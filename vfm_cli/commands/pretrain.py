@@ -43,11 +43,15 @@ def command(
     """
     from domains.base import load_domain
 
-    asked = Asked.of(config, {"domain": domain, "data.path": data, "encoder.name": encoder}, settings)
+    options = {"domain": domain, "data.path": data, "encoder.name": encoder, "encoder.init_from": init_from}
+    asked = Asked.of(config, options, settings)
     domain = asked.get("domain") or "echo"
     declared = load_domain(domain)
+    named = recipe
     recipe = recipe or recipe_of(asked.get("method")) or declared.recipe
-    resolved = resolve_run(asked, domain=domain, recipe=recipe)
+    resolved = resolve_run(asked, domain=domain, recipe=recipe, resumed=out if resume else None)
+    if resume and named:
+        check_recipe(named, resolved.config.method, out)
     from recipes.jobs.pretrain import complete, pretrain
 
     resolved = complete(resolved)
@@ -73,7 +77,6 @@ def command(
         out,
         overwrite=overwrite,
         resume=resume,
-        init_from=init_from,
         online=online,
         reporter=TerminalReporter(quiet=not main),
     )
@@ -95,6 +98,16 @@ def recipe_of(method: str | None) -> str | None:
     from recipes.config import recipe_names
 
     return method if method in recipe_names() else None
+
+
+def check_recipe(recipe: str, begun: str, out: Path | None) -> None:
+    """A run goes on with the method that it began with. Raises ConfigError."""
+    from recipes.config import recipe_yaml, yaml_layer
+
+    asked = yaml_layer(recipe_yaml(recipe)).values.get("method")
+    if asked != begun:
+        what = f"the run began with method '{begun}', and recipe '{recipe}' is of '{asked}'"
+        raise ConfigError(what, where=out, do="Resume without --recipe, or choose another --out")
 
 
 def without_option(words: list[str], option: str) -> list[str]:
