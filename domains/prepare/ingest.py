@@ -38,13 +38,16 @@ class Excluded:
 
 @dataclass(frozen=True)
 class PrepareResult:
-    """videos, patients: how many there are. excluded: the files set aside, by path. seconds: how long it took."""
+    """videos, patients: how many there are. excluded: the files set aside, by path. noted: those prepared that had something odd about them,
+    with what. seconds: how long it took.
+    """
 
     videos: int
     patients: int
     excluded: list[Excluded]
     seconds: float
     patients_from: dict[str, int] = field(default_factory=dict)
+    noted: list[tuple[Path, str]] = field(default_factory=list)
 
     def by_category(self) -> dict[str, int]:
         """Files set aside, most frequent first."""
@@ -88,7 +91,8 @@ def prepare(
         output.write_private(out, _private_rows(files, relatives, rows, refused, names))
     excluded = [Excluded(files[number], refused[number].reason, refused[number].category) for number in sorted(refused)]
     patients = len({row.patient for row in rows.values()})
-    return PrepareResult(len(rows), patients, excluded, time.monotonic() - began, patients_from)
+    noted = [(files[number], rows[number].note) for number in sorted(rows) if rows[number].note]
+    return PrepareResult(len(rows), patients, excluded, time.monotonic() - began, patients_from, noted)
 
 
 def find_files(source: Path, skip: Sequence[Path] = ()) -> list[Path]:

@@ -191,6 +191,7 @@ def _store(reader: Reader, picture: Picture, task: Task, names: Pseudonyms, cont
         offsets=offsets,
         bytes=len(blob),
         sha256=hashlib.sha256(blob).hexdigest(),
+        note=_public(reader.note, task),
     )
 
 

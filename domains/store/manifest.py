@@ -34,6 +34,7 @@ class VideoRow:
         cm_per_pixel: of a *stored* pixel, None where unknown.
         manufacturer, age, sex, heart_rate: all that survives of the header ("" or None where absent).
         mean, std: grey levels of the stored frames, 0-255; motion: their mean absolute change from frame to frame.
+        note: what was odd about the file and how it was dealt with ("" where nothing was), in the reader's words.
         offsets: n_frames + 1 byte positions in the frame file; bytes, sha256: of that file.
     """
 
@@ -64,6 +65,7 @@ class VideoRow:
     offsets: tuple[int, ...]
     bytes: int
     sha256: str
+    note: str = ""
 
 
 def _arrow(annotation: Any) -> pa.DataType:
@@ -75,6 +77,7 @@ def _arrow(annotation: Any) -> pa.DataType:
     return {str: pa.string(), int: pa.int64(), float: pa.float64()}[annotation]
 
 
+ADDED = ("note",)  # columns that folders of earlier versions lack
 SCHEMA = pa.schema([(name, _arrow(annotation)) for name, annotation in get_type_hints(VideoRow).items()])
 
 

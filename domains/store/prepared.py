@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from domains.errors import DataError, MediaError
 from domains.store import frames as jpeg
 from domains.store.frames import Frames
-from domains.store.manifest import FORMAT, INFO, MANIFEST, SCHEMA, VideoRow, frame_file, read_row
+from domains.store.manifest import ADDED, FORMAT, INFO, MANIFEST, SCHEMA, VideoRow, frame_file, read_row
 
 
 class Prepared:
@@ -65,6 +65,8 @@ class Prepared:
             raise DataError(
                 f"{MANIFEST} cannot be read ({error.__class__.__name__})", where=folder, do="Prepare it again"
             ) from None
+        for name in set(ADDED) - set(table.column_names):
+            table = table.append_column(name, pa.array([""] * len(table), pa.string()))
         if missing := set(SCHEMA.names) - set(table.column_names):
             raise DataError(f"{MANIFEST} lacks {', '.join(sorted(missing))}", where=folder, do="Prepare it again")
         return cls(folder, info, table.select(SCHEMA.names))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from source_factory import cine, region_item, sector_mask, write_avi, write_dicom
 
@@ -18,6 +19,7 @@ from domains.prepare.ingest import PrepareResult, find_files, prepare
 from domains.prepare.privacy import Pseudonyms
 from domains.prepare.source import Refused, Task, examine
 from domains.store.labels import read_labels
+from domains.store.manifest import MANIFEST
 from domains.store.prepared import Prepared
 
 KEY = b"k" * 32
@@ -109,6 +111,25 @@ def test_rows_hold_what_was_recorded(done: tuple[PrepareResult, Path]):
     assert prepared.verify() == []
     assert prepared.info["key"] == names.fingerprint
     assert prepared.summary()["excluded"]["unreadable"] == 2
+
+
+def test_what_was_odd_about_a_file_is_kept_and_shown(tmp_path: Path):
+    source = tmp_path / "in"
+    write_dicom(source / "SECRET.dcm", cine(12), [region_item()], PatientID="A", NumberOfFrames=30)
+    write_dicom(source / "plain.dcm", cine(12, seed=1), [region_item()], PatientID="A")
+    result = prepare(source, tmp_path / "out", ECHO, key=KEY)
+    assert result.noted == [(source / "SECRET.dcm", "NumberOfFrames says 30, the file holds 12")]
+    prepared = Prepared.open(tmp_path / "out")
+    assert sorted(prepared.column("note")) == ["", "NumberOfFrames says 30, the file holds 12"]
+
+
+def test_a_folder_of_an_earlier_version_without_the_note_opens(tmp_path: Path):
+    source = tmp_path / "in"
+    write_dicom(source / "one.dcm", cine(12), [region_item()], PatientID="A")
+    prepare(source, tmp_path / "out", ECHO, key=KEY)
+    table = pq.read_table(tmp_path / "out" / MANIFEST).drop_columns(["note"])
+    pq.write_table(table, tmp_path / "out" / MANIFEST)
+    assert Prepared.open(tmp_path / "out").row(0).note == ""
 
 
 def test_the_stored_picture_is_the_sector_and_nothing_else(done: tuple[PrepareResult, Path]):

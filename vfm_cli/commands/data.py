@@ -60,6 +60,7 @@ def prepare(
             {
                 "out": str(out), "videos": result.videos, "patients": result.patients, "seconds": round(result.seconds, 2),
                 "excluded": [{"source": str(one.source), "category": one.category, "reason": one.reason} for one in result.excluded],
+                "noted": [{"source": str(source), "note": note} for source, note in result.noted],
             }
         )  # fmt: skip
         return
@@ -73,6 +74,9 @@ def prepare(
             table(["file", "why", "reason"], [[one.source, one.category, one.reason] for one in told[:SHOWN]])
             if len(told) > SHOWN:
                 click.echo(f"... and {len(told) - SHOWN} more")
+    if result.noted:
+        click.echo(f"\n{len(result.noted)} prepared with a note:")
+        table(["file", "note"], [[source, note] for source, note in result.noted[:SHOWN]])
     click.echo(f"\nlook at it:   {out / 'contact_sheet.png'}")
     click.echo(
         f"set aside:    {out / 'excluded.csv'} (pseudonyms), {out}.private/sources.csv (real names; keep it private)"
