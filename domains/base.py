@@ -68,6 +68,10 @@ class RegionSettings(Strict):
         "whole", description="ultrasound: regions sequence, else what moves; whole: the frame is all picture"
     )
     min_fraction: float = Field(0.03, gt=0, le=1, description="smallest part of the frame that counts as a picture")
+    text: Literal["exclude", "keep"] = Field(
+        "exclude",
+        description="recordings with text drawn inside the picture; keep: where signs and books may be in view",
+    )
 
 
 class TaskSettings(Strict):

@@ -16,7 +16,7 @@ from domains.base import Domain
 from domains.errors import MediaError
 from domains.media import open_reader, sniff
 from domains.media.reader import Reader
-from domains.prepare import classify, region
+from domains.prepare import classify, letters, region
 from domains.prepare.classify import SetAside
 from domains.prepare.pool import Beat
 from domains.prepare.privacy import Pseudonyms, identity, stem, text
@@ -116,7 +116,10 @@ def _examine(task: Task, beat: Beat) -> Outcome:
         if ultrasound and reader.media == "dicom":
             classify.judge_header(reader.header, len(reader), domain.min_frames, domain.colour_doppler)
         classify.judge_length(len(reader), domain.min_frames)
-        picture = _picture(reader, domain) if ultrasound else region.whole(reader.height, reader.width)
+        sample = _sample(reader)
+        picture = _picture(reader, sample, domain) if ultrasound else region.whole(reader.height, reader.width)
+        if domain.region.text == "exclude" and letters.find_rows(sample, picture.mask):
+            raise SetAside("burned-in text", "text is drawn inside the picture")  # it may be a name
         beat()
         return Usable(_store(reader, picture, task, names, content, beat))
 
@@ -138,9 +141,13 @@ def _not_a_recording(path: Path) -> tuple[str, str]:
     return "not a recording", "neither DICOM nor video"
 
 
-def _picture(reader: Reader, domain: Domain) -> Picture:
+def _sample(reader: Reader) -> Frames:
+    """Frames spread over the recording."""
     count = min(SAMPLED, len(reader), max(8, _at_once(reader)))
-    sample = reader.frames(np.linspace(0, len(reader) - 1, count).round().astype(int).tolist())
+    return reader.frames(np.linspace(0, len(reader) - 1, count).round().astype(int).tolist())
+
+
+def _picture(reader: Reader, sample: Frames, domain: Domain) -> Picture:
     regions = classify.read_regions(reader.header) if reader.media == "dicom" else []
     picture = region.find(sample, regions, domain.region.min_fraction)
     if reader.media == "video":

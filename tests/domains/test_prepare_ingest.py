@@ -217,7 +217,8 @@ def test_progress_counts_every_file(sources: Path, tmp_path: Path):
 
 def test_a_domain_without_ultrasound_keeps_whole_frames_in_colour(tmp_path: Path):
     write_avi(tmp_path / "in/scene.avi", cine(12, colour=True))
-    domain = Domain(name="scenes", title="Scenes", store=StoreSettings(size=48, fit="crop"))
+    signs = RegionSettings(policy="whole", text="keep")
+    domain = Domain(name="scenes", title="Scenes", region=signs, store=StoreSettings(size=48, fit="crop"))
     prepare(tmp_path / "in", tmp_path / "out", domain, key=KEY)
     row = Prepared.open(tmp_path / "out").row(0)
     assert (row.channels, row.region, row.region_source) == (3, (0, 0, 320, 240), "whole")
