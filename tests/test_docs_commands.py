@@ -68,7 +68,7 @@ def test_commands_run(
             if not out.exists():
                 out.symlink_to(phantom / "prepared")
             continue
-        if words[0] in ("pretrain", "finetune") and "--dry-run" not in words:
+        if words[0] in ("pretrain", "finetune") and not {"--dry-run", "--resume"} & set(words):
             given = {word.split("=")[0] for word in words if "=" in word}
             words = [
                 *words,
