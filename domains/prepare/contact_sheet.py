@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -24,6 +25,11 @@ def write_contact_sheet(folder: Path, most: int = MOST) -> Path:
     """
     prepared = Prepared.open(folder)
     rows = np.unique(np.linspace(0, len(prepared) - 1, min(most, len(prepared))).round().astype(int)).tolist()
+    return draw_sheet(prepared, rows, folder / CONTACT_SHEET)
+
+
+def draw_sheet(prepared: Prepared, rows: Sequence[int], path: Path) -> Path:
+    """First and middle frame of the recordings `rows`, as a PNG. Raises StorageError."""
     tiles = [_tile(prepared, row) for row in rows]
     height, width, _ = tiles[0].shape
     columns = min(COLUMNS, len(tiles))
@@ -32,10 +38,9 @@ def write_contact_sheet(folder: Path, most: int = MOST) -> Path:
     for number, tile in enumerate(tiles):
         y, x = (number // columns) * (height + 6) + 6, (number % columns) * (width + 6) + 6
         sheet[y : y + height, x : x + width] = tile
-    path = folder / CONTACT_SHEET
     done, png = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     if not done:
-        raise StorageError("the contact sheet cannot be encoded", where=path)
+        raise StorageError("the picture cannot be encoded", where=path)
     path.write_bytes(png.tobytes())
     return path
 

@@ -36,11 +36,11 @@ class Row:
     shapes: int
 
 
-def find_rows(sample: Frames, mask: Mask) -> list[Row]:
-    """Rows of letters within `mask` (H, W); sample (T, H, W, C): frames spread over the recording."""
+def find_rows(sample: Frames, mask: Mask, long: float = LONG) -> list[Row]:
+    """Rows of letters within `mask` (H, W); sample (T, H, W, C): frames spread over the recording. long: heights that a row has at least."""
     rows: list[Row] = []
     for strokes in _still_strokes(sample, mask):
-        rows += _in_rows(_shapes(strokes))
+        rows += _in_rows(_shapes(strokes), long)
     return rows
 
 
@@ -78,7 +78,7 @@ def _shapes(strokes: NDArray[np.uint8]) -> list[tuple[int, int, int, int]]:
     return boxes
 
 
-def _in_rows(boxes: Sequence[tuple[int, int, int, int]]) -> list[Row]:
+def _in_rows(boxes: Sequence[tuple[int, int, int, int]], long: float) -> list[Row]:
     """Boxes of about one height that follow each other at about one level."""
     left = sorted(boxes)
     rows: list[list[tuple[int, int, int, int]]] = []
@@ -92,7 +92,7 @@ def _in_rows(boxes: Sequence[tuple[int, int, int, int]]) -> list[Row]:
     for row in rows:
         x0, y0 = min(b[0] for b in row), min(b[1] for b in row)
         x1, y1 = max(b[0] + b[2] for b in row), max(b[1] + b[3] for b in row)
-        if len(row) > 1 and x1 - x0 >= LONG * (
+        if len(row) > 1 and x1 - x0 >= long * (
             y1 - y0
         ):  # letters that touch are one shape: length tells more than number
             found.append(Row((x0, y0, x1, y1), len(row)))

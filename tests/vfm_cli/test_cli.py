@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from source_factory import cine, region_item, write_dicom
 from store_factory import make_prepared
 from transformers import VideoMAEConfig, VideoMAEModel
 
@@ -231,6 +232,19 @@ def test_recipes_and_domains(vfm: Vfm, tmp_path: Path) -> None:
     assert vfm("pretrain", "--recipe", "mine.yaml", "--dry-run").code == 0
     assert "name: echo" in vfm("domains", "show", "echo").out
     assert json.loads(vfm("domains", "show", "echo", "--json").out)["tasks"]["ef"]["unit"] == "%"
+
+
+def test_audit_prints_a_table_and_fails_where_something_is_found(vfm: Vfm, tmp_path: Path) -> None:
+    write_dicom(tmp_path / "in" / "Quiroga.dcm", cine(16), [region_item()])
+    assert vfm("data", "prepare", "in", "--out", "out", "--key", "key").code == 0
+    found = vfm("data", "audit", "out", "--against", "in")
+    assert found.code == 0, found.err
+    assert "clean: manifest" in found.out
+    (tmp_path / "out" / "excluded.csv").write_text("quiroga\n")
+    found = vfm("data", "audit", "out", "--against", "in", "--json")
+    assert found.code == 3
+    assert "1 findings. Do not pass it on" in found.line
+    assert json.loads(found.out)["checks"][0]["found"] == [{"where": "excluded.csv", "what": "file or folder name"}]
 
 
 def test_an_unforeseen_error_is_one_line_and_a_file(vfm: Vfm, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,57 @@ def prepare(
     click.echo(f"next:         vfm pretrain --domain {domain} --data {out} --out runs/{declared.name}")
 
 
+@command.command()
+@click.argument("prepared", type=click.Path(path_type=Path))
+@click.option("--against", type=click.Path(path_type=Path), default=None, help="The folder that was prepared.")
+@click.option(
+    "--also",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="A run, a report: whatever was made from it. Repeatable.",
+)
+@click.option("--looked", is_flag=True, help="You have looked at the suspects: no text stands in their pictures.")
+@json_option
+def audit(prepared: Path, against: Path | None, also: tuple[Path, ...], looked: bool, as_json: bool) -> None:
+    """Search PREPARED, and what was made from it, for anything that the sources know and nobody else should.
+
+    Every tag of every header (private ones and nested ones too), names of files and folders, and text in the kept pixels. Exit code 3 where
+    something is found. The signed-off table is kept in PREPARED.private/audit.json.
+    """
+    from domains.errors import DataError
+    from domains.prepare.audit import SUSPECTS
+    from domains.prepare.audit import audit as run
+
+    result = run(prepared, against, also, looked=looked, progress=Counter("reading headers", "files"))
+    found = [(finding.where, finding.what) for check in result.checks for finding in check.found]
+    private = f"{prepared}.private"
+    if as_json:
+        emit_json(result.to_dict())
+    else:
+        rows = [
+            [check.name, check.looked_at, f"{len(check.found)} found" if check.found else "clean"]
+            for check in result.checks
+        ]
+        table(["looked for", "in", "answer"], rows)
+        for note in result.notes:
+            say(f"note: {note}")
+        if found:
+            click.echo("")
+            table(["file", "holds"], [list(pair) for pair in found[:SHOWN]])
+            if len(found) > SHOWN:
+                click.echo(f"... and {len(found) - SHOWN} more in {private}/audit.json")
+    if not result.clean:
+        count = sum(len(check.found) for check in result.checks)
+        do = (
+            f"Look at {private}/{SUSPECTS}; if it shows no text, say so: --looked"
+            if result.only_suspects
+            else "Do not pass it on"
+        )
+        raise DataError(f"{count} findings", where=prepared, do=do)
+    if not as_json:
+        click.echo(f"\nclean: manifest {result.manifest_sha256[:16]}; the table is kept in {private}/audit.json")
+
+
 @command.group()
 def synth() -> None:
     """Synthesise a phantom data set."""
