@@ -63,7 +63,7 @@ def test_commands_run(
             words = [*words, "--overwrite"] if "10" not in words else []
             if not words:  # the shared phantom is this very command's result
                 continue
-        if words[:2] == ["data", "prepare"] and "--key" not in words:
+        if words[:2] == ["data", "prepare"] and not {"--key", "--update"} & set(words):
             out = Path(words[words.index("--out") + 1])
             if not out.exists():
                 out.symlink_to(phantom / "prepared")

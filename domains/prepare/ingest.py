@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import secrets
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from domains.base import Domain
 from domains.errors import DataError, StorageError
 from domains.prepare import output, pool
 from domains.prepare.contact_sheet import write_contact_sheet
-from domains.prepare.privacy import Pseudonyms
+from domains.prepare.journal import Journal, Stamp, take_over
+from domains.prepare.privacy import KEY_BYTES, Pseudonyms
 from domains.prepare.source import DiskRefused, Outcome, Refused, Task, Usable, examine
-from domains.store.manifest import EXCLUDED, VideoRow, write_info, write_manifest
+from domains.store.manifest import EXCLUDED, VideoRow, frame_file, write_info, write_manifest
 
 PATIENCE = 60.0  # seconds without a sign of life before a file is given up
 # Files without a patient in their header: a folder of them is taken for one patient if folders look like patients, that
 # is, if there are several of them and none is a heap. Otherwise (Videos/*.avi) every file stands for itself.
 FEWEST_FOLDERS, LARGEST_FOLDER = 5, 50
+
+AGAIN = frozenset({"no decoder", "unreadable"})  # what may have been put right without a change of the file
 
 Progress = Callable[[int, int], None]
 
@@ -39,7 +45,7 @@ class Excluded:
 @dataclass(frozen=True)
 class PrepareResult:
     """videos, patients: how many there are. excluded: the files set aside, by path. noted: those prepared that had something odd about them,
-    with what. seconds: how long it took.
+    with what. seconds: how long it took. reused: files that were as an earlier call had found them.
     """
 
     videos: int
@@ -48,6 +54,7 @@ class PrepareResult:
     seconds: float
     patients_from: dict[str, int] = field(default_factory=dict)
     noted: list[tuple[Path, str]] = field(default_factory=list)
+    reused: int = 0
 
     def by_category(self) -> dict[str, int]:
         """Files set aside, most frequent first."""
@@ -62,37 +69,83 @@ def prepare(
     key: bytes,
     workers: int = 1,
     overwrite: bool = False,
+    update: bool = False,
     progress: Progress | None = None,
 ) -> PrepareResult:
     """Prepare every recording below `source` (a folder, or one file) into `out`.
 
-    The result does not depend on `workers`. A file that crashes or hangs its decoder is set aside like any other bad
-    file. `out` appears when all is done; until then the work lies in `<out>.partial`. progress(done, total) is called
-    after every file.
+    The result does not depend on `workers`, nor on interruptions: a call that was killed is taken up by the next one. A
+    file that crashes or hangs its decoder is set aside like any other bad file. `out` appears when all is done; until
+    then the work lies in `<out>.partial`. overwrite: replace `out`, every file looked at anew. update: bring `out` up
+    to date; files that are as they were (by size and time of change) are not looked at again, those that are gone leave
+    the output. progress(done, total) is called after every file.
 
     Raises DataError where there is no usable recording, ConfigError where `out` must not be touched, StorageError where
     the disk refuses.
     """
     began = time.monotonic()
     source, out = Path(source), Path(out)
+    if out.is_symlink():  # to the disk that has the room: the draft and the private folder belong there too
+        out = out.resolve()
     files = find_files(source, skip=(out, output.draft_folder(out), output.private_folder(out)))
-    output.check(source, out, overwrite)
+    output.check(source, out, overwrite, update)
     root = source.parent if source.is_file() else source
     relatives = [path.relative_to(root).as_posix() for path in files]
     names = Pseudonyms(key)
-    with output.writing(out) as draft:
+    journal = Journal(out, domain, names)
+    going_on = output.draft_folder(out).exists()  # an earlier call was stopped, whatever it was asked for
+    keep = bool(journal.known) and (update or going_on)
+    with output.writing(out, resume=keep) as draft, contextlib.closing(journal):
+        journal.start(keep)
         tasks = [Task(path, rel, draft, domain, key) for path, rel in zip(files, relatives, strict=True)]
-        outcomes = _examine_all(tasks, workers, progress)
+        stamps = [Stamp.of(path, rel, names) for path, rel in zip(files, relatives, strict=True)]
+        before = _known(stamps, journal, draft, out, AGAIN if update and not going_on else frozenset())
+        outcomes = _examine_all(tasks, workers, progress, before, lambda n, outcome: journal.add(stamps[n], outcome))
         rows, refused = _settle(outcomes, relatives, names)
         if not rows:
+            journal.drop()
             raise _nothing_usable(source, len(files), [outcome.category for outcome in refused.values()])
         rows, patients_from = _name_patients(rows, relatives, names)
+        output.drop_strays(draft, {frame_file(draft, row.video_id).name for row in rows.values()})
         _write(draft, [rows[number] for number in sorted(rows)], refused, relatives, domain, names, patients_from)
         output.write_private(out, _private_rows(files, relatives, rows, refused, names))
     excluded = [Excluded(files[number], refused[number].reason, refused[number].category) for number in sorted(refused)]
     patients = len({row.patient for row in rows.values()})
     noted = [(files[number], rows[number].note) for number in sorted(rows) if rows[number].note]
-    return PrepareResult(len(rows), patients, excluded, time.monotonic() - began, patients_from, noted)
+    return PrepareResult(len(rows), patients, excluded, time.monotonic() - began, patients_from, noted, len(before))
+
+
+@dataclass(frozen=True)
+class Looked:
+    """One file as `prepare` would see it. row: what the manifest would hold, None for a file that would be set aside, with the reason.
+
+    source: the real path, for the terminal of its owner.
+    """
+
+    source: Path
+    row: VideoRow | None
+    category: str = ""
+    reason: str = ""
+
+
+def check(source: str | Path, domain: Domain, *, workers: int = 1, progress: Progress | None = None) -> list[Looked]:
+    """Look at every file below `source` as `prepare` does, every frame decoded, and write nothing. In order of path.
+
+    Raises DataError where there is no file.
+    """
+    source = Path(source)
+    files = find_files(source)
+    root = source.parent if source.is_file() else source
+    relatives = [path.relative_to(root).as_posix() for path in files]
+    key = secrets.token_bytes(KEY_BYTES)  # pseudonyms of this one look: nobody will see them
+    tasks = [Task(path, rel, None, domain, key) for path, rel in zip(files, relatives, strict=True)]
+    rows, refused = _settle(_examine_all(tasks, workers, progress), relatives, Pseudonyms(key))
+    return [
+        Looked(path, rows[number])
+        if number in rows
+        else Looked(path, None, refused[number].category, refused[number].reason)
+        for number, path in enumerate(files)
+    ]
 
 
 def find_files(source: Path, skip: Sequence[Path] = ()) -> list[Path]:
@@ -126,18 +179,45 @@ def find_files(source: Path, skip: Sequence[Path] = ()) -> list[Path]:
     return sorted(found)
 
 
-def _examine_all(tasks: list[Task], workers: int, progress: Progress | None) -> list[Outcome]:
-    outcomes: dict[int, Outcome] = {}
-    for number, outcome in pool.run(examine, tasks, workers=max(1, workers), patience=PATIENCE):
+def _known(
+    stamps: list[Stamp | None], journal: Journal, draft: Path, out: Path, again: frozenset[str]
+) -> dict[int, Outcome]:
+    """Outcomes of before that still stand, by file number. again: categories of refusal that are looked into once more."""
+    found: dict[int, Outcome] = {}
+    for number, stamp in enumerate(stamps):
+        outcome = journal.known.get(stamp) if stamp is not None else None
+        if isinstance(outcome, Refused) and outcome.category in again:
+            continue
+        if outcome is not None and take_over(outcome, draft, out):
+            found[number] = outcome
+    return found
+
+
+def _examine_all(
+    tasks: list[Task],
+    workers: int,
+    progress: Progress | None,
+    before: Mapping[int, Outcome] = MappingProxyType({}),
+    keep: Callable[[int, Outcome], None] | None = None,
+) -> list[Outcome]:
+    """The outcome of every task. before: those known already. keep(number, outcome): called with every new one."""
+    outcomes: dict[int, Outcome] = dict(before)
+    left = [number for number in range(len(tasks)) if number not in outcomes]
+    if progress is not None and before:
+        progress(len(outcomes), len(tasks))
+    for place, outcome in pool.run(examine, [tasks[n] for n in left], workers=max(1, workers), patience=PATIENCE):
+        number = left[place]
         if isinstance(outcome, DiskRefused):
-            do = "Free some space or choose another --out; nothing was left behind"
-            raise StorageError(f"cannot be written ({outcome.reason})", where=tasks[number].out.parent, do=do)
+            what = f"cannot be written ({outcome.reason})"
+            raise StorageError(what, where=tasks[number].out, do=output.GO_ON)
         if outcome == "crashed":
             outcome = Refused("unreadable", "its decoder crashed", "its decoder crashed")
         elif outcome == "hung":
             reason = f"its decoder gave no sign of life for {PATIENCE:g} s"
             outcome = Refused("unreadable", reason, reason)
         outcomes[number] = outcome
+        if keep is not None:
+            keep(number, outcome)
         if progress is not None:
             progress(len(outcomes), len(tasks))
     return [outcomes[number] for number in range(len(tasks))]

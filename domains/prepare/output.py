@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from domains.errors import ConfigError, StorageError
+from domains.errors import ConfigError, DataError, StorageError
 from domains.store.manifest import CONTACT_SHEET, EXCLUDED, INFO, MANIFEST
 
 try:
@@ -19,6 +19,7 @@ except ImportError:  # not on Windows, where two writers are not told apart
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
+GO_ON = "Free some space; the same command goes on where this one stopped"
 OURS = {LOCK, "frames", INFO, MANIFEST, EXCLUDED, CONTACT_SHEET}
 
 
@@ -32,8 +33,8 @@ def draft_folder(out: Path) -> Path:
     return out.with_name(out.name + ".partial")
 
 
-def check(source: Path, out: Path, overwrite: bool) -> None:
-    """Raises ConfigError where writing to `out` would destroy something."""
+def check(source: Path, out: Path, overwrite: bool, update: bool = False) -> None:
+    """Raises ConfigError where writing to `out` would destroy something, or where there is nothing to update."""
     if source.resolve().is_relative_to(out.resolve()):
         raise ConfigError("the output holds the source", where=out, do="Choose another --out")
     if not out.exists():
@@ -42,37 +43,53 @@ def check(source: Path, out: Path, overwrite: bool) -> None:
         raise ConfigError("exists and is no folder", where=out, do="Choose another --out")
     if not any(out.iterdir()):
         return
-    if not overwrite:
-        raise ConfigError("the output is not empty", where=out, do="Choose another --out, or replace it: --overwrite")
+    if not (overwrite or update):
+        do = "Choose another --out, bring it up to date: --update, or replace it: --overwrite"
+        raise ConfigError("the output is not empty", where=out, do=do)
     if not (out / INFO).is_file():
         do = "Choose another --out, or remove it yourself"
-        raise ConfigError("--overwrite replaces prepared folders only, and this is none", where=out, do=do)
+        raise ConfigError("only prepared folders are replaced or updated, and this is none", where=out, do=do)
 
 
 @contextlib.contextmanager
-def writing(out: Path) -> Iterator[Path]:
-    """Gives a draft folder; it becomes `out` when the block ends well, and is removed when it does not.
+def writing(out: Path, resume: bool = False) -> Iterator[Path]:
+    """Gives a draft folder; it becomes `out` when the block ends well. When it does not, frames stay there for the next call, unless the
+    sources themselves were at fault (DataError): then nothing is left.
 
-    Raises StorageError where the disk refuses.
+    resume: keep the frames that an earlier call left. Raises StorageError where the disk refuses.
     """
     draft = draft_folder(out)
     lock: IO[str] | None = None
     try:
-        lock = _claim(draft)
+        lock = _claim(draft, resume)
         yield draft
         (draft / LOCK).unlink()
         _replace(draft, out)
     except OSError as error:
-        do = "Free some space or choose another --out; nothing was left behind"
-        raise StorageError(f"cannot be written ({error.strerror or error})", where=out, do=do) from None
+        raise StorageError(f"cannot be written ({error.strerror or error})", where=out, do=GO_ON) from None
+    except DataError:
+        if lock is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+        raise
     finally:
         if lock is not None:  # else the folder is not ours
-            shutil.rmtree(draft, ignore_errors=True)
             lock.close()
 
 
-def _claim(draft: Path) -> IO[str]:
-    """An empty draft folder that no one else writes to. What a killed run left is cleared; all else is left alone."""
+def drop_strays(draft: Path, wanted: set[str]) -> None:
+    """Remove frames of no row: of files that changed or went away after an earlier call had stored them."""
+    for path in list((draft / "frames").rglob("*")):
+        if path.is_file() and path.name not in wanted:
+            path.unlink()
+    for folder in (draft / "frames").glob("*"):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _claim(draft: Path, resume: bool) -> IO[str]:
+    """A draft folder that no one else writes to. What an earlier call left is cleared, but for frames that are wanted; all else is left
+    alone.
+    """
     draft.mkdir(parents=True, exist_ok=True)
     if not {path.name for path in draft.iterdir()} <= OURS:
         raise ConfigError("holds files that are not vfm's", where=draft, do="Move it, or choose another --out")
@@ -85,7 +102,7 @@ def _claim(draft: Path) -> IO[str]:
         do = "Wait for it, or choose another --out"
         raise ConfigError("another 'vfm data prepare' is writing here", where=draft, do=do) from None
     for path in draft.iterdir():
-        if path.name != LOCK:
+        if path.name != LOCK and not (resume and path.name == "frames"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return lock
 

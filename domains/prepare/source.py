@@ -32,11 +32,13 @@ MOST_PIXELS = 64_000_000  # a frame above this is a damaged header, not an ultra
 
 @dataclass(frozen=True)
 class Task:
-    """path: the file. relative: its path in the source, with forward slashes. out: the folder being written."""
+    """path: the file. relative: its path in the source, with forward slashes. out: the folder being written; None: every frame is decoded
+    and nothing is written.
+    """
 
     path: Path
     relative: str
-    out: Path
+    out: Path | None
     domain: Domain
     key: bytes
 
@@ -165,7 +167,8 @@ def _store(reader: Reader, picture: Picture, task: Task, names: Pseudonyms, cont
     frames = measures.watch(_square(reader, picture, settings.size, settings.fit, settings.grey, beat))
     blob, offsets = encode(frames, settings.quality)
     video_id = names.token("content", content)
-    _write(frame_file(task.out, video_id), blob)
+    if task.out is not None:
+        _write(frame_file(task.out, video_id), blob)
     header, kept = reader.header, identity(reader.header)
     x0, y0, x1, y1 = picture.box
     side = max(x1 - x0, y1 - y0) if settings.fit == "pad" else min(x1 - x0, y1 - y0)

@@ -24,14 +24,23 @@ def command() -> None:
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes; default: one per core.")
 @key_option
 @overwrite_option
+@click.option("--update", is_flag=True, help="Bring --out up to date: only new and changed files are looked at.")
 @json_option
 def prepare(
-    source: Path, domain: str, out: Path, workers: int | None, key: Path | None, overwrite: bool, as_json: bool
+    source: Path,
+    domain: str,
+    out: Path,
+    workers: int | None,
+    key: Path | None,
+    overwrite: bool,
+    update: bool,
+    as_json: bool,
 ) -> None:
     """Look at every file below SOURCE once: identity removed, the picture found, frames stored for training.
 
-    Files that cannot be used are set aside with a reason. Nothing outside the picture and no name is written to --out; the table that
-    leads back to the sources lies beside it, in OUT.private, and never leaves the machine.
+    Files that cannot be used are set aside with a reason. Killed at any point, the same command goes on where it stopped. Nothing outside the
+    picture and no name is written to --out; the table that leads back to the sources lies beside it, in OUT.private, and never leaves the
+    machine.
     """
     from domains.base import load_domain
     from domains.machine import cores
@@ -53,18 +62,22 @@ def prepare(
         key=secret,
         workers=processes,
         overwrite=overwrite,
+        update=update,
         progress=Counter("preparing", "files"),
     )
     if as_json:
         emit_json(
             {
                 "out": str(out), "videos": result.videos, "patients": result.patients, "seconds": round(result.seconds, 2),
+                "reused": result.reused,
                 "excluded": [{"source": str(one.source), "category": one.category, "reason": one.reason} for one in result.excluded],
                 "noted": [{"source": str(source), "note": note} for source, note in result.noted],
             }
         )  # fmt: skip
         return
     click.echo(f"{result.videos} recordings of {result.patients} patients in {out} ({duration(result.seconds)})")
+    if result.reused:
+        click.echo(f"{result.reused} files were as before and not looked at again")
     if result.excluded:
         click.echo(f"\n{len(result.excluded)} files set aside:")
         table(["files", "why"], [[count, category] for category, count in result.by_category().items()])
@@ -82,6 +95,49 @@ def prepare(
         f"set aside:    {out / 'excluded.csv'} (pseudonyms), {out}.private/sources.csv (real names; keep it private)"
     )
     click.echo(f"next:         vfm pretrain --domain {domain} --data {out} --out runs/{declared.name}")
+
+
+@command.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--domain", default="echo", show_default=True, help="A shipped domain or a YAML of your own.")
+@click.option("--workers", type=click.IntRange(1), default=None, help="Processes; default: one per core.")
+@json_option
+def check(source: Path, domain: str, workers: int | None, as_json: bool) -> None:
+    """Look at every file below SOURCE, write nothing, and tell what is usable and why the rest is not.
+
+    Every frame is decoded: what is called usable here will be read in training. Exit code 3 where nothing is usable.
+    """
+    from domains.base import load_domain
+    from domains.errors import DataError
+    from domains.machine import cores
+    from domains.prepare.ingest import check as run
+
+    looked = run(source, load_domain(domain), workers=workers or cores(), progress=Counter("checking", "files"))
+    usable = [(one.source, one.row) for one in looked if one.row is not None]
+    aside = [one for one in looked if one.row is None]
+    if as_json:
+        emit_json(
+            {
+                "usable": [
+                    {"source": str(path), "codec": row.codec, "frames": row.n_frames, "fps": row.fps, "width": row.width,
+                     "height": row.height, "region": list(row.region), "region_source": row.region_source, "note": row.note}
+                    for path, row in usable
+                ],
+                "set_aside": [{"source": str(one.source), "category": one.category, "reason": one.reason} for one in aside],
+            }
+        )  # fmt: skip
+    else:
+        frames = sum(row.n_frames for _, row in usable)
+        click.echo(f"{len(usable)} of {len(looked)} files are usable ({frames} frames)")
+        noted = [[path, row.note] for path, row in usable if row.note]
+        if noted:
+            click.echo("")
+            table(["usable, but", "note"], noted)
+        if aside:
+            click.echo("")
+            table(["not usable", "why", "reason"], [[one.source, one.category, one.reason] for one in aside])
+    if not usable:
+        raise DataError(f"none of {len(looked)} files is usable", where=source, do="The reasons are in the table")
 
 
 @command.command()
