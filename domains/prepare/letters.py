@@ -7,6 +7,7 @@ them, its shapes are of one height, and they stand in a row.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domains.prepare.classify import extremes
 from domains.store.frames import Frames
 
 STROKE = 9  # pixels: wider than a stroke of a letter, narrower than the gap to the next line
@@ -48,7 +48,8 @@ def _still_strokes(sample: Frames, mask: Mask) -> Iterator[NDArray[np.uint8]]:
     """Thin shapes that are there in every frame, those brighter than what is around them and those darker: 0 or 1, (H, W)."""
     # The brightest channel of a pixel: coloured letters are bright in one. What moves around letters counts by its darkest moment where
     # they are bright, by its brightest where they are dark.
-    brightest, darkest = _range(extremes(sample)[0])
+    channels = [sample[..., channel] for channel in range(sample.shape[-1])]
+    brightest, darkest = _range(functools.reduce(np.maximum, channels))
     still = (brightest.astype(np.int16) - darkest <= STILL) & mask
     kernel = cv2.getStructuringElement(cv2.MORPH_RECT, (STROKE, STROKE))
     for how, picture in ((cv2.MORPH_TOPHAT, darkest), (cv2.MORPH_BLACKHAT, brightest)):

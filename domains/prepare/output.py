@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from domains.errors import ConfigError, DataError, StorageError
-from domains.store.manifest import CONTACT_SHEET, EXCLUDED, INFO, MANIFEST
+from domains.store.manifest import CONTACT_SHEET, EXCLUDED, INDEX, INFO, MANIFEST
 
 try:
     import fcntl
@@ -20,7 +20,7 @@ except ImportError:  # not on Windows, where two writers are not told apart
 
 LOCK = ".lock"
 GO_ON = "Free some space; the same command goes on where this one stopped"
-OURS = {LOCK, "frames", INFO, MANIFEST, EXCLUDED, CONTACT_SHEET}
+OURS = {LOCK, "frames", INFO, MANIFEST, INDEX, EXCLUDED, CONTACT_SHEET}
 
 
 def private_folder(out: Path) -> Path:

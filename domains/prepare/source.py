@@ -27,6 +27,7 @@ from domains.store.manifest import VideoRow, frame_file
 SAMPLED = 32  # frames looked at to find the picture
 PAIRS = 6  # neighbouring frames looked at to tell a sweeping trace from tissue
 HELD = 200_000_000  # bytes of frames held at once: a whole cine of 850 frames of 1024x768 would be 2 GB
+STORED = 60_000_000  # of those, while they are being stored
 MOST_PIXELS = 64_000_000  # a frame above this is a damaged header, not an ultrasound machine
 
 
@@ -122,6 +123,7 @@ def _examine(task: Task, beat: Beat) -> Outcome:
         picture = _picture(reader, sample, domain) if ultrasound else region.whole(reader.height, reader.width)
         if domain.region.text == "exclude" and letters.find_rows(sample, picture.mask):
             raise SetAside("burned-in text", "text is drawn inside the picture")  # it may be a name
+        del sample  # up to HELD bytes
         beat()
         return Usable(_store(reader, picture, task, names, content, beat))
 
@@ -145,7 +147,7 @@ def _not_a_recording(path: Path) -> tuple[str, str]:
 
 def _sample(reader: Reader) -> Frames:
     """Frames spread over the recording."""
-    count = min(SAMPLED, len(reader), max(8, _at_once(reader)))
+    count = min(SAMPLED, len(reader), max(8, _at_once(reader, HELD)))
     return reader.frames(np.linspace(0, len(reader) - 1, count).round().astype(int).tolist())
 
 
@@ -220,7 +222,7 @@ def _square(reader: Reader, picture: Picture, size: int, fit: str, grey: bool, b
     """Every frame: (size, size, 1 or 3), zero outside the picture, cropped to it, made square, scaled."""
     x0, y0, x1, y1 = picture.box
     outside = ~picture.mask[y0:y1, x0:x1]
-    chunk = _at_once(reader)
+    chunk = _at_once(reader, STORED)
     for start in range(0, len(reader), chunk):
         for frame in reader.frames(range(start, min(start + chunk, len(reader)))):
             cut = np.ascontiguousarray(frame[y0:y1, x0:x1])
@@ -233,9 +235,9 @@ def _square(reader: Reader, picture: Picture, size: int, fit: str, grey: bool, b
         beat()
 
 
-def _at_once(reader: Reader) -> int:
-    """How many frames fit into the memory that a worker may use."""
-    return max(1, min(64, HELD // (reader.height * reader.width * reader.channels)))
+def _at_once(reader: Reader, held: int) -> int:
+    """How many frames fit into so many bytes."""
+    return max(1, min(64, held // (reader.height * reader.width * reader.channels)))
 
 
 def _fit(frame: Frames, size: int, fit: str) -> Frames:

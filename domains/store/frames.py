@@ -40,7 +40,9 @@ def decode(jpeg: bytes, channels: int) -> Frames | None:
     return picture[..., None] if channels == 1 else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
-def read(path: Path, offsets: Sequence[int], indices: Sequence[int], size: int, channels: int) -> Frames:
+def read(
+    path: Path, offsets: Sequence[int] | NDArray[np.int64], indices: Sequence[int], size: int, channels: int
+) -> Frames:
     """uint8 (T, size, size, channels): the frames at `indices`, in that order; a frame asked for twice is decoded once.
 
     Nothing stays open between calls, so that processes can be forked at any time. Raises MediaError.

@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 
 FORMAT = 1
 MANIFEST, INFO, EXCLUDED, CONTACT_SHEET = "manifest.parquet", "prepared.json", "excluded.csv", "contact_sheet.png"
+INDEX = "index.arrow"  # see domains.store.index
+ROW_GROUP = 16_384  # rows that are decoded to read one
 
 
 @dataclass(frozen=True)
@@ -87,14 +89,21 @@ def frame_file(folder: Path, video_id: str) -> Path:
 
 
 def write_manifest(folder: Path, rows: Iterable[VideoRow]) -> None:
-    """`manifest.parquet`, one row per video in the order given."""
-    table = pa.Table.from_pylist([vars(row) for row in rows], schema=SCHEMA)
-    pq.write_table(table, folder / MANIFEST, compression="zstd")
+    """`manifest.parquet`, one row per video in the order given, and its index."""
+    write_table(folder, pa.Table.from_pylist([vars(row) for row in rows], schema=SCHEMA))
+
+
+def write_table(folder: Path, table: pa.Table) -> None:
+    """`write_manifest` of rows that are a table already."""
+    from domains.store.index import write_index
+
+    pq.write_table(table, folder / MANIFEST, compression="zstd", row_group_size=ROW_GROUP)
+    write_index(folder)
 
 
 def read_row(values: dict[str, Any]) -> VideoRow:
     """A row of the table as it comes out of pyarrow."""
-    known = {field.name: values[field.name] for field in dataclasses.fields(VideoRow)}
+    known = {field.name: values.get(field.name, "") for field in dataclasses.fields(VideoRow)}  # "": of ADDED
     return VideoRow(**{**known, "region": tuple(known["region"]), "offsets": tuple(known["offsets"])})
 
 

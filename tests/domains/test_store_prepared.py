@@ -11,7 +11,8 @@ from store_factory import make_prepared
 
 from domains.errors import DataError, MediaError
 from domains.store import frames as jpeg
-from domains.store.manifest import MANIFEST, SCHEMA, frame_file
+from domains.store.index import open_index
+from domains.store.manifest import INDEX, MANIFEST, SCHEMA, frame_file
 from domains.store.prepared import Prepared
 
 
@@ -138,3 +139,42 @@ def test_the_schema_is_the_documented_one():
     page = Path(__file__).resolve().parents[2] / "docs/architecture.md"
     columns = page.read_text().split("Manifest columns:")[1].split("Labels are joined")[0]
     assert all(f"`{name}`" in columns for name in SCHEMA.names)
+
+
+def test_the_index_is_mapped_and_says_what_the_manifest_says(prepared: Prepared) -> None:
+    index = open_index(prepared.folder)
+    rows = [prepared.row(number) for number in range(len(prepared))]
+    assert index.video_ids() == [row.video_id for row in rows] == prepared.column("video_id")
+    assert index.n_frames.tolist() == [row.n_frames for row in rows]
+    assert [index.offsets(number).tolist() for number in range(len(rows))] == [list(row.offsets) for row in rows]
+    assert not index.offsets(0).flags.writeable  # a view of the file
+    assert not index.n_frames.flags.owndata
+    assert index.video_id(-1) == rows[-1].video_id
+    with pytest.raises(IndexError):
+        index.video_id(len(rows))
+
+
+@pytest.mark.parametrize("spoil", ["absent", "damaged", "of another manifest"])
+def test_an_index_that_does_not_fit_is_made_anew(prepared: Prepared, spoil: str, tmp_path: Path) -> None:
+    folder = prepared.folder
+    expected = prepared.column("video_id")
+    if spoil == "absent":
+        (folder / INDEX).unlink()
+    elif spoil == "damaged":
+        (folder / INDEX).write_bytes((folder / INDEX).read_bytes()[:-40])
+    else:
+        table = pq.read_table(folder / MANIFEST)
+        pq.write_table(table.slice(1), folder / MANIFEST)
+        expected = expected[1:]
+    opened = Prepared.open(folder)
+    assert [opened.video_id(number) for number in range(len(opened))] == expected
+    assert opened.row(0).video_id == expected[0]
+    assert opened.fps(0) == opened.row(0).fps
+
+
+def test_rows_are_read_from_any_row_group(prepared: Prepared) -> None:
+    table = pq.read_table(prepared.folder / MANIFEST)
+    pq.write_table(table, prepared.folder / MANIFEST, row_group_size=2)
+    opened = Prepared.open(prepared.folder)
+    order = [len(opened) - 1, 0, 3, 4, 1, -1]
+    assert [opened.row(number).video_id for number in order] == [opened.video_id(number) for number in order]
