@@ -4,7 +4,7 @@
     python benchmarks/manifest.py --rows 100000
 
 Every row has 60 frames. A fresh process opens the folder, looks up 2,000 random rows as the loader does (name, length, rate, offsets of 16
-frames), and says how long that took and how much memory of its own it grew by (private memory: mapped files are shared by all processes).
+frames), and says how long that took and how much memory of its own it grew by (anonymous memory: pages of mapped files are shared by all processes).
 Beside it, in the same run: `pyarrow.parquet.read_table` of the same manifest. The last line extrapolates to 12,000,000 rows.
 """
 
@@ -26,17 +26,17 @@ FRAMES = 60
 TARGET = 12_000_000
 CHILD = """
 import json, sys, time
-def private():
+def own():
     total = 0
     for line in open("/proc/self/smaps_rollup"):
-        if line.startswith("Private_Dirty"):  # clean pages of a mapped file are the system's, to share and to take back
+        if line.startswith("Anonymous"):  # pages of a mapped file are the system's, to share and to take back
             total += int(line.split()[1])
     return total / 1024
 import numpy as np, pyarrow.parquet as pq
 from domains.store.prepared import Prepared
 folder, how = sys.argv[1:]
 rng = np.random.default_rng(0)
-before, began = private(), time.perf_counter()
+before, began = own(), time.perf_counter()
 if how == "prepared":
     store = Prepared.open(folder)
     n = len(store)
@@ -51,7 +51,7 @@ else:
     for index in rng.integers(n, size=2000).tolist():
         names[index].as_py(), offsets[index].values.to_numpy()[:17]
 looked = time.perf_counter() - began - opened
-print(json.dumps({"rows": n, "open_s": opened, "lookup_us": 1e6 * looked / 2000, "private_mib": private() - before}))
+print(json.dumps({"rows": n, "open_s": opened, "lookup_us": 1e6 * looked / 2000, "own_mib": own() - before}))
 """
 
 
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     asked = parser.parse_args()
     found = []
-    print(f"{'rows':>10} {'how':>12} {'open s':>8} {'look-up us':>11} {'private MiB':>12}")
+    print(f"{'rows':>10} {'how':>12} {'open s':>8} {'look-up us':>11} {'own MiB':>12}")
     with tempfile.TemporaryDirectory() as temporary:
         for rows in asked.rows:
             folder = Path(temporary) / str(rows)
@@ -111,14 +111,14 @@ def main() -> None:
             for how in ("read_table", "prepared"):
                 one = measure(folder, how)
                 print(
-                    f"{rows:>10} {how:>12} {one['open_s']:>8.3f} {one['lookup_us']:>11.1f} {one['private_mib']:>12.1f}",
+                    f"{rows:>10} {how:>12} {one['open_s']:>8.3f} {one['lookup_us']:>11.1f} {one['own_mib']:>12.1f}",
                     flush=True,
                 )
                 if how == "prepared":
                     found.append(one)
     if len(found) > 1:
         rows = np.array([one["rows"] for one in found])
-        for name in ("open_s", "private_mib"):
+        for name in ("open_s", "own_mib"):
             slope, start = np.polyfit(rows, [one[name] for one in found], 1)
             print(f"{name} at {TARGET:,} rows, by a line through these: {start + slope * TARGET:.1f}")
 
