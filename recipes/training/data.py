@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -189,6 +190,19 @@ def make_loader(data: ClipData, sampler: StreamSampler, workers: int, pin: bool)
         prefetch_factor=4 if workers else None,
         generator=torch.Generator(),  # its own: starting the loader must not draw from the trainer's
     )
+
+
+@contextlib.contextmanager
+def batches_of(loader: DataLoader[dict[str, Any]]) -> Iterator[Iterator[dict[str, Any]]]:
+    """An iterator over the loader whose processes end with the block, however it ends. Left to the interpreter's last moments they would be
+    asked by SIGTERM, which they leave to the trainer, and waited for.
+    """
+    batches = iter(loader)
+    try:
+        yield batches
+    finally:
+        if hasattr(batches, "_shutdown_workers"):
+            batches._shutdown_workers()
 
 
 def quiet_worker(_: int) -> None:

@@ -19,7 +19,7 @@ from recipes.config import RunConfig
 from recipes.objective import Objective, Progress
 from recipes.parts.distributed import world_size
 from recipes.training.checkpoint import load_checkpoint, save_checkpoint
-from recipes.training.data import ClipData, StreamSampler, make_loader, to_batch
+from recipes.training.data import ClipData, StreamSampler, batches_of, make_loader, to_batch
 from recipes.training.interrupt import Interrupted, StopSignal
 from recipes.training.monitors import CollapseMonitor
 from recipes.training.optim import learning_rate, make_optimiser, set_learning_rate
@@ -174,8 +174,8 @@ class _Loop:
         board = open_board(self.run, first) if accelerator.is_main_process else None
         self.reporter.start(self.total, first)
         before, started = self.state["seconds"], time.perf_counter()
-        with StopSignal() as stop, self.others_live():
-            batches, meter = iter(loader), Meter()
+        with StopSignal() as stop, self.others_live(), batches_of(loader) as batches:
+            meter = Meter()
             if first == 0:
                 self.look(0)
             for step in range(first, self.total):

@@ -95,7 +95,8 @@ def test_the_recipe_is_whole(name: str) -> None:
     assert config.method == name
     settings = parse(method(name).Settings, config.objective, path)
     objective = method(name)(open_encoder(config.encoder.name), settings)
-    assert objective(Batch({"clip": torch.randn(1, 16, 3, 112, 112)}, torch.tensor([1])))["loss"].isfinite()
+    clips = {view: torch.randn(1, 16, 3, 112, 112) for view in objective.views}
+    assert objective(Batch(clips, torch.tensor([1])))["loss"].isfinite()
     head = path.read_text().splitlines()
     assert head[0].startswith("#")
     assert any("vfm pretrain" in line for line in head[:8])
