@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -205,6 +206,48 @@ def test_containers_without_seeking_are_read_in_order(tmp_path: Path) -> None:
     assert len(reader) == 60
     assert [read_number(frame) for frame in reader.frames([50, 2, 51])] == [50, 2, 51]
     assert [read_number(frame) for frame in reader.frames([3])] == [3]
+
+
+@pytest.mark.parametrize("camera", ["0", "1"])
+def test_transport_streams_of_both_packet_sizes(tmp_path: Path, camera: str) -> None:
+    """Cameras write a time before each packet: the name is as often .m2ts as .mts or nothing."""
+    with av.open(
+        str(tmp_path / "00001"), "w", format="mpegts", container_options={"mpegts_m2ts_mode": camera}
+    ) as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for number in range(12):
+            frame = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    head = (tmp_path / "00001").read_bytes()[:400]
+    assert (head[0] == 0x47) != (camera == "1")
+    assert sniff(tmp_path / "00001") == "video"
+    with open_reader(tmp_path / "00001") as reader:
+        assert [read_number(frame) for frame in reader.frames([11, 4])] == [11, 4]
+
+
+def test_chance_is_no_transport_stream(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 1000), np.uint8)
+    noise[:, [0, 188]] = 0x47  # twice is chance
+    for number, row in enumerate(noise):
+        (tmp_path / str(number)).write_bytes(row.tobytes())
+        assert sniff(tmp_path / str(number)) is None
+    (tmp_path / "text").write_bytes(b"G" + b"o" * 187 + b"G")
+    assert sniff(tmp_path / "text") is None
+
+
+@pytest.mark.parametrize(("says", "fps", "source"), [("1", 25, "stream"), ("0", None, "unknown")])
+def test_a_bare_stream_may_say_no_rate(tmp_path: Path, says: str, fps: float | None, source: str) -> None:
+    """Where it says none FFmpeg would name its default."""
+    options = f"log-level=none:vui-timing-info={says}"
+    path = write_video(
+        tmp_path / "a.hevc", "libx265", list(range(10)), base=Fraction(1, 25), **{"x265-params": options}
+    )
+    with open_reader(path) as reader:
+        assert (len(reader), reader.fps, reader.fps_source) == (10, fps, source)
 
 
 def test_what_is_remembered_of_a_file_goes_with_its_content(tmp_path: Path) -> None:
