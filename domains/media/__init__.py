@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from domains.errors import MediaError
+from domains.media.archive import Member, expand, opened
 from domains.media.decoders import Decoder, decoders
-from domains.media.kinds import Kind, sniff_file
+from domains.media.kinds import Kind, packed_as, read_head, sniff_file
 from domains.media.reader import Frames, Reader
 
-__all__ = ["Decoder", "Frames", "Kind", "Reader", "decoders", "open_reader", "sniff"]
+__all__ = ["Decoder", "Frames", "Kind", "Member", "Reader", "decoders", "expand", "open_reader", "opened", "sniff"]
 
 
 def sniff(path: str | Path) -> Kind | None:
@@ -22,10 +23,7 @@ def open_reader(path: str | Path) -> Reader:
     path = Path(path)
     kind = sniff(path)
     if kind is None:
-        empty = path.stat().st_size == 0
-        raise MediaError(
-            path, "the file is empty" if empty else "neither DICOM nor a known video format", category="not a recording"
-        )
+        raise MediaError(path, _what_else(path), category="not a recording")
     if kind == "dicom":
         from domains.media.dicom import DicomReader
 
@@ -33,3 +31,12 @@ def open_reader(path: str | Path) -> Reader:
     from domains.media.video import VideoReader
 
     return VideoReader(path)
+
+
+def _what_else(path: Path) -> str:
+    """What a file is that is no recording."""
+    head = read_head(path)
+    if not head:
+        return "the file is empty"
+    form = packed_as(head)
+    return f"an archive ({form}), not a recording" if form else "neither DICOM nor a known video format"

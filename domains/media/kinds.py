@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tarfile
+import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +25,18 @@ STILLS = {b"heic", b"heix", b"heim", b"mif1", b"avif", b"avis", b"crx ", b"jxl "
 # MPEG-TS: bytes from one packet to the next, and bytes before the sync byte of each (cameras put a time there, tuners a checksum behind).
 PACKETS = ((188, 0), (192, 4), (204, 0))
 FEWEST_PACKETS = 3  # two could be chance: one byte in 256 is a sync byte
+
+# Archives; the first two are opened by domains.media.archive.
+ARCHIVES: tuple[tuple[bytes, str], ...] = (
+    (b"PK\x03\x04", "zip"), (b"PK\x05\x06", "zip"), (b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!\x1a\x07", "rar"), (b"BZh", "bz2"),
+    (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"),
+)  # fmt: skip
+DOCUMENTS = (
+    b"[Content_Types].xml",
+    b"mimetype",
+    b"_rels/.rels",
+    b"META-INF/",
+)  # first in office files and Java's, which are zips
 
 
 def sniff_file(path: Path) -> Kind | None:
@@ -52,6 +66,33 @@ def kind_of(head: bytes) -> Kind | None:
     if any(head[at : at + len(sign)] == sign for at, sign in SIGNATURES) or _transport_stream(head):
         return "video"
     return None
+
+
+def packed_as(head: bytes) -> str | None:
+    """The format of an archive by its first bytes: "zip", "tar", "tar.gz", or another's name; None for what is no archive."""
+    if head[:2] == b"\x1f\x8b":
+        return "tar.gz" if _begins_tar(inflated(head)) else None
+    for sign, name in ARCHIVES:
+        if head.startswith(sign):
+            return None if name == "zip" and head[30:].startswith(DOCUMENTS) else name
+    return "tar" if _begins_tar(head) else None
+
+
+def inflated(head: bytes) -> bytes:
+    """What the first bytes of a gzip file unpack to, as far as they go; nothing where they are damaged."""
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(head, HEAD)
+    except zlib.error:
+        return b""
+
+
+def _begins_tar(head: bytes) -> bool:
+    """Whether the first block is a header of tar: its checksum is right."""
+    try:
+        tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 def _transport_stream(head: bytes) -> bool:
