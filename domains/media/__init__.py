@@ -14,8 +14,16 @@ __all__ = ["Decoder", "Frames", "Kind", "Member", "Reader", "decoders", "expand"
 
 
 def sniff(path: str | Path) -> Kind | None:
-    """What a file is by its first bytes, whatever its name; None for anything else. Raises MediaError where it cannot be read."""
-    return sniff_file(Path(path))
+    """What a file is by its first bytes, whatever its name; "frames" is a folder of numbered pictures. None for anything else.
+
+    Raises MediaError where it cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        from domains.media.frame_folder import is_frame_folder
+
+        return "frames" if is_frame_folder(path) else None
+    return sniff_file(path)
 
 
 def open_reader(path: str | Path) -> Reader:
@@ -24,6 +32,10 @@ def open_reader(path: str | Path) -> Reader:
     kind = sniff(path)
     if kind is None:
         raise MediaError(path, _what_else(path), category="not a recording")
+    if kind == "frames":
+        from domains.media.frame_folder import FrameFolderReader
+
+        return FrameFolderReader(path)
     if kind == "dicom":
         from domains.media.dicom import DicomReader
 
@@ -35,6 +47,8 @@ def open_reader(path: str | Path) -> Reader:
 
 def _what_else(path: Path) -> str:
     """What a file is that is no recording."""
+    if path.is_dir():
+        return "a folder, but not of numbered pictures alone"
     head = read_head(path)
     if not head:
         return "the file is empty"

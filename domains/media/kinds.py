@@ -9,7 +9,7 @@ from typing import Literal
 
 from domains.errors import MediaError
 
-Kind = Literal["dicom", "video"]
+Kind = Literal["dicom", "video", "frames"]
 HEAD = 4096  # bytes that a kind is told by
 
 # First bytes of the containers that PyAV opens; at the offset given.
