@@ -10,7 +10,19 @@ from domains.media.decoders import Decoder, decoders
 from domains.media.kinds import Kind, packed_as, read_head, sniff_file
 from domains.media.reader import Frames, Reader
 
-__all__ = ["Decoder", "Frames", "Kind", "Member", "Reader", "decoders", "expand", "open_reader", "opened", "sniff"]
+__all__ = [
+    "Decoder",
+    "Frames",
+    "Kind",
+    "Member",
+    "Reader",
+    "content_files",
+    "decoders",
+    "expand",
+    "open_reader",
+    "opened",
+    "sniff",
+]
 
 
 def sniff(path: str | Path) -> Kind | None:
@@ -40,9 +52,37 @@ def open_reader(path: str | Path) -> Reader:
         from domains.media.dicom import DicomReader
 
         return DicomReader(path)
+    if kind == "nifti":
+        from domains.media.nifti import read_nifti
+        from domains.media.volume import VolumeReader
+
+        return VolumeReader(path, read_nifti(path))
+    if kind == "metaimage":
+        from domains.media.metaimage import read_metaimage
+        from domains.media.volume import VolumeReader
+
+        return VolumeReader(path, read_metaimage(path))
     from domains.media.video import VideoReader
 
     return VideoReader(path)
+
+
+def content_files(path: str | Path) -> list[Path]:
+    """The files whose bytes are a recording, in order: the pictures of a folder, header and pixels of a .mhd, else the file itself.
+
+    What is the same in all of them is the same recording; the header of a .mhd alone may be that of many. Raises MediaError.
+    """
+    path = Path(path)
+    kind = sniff(path)
+    if kind == "frames":
+        from domains.media.frame_folder import frame_files
+
+        return frame_files(path)
+    if kind == "metaimage":
+        from domains.media.metaimage import pixel_file
+
+        return list(dict.fromkeys([path, pixel_file(path)]))
+    return [path]
 
 
 def _what_else(path: Path) -> str:

@@ -148,7 +148,8 @@ def _find(path: Path) -> Numbered | None:
     for picture in pictures:
         if parts := NUMBERED.fullmatch(picture.stem):
             alike[parts[1], picture.suffix.lower()].append((int(parts[2]), picture.name, picture))
-    chosen = sorted(max(alike.values(), key=len)) if alike else []
+    largest = max(alike.values(), key=len) if alike else []
+    chosen = sorted(largest)
     strays = len(pictures) - len(chosen)
     if len(chosen) < FEWEST or strays > STRAYS * len(pictures):
         return None

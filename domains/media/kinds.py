@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 import zlib
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Literal
 
 from domains.errors import MediaError
 
-Kind = Literal["dicom", "video", "frames"]
+Kind = Literal["dicom", "video", "frames", "nifti", "metaimage"]
 HEAD = 4096  # bytes that a kind is told by
 
 # First bytes of the containers that PyAV opens; at the offset given.
@@ -25,6 +26,9 @@ STILLS = {b"heic", b"heix", b"heim", b"mif1", b"avif", b"avis", b"crx ", b"jxl "
 # MPEG-TS: bytes from one packet to the next, and bytes before the sync byte of each (cameras put a time there, tuners a checksum behind).
 PACKETS = ((188, 0), (192, 4), (204, 0))
 FEWEST_PACKETS = 3  # two could be chance: one byte in 256 is a sync byte
+METAIMAGE = re.compile(
+    rb"\s*(ObjectType|ObjectSubType|Comment|NDims)[ \t]*=.*^(DimSize)[ \t]*=", re.DOTALL | re.MULTILINE
+)
 
 # Archives; the first two are opened by domains.media.archive.
 ARCHIVES: tuple[tuple[bytes, str], ...] = (
@@ -59,6 +63,10 @@ def kind_of(head: bytes) -> Kind | None:
     """The same, of the first `HEAD` bytes of a file."""
     if head[128:132] == b"DICM" or _bare_dicom(head):
         return "dicom"
+    if _nifti(inflated(head) if head[:2] == b"\x1f\x8b" else head):
+        return "nifti"
+    if METAIMAGE.match(head):
+        return "metaimage"
     if head[:4] == b"RIFF":
         return "video" if head[8:12] == b"AVI " else None
     if (head[4:8] == b"ftyp" and head[8:12] in STILLS) or head[:4] == b"\x00\x00\x01\x00":  # the last is an icon
@@ -93,6 +101,13 @@ def _begins_tar(head: bytes) -> bool:
     except tarfile.HeaderError:
         return False
     return True
+
+
+def _nifti(head: bytes) -> bool:
+    """NIfTI-1 or NIfTI-2, of either endianness: the size of its header, and its magic."""
+    if head[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c"):
+        return head[344:348] in (b"n+1\0", b"ni1\0")
+    return head[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") and head[4:8] in (b"n+2\0", b"ni2\0")
 
 
 def _transport_stream(head: bytes) -> bool:
