@@ -26,7 +26,7 @@ import threading
 import zipfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -87,9 +87,10 @@ def expand(path: str | Path) -> list[Member] | None:
 
 
 @contextmanager
-def opened(member: Member, folder: str | Path) -> Iterator[Path]:
+def opened(member: Member, folder: str | Path, beat: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """A member as a file of its own name in a new private folder (mode 0700, the file 0600) within `folder`, gone afterwards.
 
+    beat: called now and then while bytes are unpacked; of a large .tar.gz all that lies before the member have to be.
     A process that is killed leaves it behind: `folder` should be one that is removed with the work.
     Raises MediaError where the member cannot be read, StorageError where `folder` cannot be written.
     """
@@ -101,7 +102,7 @@ def opened(member: Member, folder: str | Path) -> Iterator[Path]:
         raise StorageError(f"cannot be written ({error.strerror})", where=folder) from None
     try:
         for one in (member, *member.beside):
-            _unpack(one, home / _file_name(one))
+            _unpack(one, home / _file_name(one), beat)
         yield home / _file_name(member)
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -241,19 +242,20 @@ def _file_name(member: Member) -> str:
     return name if len(os.fsencode(name)) <= 200 else f"member{PurePosixPath(name).suffix[:20]}"
 
 
-def _unpack(member: Member, target: Path) -> None:
+def _unpack(member: Member, target: Path, beat: Callable[[], None]) -> None:
     """Write one member to `target`, which must not exist."""
-    chunks = _chunks(member)
+    chunks = _chunks(member, beat)
     try:
         handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb") as file:
             for chunk in chunks:
                 file.write(chunk)
+                beat()
     except OSError as error:  # of writing: those of reading are MediaErrors by now
         raise StorageError(f"cannot be written ({error.strerror})", where=target.parent.parent) from None
 
 
-def _chunks(member: Member) -> Iterator[bytes]:
+def _chunks(member: Member, beat: Callable[[], None]) -> Iterator[bytes]:
     """The bytes of a member, exactly as many as it claims."""
     try:
         if member.format == "zip":
@@ -265,7 +267,7 @@ def _chunks(member: Member) -> Iterator[bytes]:
                 yield from _exactly(member, plain, until_end=False)
         else:
             with _forward:
-                stream = _forward.at(member)
+                stream = _forward.at(member, beat)
                 yield from _exactly(member, stream, until_end=False)
     except DAMAGE as error:
         raise MediaError(member.archive, f"a damaged member ({type(error).__name__})") from None
@@ -303,7 +305,7 @@ class _Forward:
             self._key = ()  # wherever it stands, it is not trusted any more
         self._lock.release()
 
-    def at(self, member: Member) -> BinaryIO:
+    def at(self, member: Member, beat: Callable[[], None]) -> BinaryIO:
         """The unpacked stream, standing at the member's first byte."""
         about = member.archive.stat()
         key = os.getpid(), str(member.archive), about.st_size, about.st_mtime_ns
@@ -311,6 +313,11 @@ class _Forward:
             if self._file is not None:
                 self._file.close()
             self._file, self._key = _stream(member.archive, member.format), key
+        while (at := self._file.tell()) < member.place - CHUNK:
+            self._file.seek(at + CHUNK)
+            if self._file.tell() == at:  # the file has become shorter
+                break
+            beat()
         self._file.seek(member.place)
         return self._file
 

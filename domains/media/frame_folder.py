@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from domains.errors import MediaError
 from domains.media.kinds import sniff_file
+from domains.media.quiet import quiet
 from domains.media.reader import Frames, Reader
 
 FEWEST = 8  # pictures that make a recording; fewer are stills that happen to be numbered
@@ -115,7 +116,8 @@ class FrameFolderReader(Reader):
         flag = cv2.IMREAD_GRAYSCALE if self.channels == 1 else cv2.IMREAD_COLOR_RGB
         try:
             data = np.fromfile(self._paths[index], np.uint8)
-            picture = cv2.imdecode(data, flag | cv2.IMREAD_IGNORE_ORIENTATION)
+            with quiet():
+                picture = cv2.imdecode(data, flag | cv2.IMREAD_IGNORE_ORIENTATION)
         except (OSError, cv2.error) as error:
             picture, why = None, f" ({type(error).__name__})"
         else:

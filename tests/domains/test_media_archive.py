@@ -268,6 +268,14 @@ def test_a_tar_gz_is_unpacked_once_for_members_in_order(tmp_path: Path, monkeypa
         assert file.read_bytes() == b"other"
 
 
+def test_a_worker_shows_that_it_lives_while_it_unpacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive_module, "CHUNK", 1000)
+    path = pack(tmp_path / "a.tgz", "tar.gz", [("before", os.urandom(50_000)), ("IM1", os.urandom(3000))])
+    beats: list[None] = []
+    with opened((expand(path) or [])[1], scratch(tmp_path), lambda: beats.append(None)):
+        assert 50 <= len(beats) <= 60
+
+
 def test_the_pixels_of_a_detached_header_come_with_it(tmp_path: Path) -> None:
     files = [("p/a.mhd", b"header"), ("p/a.raw", b"pixels"), ("p/b.raw", b"others"), ("a.raw", b"elsewhere")]
     header, *_ = expand(pack(tmp_path / "a", "zip", files)) or []

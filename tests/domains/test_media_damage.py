@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import zlib
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +26,7 @@ from domains.media import open_reader, sniff
 from domains.media import video as video_module
 from domains.media.greys import ToBytes
 from domains.media.jpeg import is_whole, read_head
+from domains.media.quiet import quiet
 
 
 def big_endian_words(path: Path, frames: np.ndarray) -> Path:
@@ -270,6 +272,38 @@ def test_grey_and_ten_bit_pixels(tmp_path: Path, pix_fmt: str, channels: int) ->
     assert frame.shape == (64, 64, channels)
     assert read_number(frame) == 9
     assert np.abs(frame.astype(int) - numbered(9)[..., :channels]).mean() < 12
+
+
+def test_decoders_do_not_talk_to_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    broken = jpegs(pictures())
+    at = len(broken[2]) // 2
+    broken[2] = broken[2][:at] + b"\xff\xff\xd9" * 9 + broken[2][at:]
+    cv2.imdecode(np.frombuffer(broken[2], np.uint8), cv2.IMREAD_COLOR)
+    assert "JPEG" in capfd.readouterr().err
+    with open_reader(write(tmp_path / "a", uid.JPEGBaseline8Bit, encapsulate(broken), 3, "YBR_FULL_422")) as reader:
+        reader.frames([2])
+    assert capfd.readouterr().err == ""
+    os.write(2, b"heard")
+    assert capfd.readouterr().err == "heard"
+
+
+def test_silence_ends_with_the_last_thread(capfd: pytest.CaptureFixture[str]) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with quiet():
+            begun.set()
+            end.wait()
+
+    thread = threading.Thread(target=other)
+    with quiet():
+        thread.start()
+        begun.wait()
+    os.write(2, b"unheard")
+    end.set()
+    thread.join()
+    os.write(2, b"heard")
+    assert capfd.readouterr().err == "heard"
 
 
 def test_frames_of_other_sizes_are_scaled_to_the_first(tmp_path: Path) -> None:
