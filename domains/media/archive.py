@@ -33,7 +33,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 
 from domains.errors import MediaError, StorageError
-from domains.media.kinds import packed_as, read_head
+from domains.media.kinds import packed_as, read_head, why
 
 MOST_MEMBERS = 200_000
 MOST_BYTES = 1 << 36  # of one member
@@ -82,7 +82,7 @@ def expand(path: str | Path) -> list[Member] | None:
         else:
             return None
     except DAMAGE as error:
-        raise MediaError(path, f"a damaged archive ({type(error).__name__})") from None
+        raise MediaError(path, why("a damaged archive", error)) from None
     return _companions(_unique(members))
 
 
@@ -117,12 +117,12 @@ def _list_zip(path: Path) -> Iterator[Member]:
         name = info.filename if "/" in info.filename else info.filename.replace("\\", "/")  # made on Windows
         if info.is_dir() or _hidden(name):
             continue
-        why = ("encrypted", "unreadable") if info.flag_bits & 0x41 else _why_not(name, info.file_size)
-        if not why[0] and info.compress_type not in METHODS:
-            why = "packed by a method that is not supported", "no decoder"
-        if not why[0] and info.file_size > max(FREE, MOST_RATIO * info.compress_size):
-            why = f"claims to unpack to {info.file_size >> 20} MiB from {info.compress_size >> 10} KiB", "unreadable"
-        yield Member(path, name, info.file_size, number, "zip", *why)
+        said = ("encrypted", "unreadable") if info.flag_bits & 0x41 else _why_not(name, info.file_size)
+        if not said[0] and info.compress_type not in METHODS:
+            said = "packed by a method that is not supported", "no decoder"
+        if not said[0] and info.file_size > max(FREE, MOST_RATIO * info.compress_size):
+            said = f"claims to unpack to {info.file_size >> 20} MiB from {info.compress_size >> 10} KiB", "unreadable"
+        yield Member(path, name, info.file_size, number, "zip", *said)
 
 
 def _list_tar(path: Path, form: Format) -> Iterator[Member]:
@@ -270,7 +270,7 @@ def _chunks(member: Member, beat: Callable[[], None]) -> Iterator[bytes]:
                 stream = _forward.at(member, beat)
                 yield from _exactly(member, stream, until_end=False)
     except DAMAGE as error:
-        raise MediaError(member.archive, f"a damaged member ({type(error).__name__})") from None
+        raise MediaError(member.archive, why("a damaged member", error)) from None
 
 
 def _exactly(member: Member, file: BinaryIO, *, until_end: bool = True) -> Iterator[bytes]:

@@ -200,4 +200,4 @@ def _gaps(numbers: list[int]) -> str:
 
 
 def _left_out(strays: int) -> str:
-    return f"{strays} other pictures beside the frames were left out" if strays else ""
+    return f"beside the frames, left out: {strays} of other names" if strays else ""

@@ -80,7 +80,8 @@ def _scale(array: NDArray[Any], stored: int, signed: bool) -> Frames:
 
 def spread(array: NDArray[Any], low: float, high: float) -> Frames:
     """Values of any real type -> uint8: `low` and below is 0, `high` (above `low`) and more is 255, what is no number is 0."""
-    levels = (array.astype(np.float64) - low) * (255.0 / (high - low)) + 0.5
+    with np.errstate(all="ignore"):
+        levels = (array.astype(np.float64) - low) * (255.0 / (high - low)) + 0.5
     return np.nan_to_num(np.clip(levels, 0, 255), copy=False).astype(np.uint8)
 
 

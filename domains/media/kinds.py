@@ -59,6 +59,11 @@ def read_head(path: Path) -> bytes:
         raise MediaError(path, f"cannot be read ({error.strerror})") from None
 
 
+def why(otherwise: str, error: Exception) -> str:
+    """A reason for what a library raised: the system's where it is one (no permission), else what is the matter with the file."""
+    return f"cannot be read ({error.strerror})" if isinstance(error, OSError) and error.strerror else otherwise
+
+
 def kind_of(head: bytes) -> Kind | None:
     """The same, of the first `HEAD` bytes of a file."""
     if head[128:132] == b"DICM" or _bare_dicom(head):

@@ -63,7 +63,7 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
         key, sign, value = line.partition("=")
         if sign:
             fields[key.strip()] = value.strip()
-        if key.strip() == "ElementDataFile":
+        if "ElementDataFile" in fields:
             return fields, at
     raise MediaError(path, "the header does not say where the pixels are", category="no pixel data")
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from domains.errors import MediaError
 from domains.media.greys import spread
+from domains.media.kinds import why
 from domains.media.reader import Frames, Reader
 
 MOST_PIXELS = 64_000_000
@@ -84,7 +85,7 @@ class VolumeReader(Reader):
         try:
             self._file = self._start()
         except DAMAGE as error:
-            raise MediaError(path, f"the pixels cannot be read ({type(error).__name__})") from None
+            raise MediaError(path, why("the pixels are damaged", error)) from None
         self._length, self._window = self._survey()
         if not self._length:
             self._file.close()
@@ -155,7 +156,7 @@ class VolumeReader(Reader):
             try:
                 done[index] = self._picture(self._samples(index))
             except DAMAGE as error:
-                raise MediaError(self.path, f"frame {index} cannot be read ({type(error).__name__})") from None
+                raise MediaError(self.path, why(f"frame {index} is damaged", error)) from None
         for place, index in enumerate(wanted):
             out[place] = done[index]
         return out
@@ -170,7 +171,8 @@ class VolumeReader(Reader):
         return np.frombuffer(data, block.kind).reshape(block.height, block.width, block.channels)
 
     def _values(self, samples: NDArray[Any]) -> NDArray[np.float64]:
-        return samples.astype(np.float64) * self._block.slope + self._block.intercept
+        with np.errstate(all="ignore"):  # damage makes numbers that are none
+            return samples.astype(np.float64) * self._block.slope + self._block.intercept
 
     def _picture(self, samples: NDArray[Any]) -> Frames:
         """(H, W, C) uint8."""

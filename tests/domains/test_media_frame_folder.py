@@ -82,7 +82,7 @@ def test_a_poster_is_left_out(tmp_path: Path) -> None:
     folder = fill(tmp_path / "a", [*(f"f{number}.png" for number in range(12)), "poster.png"])
     with open_reader(folder) as reader:
         assert len(reader) == 12
-        assert reader.note == "1 other pictures beside the frames were left out"
+        assert reader.note == "beside the frames, left out: 1 of other names"
 
 
 def test_grey_and_sixteen_bits(tmp_path: Path) -> None:

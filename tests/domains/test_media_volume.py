@@ -237,7 +237,7 @@ def test_metaimage_in_colour_and_behind_a_foreign_header(tmp_path: Path) -> None
         ({"DimSize": "300 200 9"}, "LOCAL", "no whole frame"),
         ({"ElementType": "MET_STRING"}, "LOCAL", "not supported"),
         ({"BinaryData": "False"}, "LOCAL", "no binary image"),
-        ({"CompressedData": "True"}, "LOCAL", "cannot be read"),
+        ({"CompressedData": "True"}, "LOCAL", "the pixels are damaged"),
         ({"CompressedData": "True", "DimSize": "3000 2000 900"}, "LOCAL", "cannot hold 900 frames"),
     ],
 )
@@ -248,7 +248,7 @@ def test_metaimage_that_cannot_be_used(tmp_path: Path, fields: dict[str, str], d
 
 
 def test_a_header_without_an_end(tmp_path: Path) -> None:
-    (tmp_path / "a.mhd").write_text("ObjectType = Image\nNDims = 3\nDimSize = 1 1 1\n")
+    (tmp_path / "a.mhd").write_text("ObjectType = Image\nNDims = 3\nDimSize = 1 1 1\nElementDataFile\n")
     with pytest.raises(MediaError, match="where the pixels are"):
         open_reader(tmp_path / "a.mhd")
     with pytest.raises(MediaError, match="where the pixels are"):
