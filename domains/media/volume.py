@@ -29,8 +29,9 @@ DAMAGE = (OSError, EOFError, zlib.error)
 class Block:
     """How samples lie. The first axis (x) runs fastest, then y, then time, as both formats have it: a frame is rows of y as it stands.
 
-    data: the file that holds them, from `offset` on, once unpacked. kind: of a sample, with its byte order. channels: 1, or 3 for RGB side by
-    side. value = sample * slope + intercept. window: the values that are black and white, where the header says. fps: where it says.
+    data: the file that holds them, from `offset` on (of a gzip file: once unpacked). kind: of a sample, with its byte order. channels: 1, or 3
+    for RGB side by side. value = sample * slope + intercept. window: the values that are black and white, where the header says. fps: where
+    it says.
     """
 
     format: str
@@ -95,7 +96,7 @@ class VolumeReader(Reader):
 
     def _start(self) -> BinaryIO:
         block, size = self._block, self._block.data.stat().st_size
-        wanted = block.offset + block.frames * block.frame_bytes
+        wanted = block.frames * block.frame_bytes
         if block.packing and wanted > max(1, size) * BEST:
             reason = f"{size} bytes cannot hold {block.frames} frames of {block.width}x{block.height}"
             raise MediaError(self.path, reason, category="truncated")
@@ -106,12 +107,13 @@ class VolumeReader(Reader):
             return file
         with file:
             file.seek(block.offset)
-            if wanted - block.offset > MOST_INFLATED:
+            if wanted > MOST_INFLATED:
                 raise MediaError(
                     self.path, f"packed frames of more than {MOST_INFLATED >> 20} MiB", category="no decoder"
                 )
             inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)
-            return io.BytesIO(bytes(block.offset) + inflater.decompress(file.read(), wanted - block.offset))
+            packed = file.read(wanted + (1 << 24))  # what cannot be packed becomes a little longer
+            return io.BytesIO(inflater.decompress(packed, wanted))
 
     def _survey(self) -> tuple[int, tuple[float, float] | None]:
         """How many frames are there, and the values that become black and white (None: as they are)."""
@@ -164,7 +166,8 @@ class VolumeReader(Reader):
     def _samples(self, index: int) -> NDArray[Any]:
         """(H, W, C), of the file's own type. Raises one of DAMAGE."""
         block = self._block
-        self._file.seek(block.offset + index * block.frame_bytes)
+        begin = 0 if block.packing == "zlib" else block.offset
+        self._file.seek(begin + index * block.frame_bytes)
         data = self._file.read(block.frame_bytes)
         if len(data) < block.frame_bytes:
             raise EOFError

@@ -86,7 +86,9 @@ def test_the_stream_decides_and_what_disagrees_is_noted(tmp_path: Path) -> None:
         assert "NumberOfFrames says 99, the video holds 30" in reader.note
         assert (reader.fps, reader.fps_source) == (20, "FrameTime")
         assert "the video stream 30" in reader.note
-    with open_reader(wrap(tmp_path / "b", H264, stream("libx264", "h264", rate=24), NumberOfFrames=None)) as reader:
+    with open_reader(
+        wrap(tmp_path / "b", H264, stream("libx264", "h264", rate=24), NumberOfFrames=None, Rows=None)
+    ) as reader:
         assert (len(reader), reader.fps, reader.fps_source, reader.note) == (COUNT, 24, "the video stream", "")
 
 

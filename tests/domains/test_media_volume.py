@@ -221,6 +221,9 @@ def test_metaimage_in_colour_and_behind_a_foreign_header(tmp_path: Path) -> None
         path = meta(tmp_path / "b.mhd", colours, data="b.raw", HeaderSize=size)
         (tmp_path / "b.raw").write_bytes(b"h" * 100 + colours.tobytes())
         assert np.array_equal(open_reader(path).frames([1]), colours[1:])
+    path = meta(tmp_path / "c.mhd", colours, data="c.zraw", packed=True, HeaderSize="100")
+    (tmp_path / "c.zraw").write_bytes(b"h" * 100 + zlib.compress(colours.tobytes()))
+    assert np.array_equal(open_reader(path).frames([1]), colours[1:])
 
 
 @pytest.mark.parametrize(
@@ -238,6 +241,9 @@ def test_metaimage_in_colour_and_behind_a_foreign_header(tmp_path: Path) -> None
         ({"ElementType": "MET_STRING"}, "LOCAL", "not supported"),
         ({"BinaryData": "False"}, "LOCAL", "no binary image"),
         ({"CompressedData": "True"}, "LOCAL", "the pixels are damaged"),
+        ({"CompressedData": "True", "HeaderSize": str(1 << 39)}, "a.raw", "no whole frame"),
+        ({"HeaderSize": str(1 << 39)}, "a.raw", "no whole frame"),
+        ({"HeaderSize": str(1 << 50)}, "a.raw", "a number that is none"),
         ({"CompressedData": "True", "DimSize": "3000 2000 900"}, "LOCAL", "cannot hold 900 frames"),
     ],
 )
