@@ -1,16 +1,16 @@
 """Recordings in .zip, .tar and .tar.gz: what an archive holds, and one member at a time as a file that any reader opens.
 
 `expand` lists, `opened` gives a member as a private temporary file. Nothing else is unpacked. A caller that looks at every file of a folder
-treats a member as one more source, named by the archive's path and the member's:
+treats a member as one more source:
 
     for path in files:
-        members = expand(path)  # MediaError: a damaged archive, or one that claims too much
-        for member in members or []:
-            relative = f"{path.relative_to(root).as_posix()}/{member.name}"  # studies.zip/a/IM1
+        for member in expand(path) or []:  # None: no archive, a source itself
+            relative = member.within(path.relative_to(root).as_posix())  # studies.zip/a/IM1
             with opened(member, work) as file, open_reader(file) as reader:  # MediaError: why this member cannot be used
                 ...
 
-Members are small and can be sent to other processes. Those that cannot be used come with a reason, so that each is set aside by name.
+Members are small and can be sent to other processes. What cannot be used comes with a reason, so that each is set aside by name; an archive
+that cannot be used at all is one nameless member.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 from domains.errors import MediaError, StorageError
-from domains.media.kinds import packed_as, read_head, why
+from domains.media.kinds import Packing, packed_as, read_head, why
 
 MOST_MEMBERS = 200_000
 MOST_BYTES = 1 << 36  # of one member
@@ -45,45 +45,50 @@ METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.
 PACKED = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".tbz2", ".xz", ".txz", ".7z", ".rar", ".zst"}
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)  # fmt: skip
 
-Format = Literal["zip", "tar", "tar.gz"]
-
 
 @dataclass(frozen=True)
 class Member:
     """One file of an archive.
 
-    archive: the archive's path. name: the member's path in it, with forward slashes, unlike any other's. size: bytes, unpacked. place: where
-    to find it. beside: members that must lie beside it to be of use (the pixels of a .mhd). reason, category: why it cannot be used, "" if
-    it can be tried.
+    archive: the archive's path. name: the member's path in it, with forward slashes, unlike any other's; "" stands for the archive. size:
+    bytes, unpacked. place: where to find it. beside: members that must lie beside it to be of use (the pixels of a .mhd). reason, category:
+    why it cannot be used, "" if it can be tried.
     """
 
     archive: Path
     name: str
     size: int
     place: int
-    format: Format
+    format: Packing
     reason: str = ""
     category: str = ""
     beside: tuple[Member, ...] = ()
+
+    def within(self, relative: str) -> str:
+        """Its path where that of the archive is `relative`."""
+        return f"{relative}/{self.name}" if self.name else relative
 
 
 def expand(path: str | Path) -> list[Member] | None:
     """The files of an archive in its own order, None where `path` is no archive (by content). Folders and hidden files are passed over.
 
-    Raises MediaError for an archive that is damaged from the start, or that claims more than one should hold.
+    An archive that is empty, damaged from the start, or claims more than one should hold is one member without a name, with the reason.
     """
     path = Path(path)
-    form = packed_as(read_head(path))
     try:
-        if form == "zip":
-            members = list(_list_zip(path))
-        elif form in ("tar", "tar.gz"):
-            members = list(_list_tar(path, "tar" if form == "tar" else "tar.gz"))
-        else:
-            return None
+        form = packed_as(read_head(path))
+    except MediaError:  # a folder, or a file that no reader opens either
+        return None
+    if form not in ("zip", "tar", "tar.gz"):
+        return None
+    try:
+        members = list(_list_zip(path) if form == "zip" else _list_tar(path, form))
+    except MediaError as error:
+        return [Member(path, "", 0, 0, form, error.reason, error.category)]
     except DAMAGE as error:
-        raise MediaError(path, why("a damaged archive", error)) from None
-    return _companions(_unique(members))
+        return [Member(path, "", 0, 0, form, why("a damaged archive", error), "unreadable")]
+    empty = Member(path, "", 0, 0, form, "an archive without files", "not a recording")
+    return _companions(_unique(members)) or [empty]
 
 
 @contextmanager
@@ -125,7 +130,7 @@ def _list_zip(path: Path) -> Iterator[Member]:
         yield Member(path, name, info.file_size, number, "zip", *said)
 
 
-def _list_tar(path: Path, form: Format) -> Iterator[Member]:
+def _list_tar(path: Path, form: Packing) -> Iterator[Member]:
     """A .tar.gz is read through for it, never more than `MOST_RATIO` times its size; of a cut one the whole members count."""
     packed = path.stat().st_size
     most = max(FREE, MOST_RATIO * packed) if form == "tar.gz" else packed + CHUNK
@@ -157,7 +162,7 @@ def _list_tar(path: Path, form: Format) -> Iterator[Member]:
         yield Member(path, "(the rest)", 0, 0, form, "the archive is damaged: what follows is lost", "truncated")
 
 
-def _of_tar(path: Path, form: Format, info: tarfile.TarInfo) -> Member | None:
+def _of_tar(path: Path, form: Packing, info: tarfile.TarInfo) -> Member | None:
     if info.isdir() or _hidden(info.name):
         return None
     if info.issparse() or not info.isreg():
@@ -285,7 +290,7 @@ def _exactly(member: Member, file: BinaryIO, *, until_end: bool = True) -> Itera
         raise MediaError(member.archive, "a member holds more than it claims")
 
 
-def _stream(path: Path, form: Format) -> BinaryIO:
+def _stream(path: Path, form: Packing) -> BinaryIO:
     return gzip.open(path, "rb") if form == "tar.gz" else path.open("rb")  # type: ignore[return-value]
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 from domains.errors import MediaError
 
 Kind = Literal["dicom", "video", "frames", "nifti", "metaimage"]
+Packing = Literal["zip", "tar", "tar.gz", "7z", "rar", "bz2", "xz", "zstd"]
 HEAD = 4096  # bytes that a kind is told by
 
 # First bytes of the containers that PyAV opens; at the offset given.
@@ -31,7 +32,7 @@ METAIMAGE = re.compile(
 )
 
 # Archives; the first two are opened by domains.media.archive.
-ARCHIVES: tuple[tuple[bytes, str], ...] = (
+ARCHIVES: tuple[tuple[bytes, Packing], ...] = (
     (b"PK\x03\x04", "zip"), (b"PK\x05\x06", "zip"), (b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!\x1a\x07", "rar"), (b"BZh", "bz2"),
     (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"),
 )  # fmt: skip
@@ -81,8 +82,8 @@ def kind_of(head: bytes) -> Kind | None:
     return None
 
 
-def packed_as(head: bytes) -> str | None:
-    """The format of an archive by its first bytes: "zip", "tar", "tar.gz", or another's name; None for what is no archive."""
+def packed_as(head: bytes) -> Packing | None:
+    """The format of an archive by its first bytes; None for what is no archive."""
     if head[:2] == b"\x1f\x8b":
         return "tar.gz" if _begins_tar(inflated(head)) else None
     for sign, name in ARCHIVES:

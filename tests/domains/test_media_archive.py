@@ -50,6 +50,13 @@ def study(tmp_path: Path) -> list[tuple[str, bytes]]:
     return [*files, ("__MACOSX/anna/._IM0", b"x"), (".DS_Store", b"x"), ("notes.txt", b"a note\n")]
 
 
+def refusal(path: Path) -> str:
+    """Why an archive cannot be used at all."""
+    (only,) = expand(path) or []
+    assert (only.name, only.within("some/a.zip")) == ("", "some/a.zip")
+    return only.reason
+
+
 def scratch(tmp_path: Path) -> Path:
     (tmp_path / "scratch").mkdir(exist_ok=True)
     return tmp_path / "scratch"
@@ -63,6 +70,7 @@ def test_members_open_as_files_do(tmp_path: Path, study: list[tuple[str, bytes]]
     assert members is not None
     assert [member.name for member in members] == [name for name, _ in study if name[0] not in "_."]
     assert [member.size for member in members[:3]] == [len(content) for _, content in study[:3]]
+    assert members[0].within("lab/whatever") == "lab/whatever/anna/study 0/IM0"
     work = scratch(tmp_path)
     for number in (1, 2, 0):  # forwards and back
         member = pickle.loads(pickle.dumps(members[number]))
@@ -100,6 +108,14 @@ def test_what_is_no_archive(tmp_path: Path, name: str) -> None:
     else:
         path.write_bytes(np.random.default_rng(0).bytes(2000) if name == "noise" else b"some text" * 100)
     assert expand(path) is None
+
+
+def test_sources_that_are_no_files(tmp_path: Path) -> None:
+    assert expand(tmp_path) is None
+    assert expand(tmp_path / "nothing") is None
+    assert refusal(pack(tmp_path / "a.zip", "zip", [])) == "an archive without files"
+    with pytest.raises(MediaError, match="without files"), opened((expand(tmp_path / "a.zip") or [])[0], tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -163,8 +179,7 @@ def test_a_bomb_is_refused_by_what_it_claims(tmp_path: Path, monkeypatch: pytest
     path = pack(tmp_path / "bomb", form, [("a", b"fine"), ("b", bytes(40_000_000)), ("c", b"fine")])
     assert path.stat().st_size < 100_000
     small_limits(monkeypatch)
-    with pytest.raises(MediaError, match="claims to unpack to"):
-        expand(path)
+    assert "claims to unpack to" in refusal(path)
 
 
 def test_one_bomb_among_honest_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,8 +208,7 @@ def test_too_many_files_and_too_large_ones(tmp_path: Path, monkeypatch: pytest.M
     files = [(str(number), b"x") for number in range(12)]
     monkeypatch.setattr(archive_module, "MOST_MEMBERS", 11)
     for form in FORMATS:
-        with pytest.raises(MediaError, match="more than 11 files"):
-            expand(pack(tmp_path / form, form, files))
+        assert refusal(pack(tmp_path / form, form, files)) == "an archive of more than 11 files"
     monkeypatch.setattr(archive_module, "MOST_BYTES", 2)
     for form in FORMATS:
         small, large = expand(pack(tmp_path / form, form, [("a", b"xx"), ("b", b"xxx")])) or []
@@ -206,8 +220,7 @@ def test_a_header_of_an_absurd_size_is_not_read(tmp_path: Path) -> None:
     info = tarfile.TarInfo("x")
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 33
     (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(10_000))
-    with pytest.raises(MediaError, match="header of an absurd size"):
-        expand(tmp_path / "a.tar")
+    assert refusal(tmp_path / "a.tar") == "an archive with a header of an absurd size"
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -217,8 +230,7 @@ def test_a_cut_archive(tmp_path: Path, form: str) -> None:
     whole = pack(tmp_path / "whole", form, files).read_bytes()
     (tmp_path / "cut").write_bytes(whole[: int(len(whole) * 0.6)])
     if form == "zip":  # the directory lies at the end
-        with pytest.raises(MediaError, match="a damaged archive"):
-            expand(tmp_path / "cut")
+        assert refusal(tmp_path / "cut") == "a damaged archive"
         return
     members = expand(tmp_path / "cut")
     assert members is not None
