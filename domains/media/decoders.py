@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+import av
 from pydicom import uid
 from pydicom.pixels import get_decoder
 
@@ -15,6 +16,19 @@ EXTRAS = {
     "JPEG Lossless": "python-gdcm",
     "JPEG baseline and extended": "opencv-python-headless",
     "RLE": "pydicom",
+    "video (MPEG-2, H.264, HEVC)": "av",
+}
+# Video within DICOM (PS3.5 8.2.5 to 8.2.12): FFmpeg's name of the codec. A syntax ending in .1 may be in several fragments by the standard;
+# the others are found so as well.
+VIDEO: dict[str, str] = {
+    f"1.2.840.10008.1.2.4.{number}{fragmentable}": codec
+    for codec, numbers, endings in (
+        ("mpeg2video", range(100, 102), ("", ".1")),
+        ("h264", range(102, 107), ("", ".1")),
+        ("hevc", range(107, 109), ("",)),
+    )
+    for number in numbers
+    for fragmentable in endings
 }
 FAMILIES: dict[str, tuple[uid.UID, ...]] = {
     "uncompressed": (
@@ -29,6 +43,7 @@ FAMILIES: dict[str, tuple[uid.UID, ...]] = {
     "JPEG-LS": (uid.JPEGLSLossless, uid.JPEGLSNearLossless),
     "JPEG 2000": (uid.JPEG2000Lossless, uid.JPEG2000),
     "High-Throughput JPEG 2000": (uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K),
+    "video (MPEG-2, H.264, HEVC)": tuple(uid.UID(syntax) for syntax in VIDEO),
 }
 
 # Names that pydicom does not know yet.
@@ -52,7 +67,9 @@ class Decoder:
 
 @cache
 def can_decode(syntax: str) -> bool:
-    """Whether pydicom has a plug-in for a transfer syntax."""
+    """Whether pydicom has a plug-in for a transfer syntax, or FFmpeg the codec."""
+    if syntax in VIDEO:
+        return VIDEO[syntax] in av.codecs_available
     try:
         return bool(get_decoder(uid.UID(syntax)).is_available)
     except NotImplementedError:

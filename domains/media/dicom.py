@@ -8,7 +8,7 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pydicom
@@ -17,12 +17,14 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset, read_preamble
 
 from domains.errors import MediaError
-from domains.media.decoders import can_decode, missing, name_of
-from domains.media.fragments import Layout, Span, lay_out
+from domains.media.decoders import VIDEO, can_decode, missing, name_of
+from domains.media.fragments import Joined, Layout, Span, find_fragments, lay_out
 from domains.media.greys import ToBytes
+from domains.media.kinds import HEAD, kind_of
 from domains.media.pixels import CODESTREAMS, DCT, FrameDecoder, read_format
 from domains.media.reader import Frames, Reader
 from domains.media.timing import frame_rate
+from domains.media.video import VideoReader
 
 PIXEL_DATA, FLOATS = 0x7FE00010, (0x7FE00008, 0x7FE00009)
 MOST_INFLATED = 400_000_000  # bytes of a deflated data set, which cannot be read piece by piece
@@ -32,8 +34,9 @@ LARGE = 1 << 20  # bytes of an element that is left on disk until somebody asks 
 class DicomReader(Reader):
     """A DICOM file. `note` says what was odd about it ("" if nothing): a wrong NumberOfFrames, a file cut short, rates that disagree.
 
-    Opening reads the header and finds where each frame lies. Frames are then read from the file one by one; only a deflated data set has
-    to be held as a whole. What cannot be decoded at all is found at opening, by the transfer syntax and by the first frame.
+    Video inside (MPEG-2, H.264, HEVC) is read as VideoReader reads any video, from where it lies; the header stays the DICOM's. Of all
+    others opening reads the header and finds where each frame lies. Frames are then read from the file one by one; only a deflated data
+    set has to be held as a whole. What cannot be decoded at all is found at opening, by the transfer syntax and by the first frame.
     """
 
     media = "dicom"
@@ -42,6 +45,7 @@ class DicomReader(Reader):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.note = ""
+        self._video: VideoReader | None = None
         try:
             self._file: BinaryIO = path.open("rb")
         except OSError as error:
@@ -61,11 +65,14 @@ class DicomReader(Reader):
         implicit, little = self._read_header()
         order = "<" if little else ">"
         start, length = self._find_pixels(implicit, order)
+        if not can_decode(str(self.syntax)):
+            raise MediaError(self.path, missing(str(self.syntax)), category="no decoder")
+        if str(self.syntax) in VIDEO:
+            self._open_video(start, order)
+            return
         self._form = form = read_format(self.header, self.path)
         self.height, self.width, self.channels = form.height, form.width, form.channels
         self.photometric = form.photometric
-        if not can_decode(str(self.syntax)):
-            raise MediaError(self.path, missing(str(self.syntax)), category="no decoder")
         if form.bits == 1 and self.syntax.is_encapsulated:
             raise MediaError(self.path, f"no decoder for {self.codec} of 1-bit pixels", category="no decoder")
         self._decoder = FrameDecoder(self.path, self.syntax, form)
@@ -77,10 +84,39 @@ class DicomReader(Reader):
         self.note = "; ".join(filter(None, [self._layout.note, disagreement]))
         self._try_first()
 
+    def _open_video(self, start: int, order: str) -> None:
+        """The fragments, one after the other, are a video: a bare stream, or one in MPEG-TS, MPEG-PS or MP4. It says itself what it is."""
+        _, fragments, whole = find_fragments(self._file, start, order, partial=True)
+        if not sum(length for _, length in fragments):
+            raise MediaError(self.path, "no video in the pixel data", category="truncated")
+        if kind_of(Joined(self._file, fragments).read(HEAD)) != "video":  # FFmpeg would also follow a list of addresses
+            raise MediaError(self.path, "the pixel data is no video stream")
+        self._video = video = VideoReader(self.path, lambda: cast(BinaryIO, Joined(self._file, fragments)))
+        self.height, self.width, self.channels = video.height, video.width, video.channels
+        said = tuple(
+            self.header.get(keyword) or own for keyword, own in (("Rows", self.height), ("Columns", self.width))
+        )
+        if said != (
+            self.height,
+            self.width,
+        ):  # regions are given in the header's pixels: they would be looked for elsewhere
+            video.close()
+            reason = f"the header says {said[1]}x{said[0]}, the video is {self.width}x{self.height}"
+            raise MediaError(self.path, reason)
+        declared = _count(self.header)
+        lost = "" if whole else "the pixel data is cut short"
+        wrong = (
+            f"NumberOfFrames says {declared}, the video holds {len(video)}" if declared not in (0, len(video)) else ""
+        )
+        self.fps, self.fps_source, disagreement = frame_rate(self.header, video.fps)
+        self.note = "; ".join(filter(None, [lost, wrong, disagreement, video.note]))
+
     def _read_header(self) -> tuple[bool, bool]:
         """Everything before the pixel data, and the file left there. Returns whether the encoding is implicit, and little-endian."""
-        meta = _deflated(self._file)
-        if meta is not None:
+        meta = _meta(self._file)
+        if meta.get("MediaStorageSOPClassUID") == uid.MediaStorageDirectoryStorage:
+            raise MediaError(self.path, "a DICOMDIR: an index, not a recording", category="not a recording")
+        if meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian:
             inflater = zlib.decompressobj(-zlib.MAX_WBITS)
             whole = inflater.decompress(self._file.read(), MOST_INFLATED)
             if inflater.unconsumed_tail:
@@ -128,10 +164,7 @@ class DicomReader(Reader):
         return start + 12, struct.unpack(f"{order}I", head[8:12])[0]
 
     def _find_frames(self, start: int, length: int, order: str) -> Layout:
-        try:
-            declared = max(0, int(self.header.get("NumberOfFrames") or 0))
-        except (TypeError, ValueError):
-            declared = 0
+        declared = _count(self.header)
         if self.syntax.is_encapsulated:
             table = self.header.get("ExtendedOffsetTable") or b""
             extended = [entry for (entry,) in struct.iter_unpack("<Q", table[: len(table) // 8 * 8])]
@@ -170,14 +203,18 @@ class DicomReader(Reader):
             raise MediaError(self.path, reason) from None
 
     def __len__(self) -> int:
-        return len(self._layout.frames)
+        return len(self._video if self._video is not None else self._layout.frames)
 
     def close(self) -> None:
         """See Reader."""
+        if self._video is not None:
+            self._video.close()
         self._file.close()
 
     def frames(self, indices: Sequence[int]) -> Frames:
         """See Reader."""
+        if self._video is not None:
+            return self._video.frames(indices)
         out = np.empty((len(indices), self.height, self.width, self.channels), np.uint8)
         done: dict[int, int] = {}
         for place, index in enumerate(int(index) for index in indices):
@@ -222,16 +259,23 @@ class DicomReader(Reader):
         return b"".join(parts)
 
 
-def _deflated(file: BinaryIO) -> FileMetaDataset | None:
-    """The file meta information where the data set after it is deflated, and the file left there; None for all others."""
+def _count(header: Dataset) -> int:
+    """NumberOfFrames, 0 where it is missing or no number."""
+    try:
+        return max(0, int(header.get("NumberOfFrames") or 0))
+    except (TypeError, ValueError):
+        return 0
+
+
+def _meta(file: BinaryIO) -> FileMetaDataset:
+    """The file meta information, and the file left after it; empty where there is none."""
     from pydicom.filereader import _read_file_meta_info
 
     try:
         read_preamble(file, force=False)
-        meta = _read_file_meta_info(file)
+        return _read_file_meta_info(file)
     except Exception:  # dcmread makes of it what can be made
-        return None
-    return meta if meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian else None
+        return FileMetaDataset()
 
 
 def _is_pixels(tag: Any, vr: str | None, length: int) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
+import io
 import os
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -30,8 +33,58 @@ def read_item(file: BinaryIO, order: str) -> tuple[int, int] | None:
     return group << 16 | element, length
 
 
-def find_fragments(file: BinaryIO, start: int, order: str) -> tuple[list[int], list[Span], bool]:
-    """Walk the items of encapsulated pixel data from `start`. Returns basic offsets, whole fragments, and whether the end was reached."""
+class Joined(io.RawIOBase):
+    """Pieces of a file read as one file, from the disk and only when asked for. Closing it leaves the file open."""
+
+    def __init__(self, file: BinaryIO, pieces: Sequence[Span]) -> None:
+        self._file, self._pieces, self._at = file, [piece for piece in pieces if piece[1]], 0
+        self._begins = [0]
+        for _, length in self._pieces:
+            self._begins.append(self._begins[-1] + length)
+
+    def readable(self) -> bool:
+        """See io.IOBase."""
+        return True
+
+    def seekable(self) -> bool:
+        """See io.IOBase."""
+        return True
+
+    def tell(self) -> int:
+        """See io.IOBase."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """See io.IOBase."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._begins[-1]}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes, fewer at the end only; all that is left where it is negative."""
+        left = max(0, self._begins[-1] - self._at)
+        left = left if size is None or size < 0 else min(size, left)
+        parts = []
+        while left:
+            number = bisect.bisect_right(self._begins, self._at) - 1
+            (start, length), within = self._pieces[number], self._at - self._begins[number]
+            self._file.seek(start + within)
+            part = self._file.read(min(left, length - within))
+            if not part:  # the file has become shorter
+                break
+            parts.append(part)
+            self._at += len(part)
+            left -= len(part)
+        return b"".join(parts)
+
+
+def find_fragments(
+    file: BinaryIO, start: int, order: str, *, partial: bool = False
+) -> tuple[list[int], list[Span], bool]:
+    """Walk the items of encapsulated pixel data from `start`. Returns basic offsets, whole fragments, and whether the end was reached.
+
+    partial: of a cut file what is there of the last fragment counts too.
+    """
     size = os.fstat(file.fileno()).st_size
     file.seek(start)
     first = read_item(file, order)
@@ -46,6 +99,8 @@ def find_fragments(file: BinaryIO, start: int, order: str) -> tuple[list[int], l
             return offsets, fragments, True
         at = file.tell()
         if tag != ITEM or at + length > size:
+            if tag == ITEM and partial:
+                fragments.append((at, size - at))
             return offsets, fragments, False
         fragments.append((at, length))
         file.seek(at + length)

@@ -75,7 +75,14 @@ def _palette(array: NDArray[Any], header: Any) -> Frames:
 
 def _scale(array: NDArray[Any], stored: int, signed: bool) -> Frames:
     low = -(2.0 ** (stored - 1)) if signed else 0.0
-    return np.clip((array.astype(np.float64) - low) * (255.0 / (2.0**stored - 1)) + 0.5, 0, 255).astype(np.uint8)
+    return spread(array, low, low + 2.0**stored - 1)
+
+
+def spread(array: NDArray[Any], low: float, high: float) -> Frames:
+    """Values of any real type -> uint8: `low` and below is 0, `high` (above `low`) and more is 255, what is no number is 0."""
+    with np.errstate(all="ignore"):
+        levels = (array.astype(np.float64) - low) * (255.0 / (high - low)) + 0.5
+    return np.nan_to_num(np.clip(levels, 0, 255), copy=False).astype(np.uint8)
 
 
 def _places(header: Any) -> Iterator[Any]:

@@ -16,6 +16,7 @@ from pydicom.pixels import get_decoder
 from domains.errors import MediaError
 from domains.media.greys import PALETTES
 from domains.media.jpeg import JPEGHead, is_whole, read_head
+from domains.media.quiet import quiet
 
 MOST_PIXELS = 64_000_000  # a frame; larger ones are damage or an attack, not ultrasound
 MOST_BYTES = 200_000_000  # the same, decoded
@@ -116,12 +117,13 @@ class FrameDecoder:
     def decode(self, data: bytes) -> NDArray[Any]:
         """One encapsulated frame."""
         head = self.check(data)
-        if head is not None and self._syntax in DCT:
-            if head.baseline and head.precision > 8:
-                return self._by_gdcm(data, head)
-            if self._suits_opencv(head):
-                return self._by_opencv(data)
-        return self.by_pydicom(encapsulate([data]))
+        with quiet():  # gdcm says that 12 bits are not 8 before it tries 12; libjpeg comments on every damaged block
+            if head is not None and self._syntax in DCT:
+                if head.baseline and head.precision > 8:
+                    return self._by_gdcm(data, head)
+                if self._suits_opencv(head):
+                    return self._by_opencv(data)
+            return self.by_pydicom(encapsulate([data]))
 
     def _suits_opencv(self, head: JPEGHead) -> bool:
         """Whether libjpeg-turbo sees the colours as they are: it goes by the markers, and takes what is unsaid for YCbCr."""

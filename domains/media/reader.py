@@ -18,12 +18,13 @@ class Reader(ABC):
     """A recording opened for reading; decodes only the frames it is asked for.
 
     Attributes
-        path: the file.
+        path: the file, or the folder of numbered pictures.
         height, width: pixels of a frame as it is shown (rotation applied).
         channels: 1 (monochrome) or 3 (RGB; whatever colour space the file uses).
-        fps: frames a second, or None where the file does not say; `fps_source` names the tag or header it came from.
+        fps: frames a second, or None where the file does not say; `fps_source` names the tag or header it came from ("unknown" without
+            one, "none" where the format has no place for it).
         note: what was odd about the file ("" if nothing): fewer frames than claimed, damage that was left out, rates that disagree.
-        header: what the format knows beside pixels: a pydicom Dataset for DICOM, an empty mapping for video.
+        header: what the format knows beside pixels: a pydicom Dataset for DICOM, an empty mapping for all others.
 
     Errors are always `domains.errors.MediaError` with the file and the reason.
     """
@@ -36,8 +37,8 @@ class Reader(ABC):
     fps_source: str
     note: str
     header: Any
-    media: str  # "dicom" or "video"
-    codec: str  # transfer syntax name or video codec, for the record
+    media: str  # "dicom", or "video" for all that has no such header
+    codec: str  # transfer syntax name, video codec or format of pictures, for the record
 
     @abstractmethod
     def __len__(self) -> int:

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 
-def frame_rate(header: Any) -> tuple[float | None, str, str]:
+def frame_rate(header: Any, stream: float | None = None) -> tuple[float | None, str, str]:
     """(fps or None, the tag it is from or "unknown", a note where tags disagree by more than a tenth).
 
     Precedence: FrameTimeVector where FrameIncrementPointer names it (the median, so that one pause does not count), FrameTime (how it was
-    acquired), CineRate, RecommendedDisplayFrameRate (how it is to be shown), FrameTimeVector.
+    acquired), CineRate, RecommendedDisplayFrameRate (how it is to be shown), FrameTimeVector; last the rate of the video inside (`stream`),
+    which may be that of a recorder.
     """
     said: dict[str, float] = {}
     vector = _vector(header)
@@ -27,6 +28,8 @@ def frame_rate(header: Any) -> tuple[float | None, str, str]:
             said[keyword] = rate
     if vector:
         said.setdefault("FrameTimeVector", vector)
+    if stream:
+        said["the video stream"] = stream
     sane = {keyword: rate for keyword, rate in said.items() if 0.5 <= rate <= 1000}
     if not sane:
         return None, "unknown", ""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import bisect
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -18,6 +19,10 @@ from domains.media.reader import Frames, Reader
 MOST_PIXELS = 64_000_000
 # Containers whose seeking cannot be trusted: read from the start.
 SEQUENTIAL = {"mpegts", "mpeg", "mpegvideo", "h264", "hevc", "gif", "m4v", "obu", "ivf"}
+# Streams without a container have no times, and may not say their rate either. FFmpeg then names its default: one that no camera has, so
+# that it can be told from a rate that the stream says.
+RAW = {"h264", "hevc", "mpegvideo", "m4v", "obu"}
+UNSAID = Fraction(7, 1000)
 GREY = {"gray", "gray10le", "gray12le", "gray16le", "gray16be"}
 
 
@@ -51,17 +56,20 @@ class VideoReader(Reader):
 
     The packets are read once without decoding for their timestamps; a frame is reached from the keyframe before it. A file whose last frame
     does not decode, or whose container cannot seek, is decoded once from the start to learn which frames there are.
+
+    inside: opens the video where it lies within the file (as DICOM has it), to be called whenever reading begins anew.
     """
 
     media = "video"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, inside: Callable[[], BinaryIO] | None = None) -> None:
         self.path, self.header, self.note = path, {}, ""
+        self._inside = inside
         self._decoder: Iterator[Any] | None = None  # stands after frame `_reached`
         self._reached = -1
         self._coded: tuple[int, int] = (0, 0)
         try:
-            self._container = av.open(str(path), metadata_errors="replace")
+            self._container = self._start()
         except (av.FFmpegError, OSError, ValueError) as error:
             raise MediaError(path, f"cannot be opened as a video ({type(error).__name__})") from None
         try:
@@ -72,6 +80,11 @@ class VideoReader(Reader):
         except Exception as error:  # FFmpeg raises whatever a damaged stream provokes
             self._container.close()
             raise MediaError(path, f"the video is damaged ({type(error).__name__})") from None
+
+    def _start(self) -> Any:
+        source = str(self.path) if self._inside is None else self._inside()
+        options = {"framerate": f"{UNSAID.numerator}/{UNSAID.denominator}"}
+        return av.open(source, metadata_errors="replace", container_options=options)
 
     def _open(self) -> None:
         if not self._container.streams.video:
@@ -169,21 +182,16 @@ class VideoReader(Reader):
             self.note = "; ".join(filter(None, [self.note, text]))
 
     def _set_rate(self) -> None:
-        base = self._stream.time_base
-        if len(self._times) > 1 and base and self._times[-1] > self._times[0] and not self._guessed_times():
+        base, raw = self._stream.time_base, self._container.format.name in RAW
+        if len(self._times) > 1 and base and self._times[-1] > self._times[0] and not raw:
             self.fps = (len(self._times) - 1) / float((self._times[-1] - self._times[0]) * base)
             self.fps_source = "timestamps"
             return
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        self.fps, self.fps_source = (float(rate), "container") if rate else (None, "unknown")
-        if (
-            self.fps is not None and not 0.5 <= self.fps < 1000
-        ):  # Matroska's clock ticks at 1000: a guess from it says nothing
+        rate = self._stream.codec_context.framerate if raw else self._stream.average_rate or self._stream.guessed_rate
+        self.fps, self.fps_source = (float(rate), "stream" if raw else "container") if rate else (None, "unknown")
+        # Matroska's clock ticks at 1000: a guess from it says nothing.
+        if rate == UNSAID or (self.fps is not None and not 0.5 <= self.fps < 1000):
             self.fps, self.fps_source = None, "unknown"
-
-    def _guessed_times(self) -> bool:
-        """Raw streams have no times of their own."""
-        return self._container.format.name in {"h264", "hevc", "mpegvideo", "m4v", "obu"}
 
     def __len__(self) -> int:
         return len(self._times)
@@ -266,7 +274,7 @@ class VideoReader(Reader):
     def _decode_all(self) -> Iterator[Any]:
         """Every frame that decodes, from the start; what follows damage is still used."""
         self._container.close()
-        self._container = av.open(str(self.path), metadata_errors="replace")
+        self._container = self._start()
         self._stream = self._video()
         self._stream.thread_count = 1
         try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import zlib
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -24,6 +26,7 @@ from domains.media import open_reader, sniff
 from domains.media import video as video_module
 from domains.media.greys import ToBytes
 from domains.media.jpeg import is_whole, read_head
+from domains.media.quiet import quiet
 
 
 def big_endian_words(path: Path, frames: np.ndarray) -> Path:
@@ -207,6 +210,48 @@ def test_containers_without_seeking_are_read_in_order(tmp_path: Path) -> None:
     assert [read_number(frame) for frame in reader.frames([3])] == [3]
 
 
+@pytest.mark.parametrize("camera", ["0", "1"])
+def test_transport_streams_of_both_packet_sizes(tmp_path: Path, camera: str) -> None:
+    """Cameras write a time before each packet: the name is as often .m2ts as .mts or nothing."""
+    with av.open(
+        str(tmp_path / "00001"), "w", format="mpegts", container_options={"mpegts_m2ts_mode": camera}
+    ) as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for number in range(12):
+            frame = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    head = (tmp_path / "00001").read_bytes()[:400]
+    assert (head[0] == 0x47) != (camera == "1")
+    assert sniff(tmp_path / "00001") == "video"
+    with open_reader(tmp_path / "00001") as reader:
+        assert [read_number(frame) for frame in reader.frames([11, 4])] == [11, 4]
+
+
+def test_chance_is_no_transport_stream(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 1000), np.uint8)
+    noise[:, [0, 188]] = 0x47  # twice is chance
+    for number, row in enumerate(noise):
+        (tmp_path / str(number)).write_bytes(row.tobytes())
+        assert sniff(tmp_path / str(number)) is None
+    (tmp_path / "text").write_bytes(b"G" + b"o" * 187 + b"G")
+    assert sniff(tmp_path / "text") is None
+
+
+@pytest.mark.parametrize(("says", "fps", "source"), [("1", 25, "stream"), ("0", None, "unknown")])
+def test_a_bare_stream_may_say_no_rate(tmp_path: Path, says: str, fps: float | None, source: str) -> None:
+    """Where it says none FFmpeg would name its default."""
+    options = f"log-level=none:vui-timing-info={says}"
+    path = write_video(
+        tmp_path / "a.hevc", "libx265", list(range(10)), base=Fraction(1, 25), **{"x265-params": options}
+    )
+    with open_reader(path) as reader:
+        assert (len(reader), reader.fps, reader.fps_source) == (10, fps, source)
+
+
 def test_what_is_remembered_of_a_file_goes_with_its_content(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", "libx264", EVEN)
     assert len(open_reader(path)) == len(open_reader(path)) == 60
@@ -227,6 +272,38 @@ def test_grey_and_ten_bit_pixels(tmp_path: Path, pix_fmt: str, channels: int) ->
     assert frame.shape == (64, 64, channels)
     assert read_number(frame) == 9
     assert np.abs(frame.astype(int) - numbered(9)[..., :channels]).mean() < 12
+
+
+def test_decoders_do_not_talk_to_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    broken = jpegs(pictures())
+    at = len(broken[2]) // 2
+    broken[2] = broken[2][:at] + b"\xff\xff\xd9" * 9 + broken[2][at:]
+    cv2.imdecode(np.frombuffer(broken[2], np.uint8), cv2.IMREAD_COLOR)
+    assert "JPEG" in capfd.readouterr().err
+    with open_reader(write(tmp_path / "a", uid.JPEGBaseline8Bit, encapsulate(broken), 3, "YBR_FULL_422")) as reader:
+        reader.frames([2])
+    assert capfd.readouterr().err == ""
+    os.write(2, b"heard")
+    assert capfd.readouterr().err == "heard"
+
+
+def test_silence_ends_with_the_last_thread(capfd: pytest.CaptureFixture[str]) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with quiet():
+            begun.set()
+            end.wait()
+
+    thread = threading.Thread(target=other)
+    with quiet():
+        thread.start()
+        begun.wait()
+    os.write(2, b"unheard")
+    end.set()
+    thread.join()
+    os.write(2, b"heard")
+    assert capfd.readouterr().err == "heard"
 
 
 def test_frames_of_other_sizes_are_scaled_to_the_first(tmp_path: Path) -> None:

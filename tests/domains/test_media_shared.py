@@ -99,7 +99,7 @@ def test_the_same_recording_in_two_syntaxes(one: str, other: str, most: float) -
         assert np.abs(a.frames(everything).astype(int) - b.frames(everything)).mean() <= most
 
 
-def test_twelve_bit_jpeg_is_the_lossless_picture() -> None:
+def test_twelve_bit_jpeg_is_the_lossless_picture(capfd: pytest.CaptureFixture[str]) -> None:
     """pydicom has no plug-in for it here; the same CT lies beside it without loss."""
     folder = DATA / "echo" / "other"
     with (
@@ -108,6 +108,12 @@ def test_twelve_bit_jpeg_is_the_lossless_picture() -> None:
     ):
         ours, theirs = (reader._decoder.decode(reader._read(reader._layout.frames[1])) for reader in (lossy, lossless))  # type: ignore[attr-defined]
     assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.9999
+    assert capfd.readouterr().err == ""  # gdcm: "Unsupported JPEG data precision 12"
+
+
+def test_a_real_dicomdir_is_an_index() -> None:
+    with pytest.raises(MediaError, match="a DICOMDIR: an index, not a recording"):
+        open_reader(DATA / "corrupt" / "dicom" / "DICOMDIR-empty.dcm")
 
 
 @pytest.mark.parametrize("name", ["video_90.mov", "video_270.mov", "test_rot_90_deg.mp4"])
