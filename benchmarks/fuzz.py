@@ -25,6 +25,7 @@ import numpy as np
 from domains.base import Domain, RegionSettings, StoreSettings
 from domains.machine import cores
 from domains.prepare import pool
+from domains.prepare.find import Source
 from domains.prepare.source import Outcome, Refused, Task, Usable, examine
 
 SLOWEST, LARGEST = 10.0, 1024.0  # seconds, MiB
@@ -188,7 +189,7 @@ def fuzz(seeds: list[Path], count: int, seed: int, folder: Path, workers: int) -
             path, content = contents[number % len(contents)]
             target = folder / f"{number:06d}{path.suffix}"
             target.write_bytes(mutate(content, rng))
-            tasks.append(Task(target, target.name, None, WHOLE if number % 3 == 2 else ECHO, key))
+            tasks.append(Task(Source(target, target.name), None, folder, WHOLE if number % 3 == 2 else ECHO, key))
         for number, result in pool.run(watched, tasks, workers, patience=30.0):
             if isinstance(result, str):
                 outcomes[result] += 1

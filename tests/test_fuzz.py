@@ -30,5 +30,7 @@ def test_the_seeds_themselves_are_usable(tmp_path: Path, monkeypatch: pytest.Mon
     import fuzz
 
     for number, path in enumerate(fuzz.make_seeds(tmp_path)):
-        outcome = fuzz.examine(fuzz.Task(path, path.name, None, fuzz.ECHO, b"k" * 32), lambda: None)
+        outcome = fuzz.examine(
+            fuzz.Task(fuzz.Source(path, path.name), None, tmp_path, fuzz.ECHO, b"k" * 32), lambda: None
+        )
         assert isinstance(outcome, fuzz.Usable), f"seed {number}: {outcome}"

@@ -17,8 +17,9 @@ import numpy as np
 from domains.errors import DataError, MediaError
 from domains.prepare import identifiers, output, written
 from domains.prepare.contact_sheet import draw_sheet
+from domains.prepare.find import find_sources
 from domains.prepare.identifiers import Words
-from domains.prepare.ingest import Progress, find_files
+from domains.prepare.ingest import Progress
 from domains.prepare.letters import find_rows
 from domains.prepare.privacy import MANUFACTURERS
 from domains.store.frames import Frames
@@ -117,9 +118,8 @@ def audit(
         )
     else:
         result.checks[-1].found = [Finding(one, "may hold text") for one in suspects]
-    private = output.private_folder(Path(prepared))
+    private = output.make_private(Path(prepared))
     result.notes.append(f"{private.name} leads back to the sources by design and was not searched")
-    private.mkdir(exist_ok=True, mode=0o700)
     (private / "audit.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
     if suspects:
         draw_sheet(store, [store.index_of(one) for one in suspects], private / SUSPECTS)
@@ -159,14 +159,13 @@ def _search(
 def collect(source: Path, prepared: Path, progress: Progress | None = None) -> tuple[dict[Words, str], int, int]:
     """(words -> where the sources hold them, source files with unreadable headers, values that mean nothing)."""
     ours = (prepared, output.draft_folder(prepared), output.private_folder(prepared))
-    paths = find_files(source, skip=ours)
-    root = source.parent if source.is_file() else source
+    sources = find_sources(source, skip=ours)
     needles: dict[Words, str] = {}
     common: set[Words] = set()
     unread = 0
-    for number, path in enumerate(paths, start=1):
+    for number, one in enumerate(sources, start=1):
         try:
-            for where, needle in identifiers.of_file(path, path.relative_to(root).as_posix()):
+            for where, needle in identifiers.of_source(one):
                 if needle in needles or needle in common:
                     continue
                 if identifiers.is_checkable(needle):
@@ -176,7 +175,7 @@ def collect(source: Path, prepared: Path, progress: Progress | None = None) -> t
         except MediaError:
             unread += 1
         if progress is not None:
-            progress(number, len(paths))
+            progress(number, len(sources))
     return needles, unread, len(common)
 
 

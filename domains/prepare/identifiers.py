@@ -7,6 +7,7 @@ itself. A value becomes words in lower case, so that "DOE^JANE", "Doe, Jane" and
 from __future__ import annotations
 
 import re
+import tempfile
 import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,9 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 from domains.errors import MediaError
-from domains.media import sniff
+from domains.media import content_files, sniff
+from domains.media.archive import opened
+from domains.prepare.find import Source
 from domains.prepare.privacy import age, manufacturer, stem
 
 Words = tuple[str, ...]
@@ -40,14 +43,25 @@ def words(text: str) -> list[str]:
     return WORD.findall(plain.casefold())
 
 
-def of_file(path: Path, relative: str) -> Iterator[tuple[str, Words]]:
-    """(where it stands, words) of every identifier of one source file: path, header, container.
+def of_source(source: Source) -> Iterator[tuple[str, Words]]:
+    """(where it stands, words) of every identifier of one source: path, header, container.
 
     Raises MediaError where the header cannot be read to its end (after the identifiers of the path).
     """
-    for part in PurePosixPath(relative).parts:
+    parts = PurePosixPath(source.relative).parts
+    if source.path.is_dir():
+        parts += tuple(path.name for path in content_files(source.path))
+    for part in parts:
         for name in {part, stem(part)}:
             yield from of_value("file or folder name", "LO", name)
+    if source.member is None:
+        yield from _of_file(source.path)
+    else:
+        with tempfile.TemporaryDirectory(prefix="vfm-") as scratch, opened(source.member, scratch) as path:
+            yield from _of_file(path)
+
+
+def _of_file(path: Path) -> Iterator[tuple[str, Words]]:
     kind = sniff(path)
     if kind == "dicom":
         yield from _of_dicom(path)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import secrets
 import statistics
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from domains.base import Domain
 from domains.errors import DataError, StorageError
 from domains.prepare import output, pool
 from domains.prepare.contact_sheet import write_contact_sheet
+from domains.prepare.find import Source, find_sources
 from domains.prepare.journal import Journal, Stamp, take_over
 from domains.prepare.privacy import KEY_BYTES, Pseudonyms
 from domains.prepare.source import DiskRefused, Outcome, Refused, Task, Usable, examine
@@ -87,31 +88,30 @@ def prepare(
     source, out = Path(source), Path(out)
     if out.is_symlink():  # to the disk that has the room: the draft and the private folder belong there too
         out = out.resolve()
-    files = find_files(source, skip=(out, output.draft_folder(out), output.private_folder(out)))
+    sources = find_sources(source, skip=(out, output.draft_folder(out), output.private_folder(out)))
     output.check(source, out, overwrite, update)
-    root = source.parent if source.is_file() else source
-    relatives = [path.relative_to(root).as_posix() for path in files]
+    relatives = [one.relative for one in sources]
     names = Pseudonyms(key)
     journal = Journal(out, domain, names)
     going_on = output.draft_folder(out).exists()  # an earlier call was stopped, whatever it was asked for
     keep = bool(journal.known) and (update or going_on)
-    with output.writing(out, resume=keep) as draft, contextlib.closing(journal):
+    with output.writing(out, resume=keep) as draft, output.scratch(out) as scratch, contextlib.closing(journal):
         journal.start(keep)
-        tasks = [Task(path, rel, draft, domain, key) for path, rel in zip(files, relatives, strict=True)]
-        stamps = [Stamp.of(path, rel, names) for path, rel in zip(files, relatives, strict=True)]
+        tasks = [Task(one, draft, scratch, domain, key) for one in sources]
+        stamps = [Stamp.of(one.path, one.relative, names) for one in sources]
         before = _known(stamps, journal, draft, out, AGAIN if update and not going_on else frozenset())
         outcomes = _examine_all(tasks, workers, progress, before, lambda n, outcome: journal.add(stamps[n], outcome))
         rows, refused = _settle(outcomes, relatives, names)
         if not rows:
             journal.drop()
-            raise _nothing_usable(source, len(files), [outcome.category for outcome in refused.values()])
+            raise _nothing_usable(source, len(sources), [outcome.category for outcome in refused.values()])
         rows, patients_from = _name_patients(rows, relatives, names)
         output.drop_strays(draft, {frame_file(draft, row.video_id).name for row in rows.values()})
         _write(draft, [rows[number] for number in sorted(rows)], refused, relatives, domain, names, patients_from)
-        output.write_private(out, _private_rows(files, relatives, rows, refused, names))
-    excluded = [Excluded(files[number], refused[number].reason, refused[number].category) for number in sorted(refused)]
+        output.write_private(out, _private_rows(sources, rows, refused, names))
+    excluded = [Excluded(sources[n].shown, refused[n].reason, refused[n].category) for n in sorted(refused)]
     patients = len({row.patient for row in rows.values()})
-    noted = [(files[number], rows[number].note) for number in sorted(rows) if rows[number].note]
+    noted = [(sources[number].shown, rows[number].note) for number in sorted(rows) if rows[number].note]
     return PrepareResult(len(rows), patients, excluded, time.monotonic() - began, patients_from, noted, len(before))
 
 
@@ -133,50 +133,18 @@ def check(source: str | Path, domain: Domain, *, workers: int = 1, progress: Pro
 
     Raises DataError where there is no file.
     """
-    source = Path(source)
-    files = find_files(source)
-    root = source.parent if source.is_file() else source
-    relatives = [path.relative_to(root).as_posix() for path in files]
+    sources = find_sources(Path(source))
     key = secrets.token_bytes(KEY_BYTES)  # pseudonyms of this one look: nobody will see them
-    tasks = [Task(path, rel, None, domain, key) for path, rel in zip(files, relatives, strict=True)]
-    rows, refused = _settle(_examine_all(tasks, workers, progress), relatives, Pseudonyms(key))
+    with tempfile.TemporaryDirectory(prefix="vfm-") as scratch:
+        tasks = [Task(one, None, Path(scratch), domain, key) for one in sources]
+        outcomes = _examine_all(tasks, workers, progress)
+    rows, refused = _settle(outcomes, [one.relative for one in sources], Pseudonyms(key))
     return [
-        Looked(path, rows[number])
+        Looked(one.shown, rows[number])
         if number in rows
-        else Looked(path, None, refused[number].category, refused[number].reason)
-        for number, path in enumerate(files)
+        else Looked(one.shown, None, refused[number].category, refused[number].reason)
+        for number, one in enumerate(sources)
     ]
-
-
-def find_files(source: Path, skip: Sequence[Path] = ()) -> list[Path]:
-    """Every file below `source` in order of path; hidden files and folders (.DS_Store, ._copies) are passed over.
-
-    Links are followed, a folder is never entered twice. skip: folders of our own. Raises DataError.
-    """
-    if not source.exists():
-        raise DataError("no such file or folder", where=source)
-    if source.is_file():
-        return [source]
-    ours = {path.resolve() for path in skip}
-    entered: set[Path] = set()
-    found: list[Path] = []
-
-    def unreadable(error: OSError) -> None:
-        if Path(error.filename) == source:
-            raise DataError(f"folder cannot be read ({error.strerror})", where=source) from None
-        found.append(Path(error.filename))  # a closed folder is set aside by name, like a file that cannot be read
-
-    for folder, folders, files in os.walk(source, onerror=unreadable, followlinks=True):
-        here = Path(folder)
-        if here.resolve() in entered | ours:
-            folders.clear()
-            continue
-        entered.add(here.resolve())
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [here / name for name in files if not name.startswith(".") and (here / name).is_file()]
-    if not found:
-        raise DataError("the folder holds no files", where=source, do="Give a folder with DICOM or video files")
-    return sorted(found)
 
 
 def _known(
@@ -289,14 +257,14 @@ def _write(
 
 
 def _private_rows(
-    files: list[Path], relatives: list[str], rows: dict[int, VideoRow], refused: dict[int, Refused], names: Pseudonyms
+    sources: list[Source], rows: dict[int, VideoRow], refused: dict[int, Refused], names: Pseudonyms
 ) -> Iterator[tuple[str, str, str, str, str]]:
-    for number, path in enumerate(files):
-        pseudonym = names.token("path", relatives[number])
+    for number, source in enumerate(sources):
+        pseudonym, shown = names.token("path", source.relative), str(source.shown.absolute())
         if number in rows:
-            yield str(path.absolute()), pseudonym, "prepared", rows[number].video_id, ""
+            yield shown, pseudonym, "prepared", rows[number].video_id, ""
         else:
-            yield str(path.absolute()), pseudonym, refused[number].category, "", refused[number].reason
+            yield shown, pseudonym, refused[number].category, "", refused[number].reason
 
 
 def _nothing_usable(source: Path, looked: int, categories: list[str]) -> DataError:

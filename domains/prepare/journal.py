@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from domains.base import Domain
 from domains.errors import StorageError
-from domains.prepare.output import private_folder
+from domains.prepare.output import make_private, private_folder
 from domains.prepare.privacy import Pseudonyms
 from domains.prepare.source import Outcome, Refused, Usable
 from domains.store.manifest import FORMAT, frame_file, read_row, vfm_version
@@ -33,11 +33,12 @@ class Stamp:
     def of(cls, path: Path, relative: str, names: Pseudonyms) -> Stamp | None:
         """None for a file that cannot be asked: it is looked at again."""
         try:
-            about = path.stat()
+            abouts = [path.stat(), *(one.stat() for one in path.iterdir())] if path.is_dir() else [path.stat()]
         except OSError:
             return None
         # The later of both: a file that became readable (chmod) or was put in another's place has the time of its content, or that of change.
-        return cls(names.token("path", relative), about.st_size, max(about.st_mtime_ns, about.st_ctime_ns))
+        changed = max(max(about.st_mtime_ns, about.st_ctime_ns) for about in abouts)
+        return cls(names.token("path", relative), sum(about.st_size for about in abouts), changed)
 
 
 class Journal:
@@ -47,7 +48,7 @@ class Journal:
     """
 
     def __init__(self, out: Path, domain: Domain, names: Pseudonyms) -> None:
-        self.path = private_folder(out) / NAME
+        self._out, self.path = out, private_folder(out) / NAME
         settings = domain.model_dump(mode="json", include={"min_frames", "colour_doppler", "region", "store"})
         about = {"format": FORMAT, "vfm": vfm_version(), "key": names.fingerprint, "settings": settings}
         self._about = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
@@ -74,7 +75,7 @@ class Journal:
     def start(self, keep: bool) -> None:
         """Open for writing; `keep`: after what is there, else from the beginning. Raises StorageError."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(self._out)
             fresh = not (keep and self.known)
             flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if fresh else os.O_APPEND)
             self._file = os.fdopen(os.open(self.path, flags, 0o600), "w", encoding="utf-8", errors="surrogateescape")

@@ -28,6 +28,13 @@ def private_folder(out: Path) -> Path:
     return out.with_name(out.name + ".private")
 
 
+def make_private(out: Path) -> Path:
+    """The private folder, closed to others. Raises OSError."""
+    folder = private_folder(out)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
 def draft_folder(out: Path) -> Path:
     """Where the output is written until it is whole."""
     return out.with_name(out.name + ".partial")
@@ -74,6 +81,23 @@ def writing(out: Path, resume: bool = False) -> Iterator[Path]:
     finally:
         if lock is not None:  # else the folder is not ours
             lock.close()
+
+
+@contextlib.contextmanager
+def scratch(out: Path) -> Iterator[Path]:
+    """`<out>.private/unpacked`, for members of archives while they are looked at: they bear names, so they are never near the output.
+
+    What a killed call left there is removed first. Raises OSError.
+    """
+    folder = make_private(out) / "unpacked"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(mode=0o700)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()  # goes where nothing else is in it
 
 
 def drop_strays(draft: Path, wanted: set[str]) -> None:
@@ -128,8 +152,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]
 
 def write_private(out: Path, rows: Iterable[Sequence[str]]) -> None:
     """`<out>.private/sources.csv`: which file became which pseudonym. Leads back to patients; for its owner only."""
-    folder = private_folder(out)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = make_private(out)
     draft = folder / ".sources.csv"
     draft.unlink(missing_ok=True)
     columns = ("source", "pseudonym", "outcome", "video_id", "reason")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import sys
 import time
@@ -102,18 +101,10 @@ class _Worker(Generic[Task, Result]):
         self.process.join(timeout=5)
 
 
-def silence() -> None:
-    """Native decoders write of every damaged byte to the terminal, past Python: nobody can act on it, and it may quote a header."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-
-
 def _serve(pipe: connection.Connection, work: Callable[[Any, Beat], Any]) -> None:
     """A worker's life: tasks in, results out, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business; it ends us
     pipe.send(("beat", None))  # ready
-    silence()
     last = 0.0
 
     def beat() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import warnings
@@ -13,11 +14,13 @@ import cv2
 import numpy as np
 
 from domains.base import Domain
-from domains.errors import MediaError
-from domains.media import open_reader, sniff
+from domains.errors import MediaError, StorageError
+from domains.media import content_files, open_reader, sniff
+from domains.media.archive import opened
 from domains.media.reader import Reader
 from domains.prepare import classify, letters, region
 from domains.prepare.classify import SetAside
+from domains.prepare.find import Source
 from domains.prepare.pool import Beat
 from domains.prepare.privacy import Pseudonyms, identity, stem, text
 from domains.prepare.region import Picture
@@ -33,15 +36,25 @@ MOST_PIXELS = 64_000_000  # a frame above this is a damaged header, not an ultra
 
 @dataclass(frozen=True)
 class Task:
-    """path: the file. relative: its path in the source, with forward slashes. out: the folder being written; None: every frame is decoded
-    and nothing is written.
+    """source: what to look at. out: the folder being written; None: every frame is decoded and nothing is written.
+    scratch: where a member of an archive lies while it is looked at.
     """
 
-    path: Path
-    relative: str
+    source: Source
     out: Path | None
+    scratch: Path
     domain: Domain
     key: bytes
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.source.path
+
+    @property
+    def relative(self) -> str:
+        """Its path in the source, with forward slashes."""
+        return self.source.relative
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,8 @@ def examine(task: Task, beat: Beat) -> Outcome:
         return Refused(error.category, error.reason, _public(error.reason, task))
     except _DiskError as error:
         return DiskRefused(str(error))
+    except StorageError as error:
+        return DiskRefused(error.what)
     except OSError as error:
         return _refused("unreadable", f"cannot be read ({error.strerror or error.__class__.__name__})")
     except MemoryError:
@@ -106,6 +121,9 @@ def _public(reason: str, task: Task) -> str:
 
 
 def _examine(task: Task, beat: Beat) -> Outcome:
+    if task.source.member is not None:
+        with opened(task.source.member, task.scratch, beat) as path:
+            return _examine(dataclasses.replace(task, source=Source(path, task.relative)), beat)
     content = _hash(task.path, beat)
     kind = sniff(task.path)
     if kind is None:
@@ -130,10 +148,11 @@ def _examine(task: Task, beat: Beat) -> Outcome:
 
 def _hash(path: Path, beat: Beat) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while block := handle.read(1 << 22):
-            digest.update(block)
-            beat()
+    for part in content_files(path):
+        with part.open("rb") as handle:
+            while block := handle.read(1 << 22):
+                digest.update(block)
+                beat()
     return digest.hexdigest()
 
 

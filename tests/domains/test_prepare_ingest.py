@@ -4,9 +4,12 @@ import hashlib
 import os
 import shutil
 import stat
+import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +18,8 @@ from source_factory import cine, region_item, sector_mask, write_avi, write_dico
 from domains.base import Domain, RegionSettings, StoreSettings, TaskSettings
 from domains.errors import ConfigError, DataError, StorageError
 from domains.prepare import ingest, output, pool
-from domains.prepare.ingest import PrepareResult, find_files, prepare
+from domains.prepare.find import Source, find_files
+from domains.prepare.ingest import PrepareResult, prepare
 from domains.prepare.privacy import Pseudonyms
 from domains.prepare.source import Refused, Task, examine
 from domains.store.labels import read_labels
@@ -365,7 +369,7 @@ def test_a_closed_folder_is_set_aside_by_name(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(os, "scandir", scandir)
     assert find_files(tmp_path / "in") == [tmp_path / "in/a.txt", tmp_path / "in/closed"]
-    task = Task(tmp_path / "in/closed", "closed", tmp_path / "out", ECHO, KEY)
+    task = Task(Source(tmp_path / "in/closed", "closed"), tmp_path / "out", tmp_path, ECHO, KEY)
     assert examine(task, lambda: None) == Refused(
         "unreadable", "cannot be read (Is a directory)", "cannot be read (Is a directory)"
     )
@@ -404,3 +408,51 @@ def test_the_real_samples(tmp_path: Path):
         assert name not in excluded
     assert excluded["test_rot_90_deg.mp4"].reason == "a camera's picture, by its colours"
     assert Prepared.open(tmp_path / "out").verify() == []
+
+
+def test_archives_and_folders_of_frames_are_sources_like_any_other(tmp_path: Path):
+    plain, packed = tmp_path / "plain", tmp_path / "packed"
+    for number in range(3):
+        tags = {"PatientID": f"M{number}", "SOPInstanceUID": f"1.2.{number}"}
+        write_dicom(plain / f"studies.zip/p{number}/IM{number}", cine(12, seed=number), [WHOLE_BOX], **tags)
+    write_dicom(plain / "more.tar.gz/IM9", cine(12, seed=9), [WHOLE_BOX], PatientID="M9")
+    packed.mkdir()
+    with zipfile.ZipFile(packed / "studies.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted((plain / "studies.zip").rglob("IM*")):
+            archive.write(path, path.relative_to(plain / "studies.zip"))
+    with tarfile.open(packed / "more.tar.gz", "w:gz") as archive:
+        archive.add(plain / "more.tar.gz/IM9", "IM9")
+    one = prepare(plain, tmp_path / "out1", ECHO, key=KEY)
+    two = prepare(packed, tmp_path / "out2", ECHO, key=KEY, workers=2)
+    assert (one.videos, two.videos) == (4, 4)
+    assert digest(tmp_path / "out1") == digest(tmp_path / "out2")  # same names, same bytes: an archive is a folder
+    assert sorted(path.name for path in (tmp_path / "out2.private").iterdir()) == ["journal.jsonl", "sources.csv"]
+    assert prepare(packed, tmp_path / "out2", ECHO, key=KEY, update=True).reused == 4
+
+    frames = cine(12, seed=4)
+    (tmp_path / "mixed/DOE_JANE").mkdir(parents=True)
+    for number, frame in enumerate(frames):
+        cv2.imwrite(str(tmp_path / f"mixed/DOE_JANE/f_{number:04d}.png"), frame[..., ::-1])
+    (tmp_path / "mixed/broken.zip").write_bytes((packed / "studies.zip").read_bytes()[:4000])
+    mixed = prepare(tmp_path / "mixed", tmp_path / "out3", ECHO, key=KEY)
+    row = Prepared.open(tmp_path / "out3").row(0)
+    assert (mixed.videos, row.n_frames, row.fps, row.source_name) == (
+        1,
+        12,
+        None,
+        Pseudonyms(KEY).token("name", "DOE_JANE"),
+    )
+    assert [(entry.source.name, entry.category) for entry in mixed.excluded] == [("broken.zip", "unreadable")]
+
+
+def test_headers_that_are_the_same_do_not_make_recordings_the_same(tmp_path: Path):
+    header = (
+        "ObjectType = Image\nNDims = 3\nDimSize = 320 240 12\nElementType = MET_UCHAR\nElementDataFile = pixels.raw\n"
+    )
+    for number in range(2):
+        folder = tmp_path / f"in/p{number}"
+        folder.mkdir(parents=True)
+        (folder / "cine.mhd").write_text(header)
+        (folder / "pixels.raw").write_bytes(np.ascontiguousarray(cine(12, seed=number)[..., 0]).tobytes())
+    result = prepare(tmp_path / "in", tmp_path / "out", ECHO, key=KEY)
+    assert result.videos == 2
