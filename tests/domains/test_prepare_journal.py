@@ -87,7 +87,7 @@ def test_killed_at_random_points_it_ends_with_the_same_bytes(source: Path, tmp_p
     assert lines == 1 + 10
     rng = random.Random(os.getpid())
     kills = 0
-    for when in sorted(rng.sample(range(1, 10), 3)):
+    for when in (1, *sorted(rng.sample(range(2, 10), 2))):
         process = subprocess.Popen([*command, str(killed)], env=environment)
         file = tmp_path / "killed.private" / journal.NAME
         while process.poll() is None:
