@@ -33,6 +33,7 @@ SHORTEST_NAME, SHORTEST_NUMBER, SHORTEST_VALUE = (
 LONGEST_VALUE = 200  # characters of a value that is looked for as a whole
 STANDARD_UIDS = "1.2.840.10008."
 KEPT = {"PatientSex", "HeartRate", "PatientAge", "Manufacturer"}  # the allow-list of privacy.identity
+BINARY = {"OB", "OW", "OF", "OD", "OL", "OV"}
 NUMBERS = {"IS", "DS", "SL", "SS", "UL", "US", "SV", "UV", "FL", "FD"}
 
 
@@ -120,7 +121,8 @@ def _of_dicom(path: Path) -> Iterator[tuple[str, Words]]:
         for element in elements:
             try:
                 where = f"{element.keyword or 'private tag'} {element.tag}"
-                if element.VR == "SQ" or element.tag.group == 0x7FE0 or _is_kept(element.keyword, str(element.value)):
+                tables = element.VR in BINARY and not element.tag.is_private  # palettes and the like
+                if element.VR == "SQ" or tables or _is_kept(element.keyword, str(element.value)):
                     continue
                 texts = list(_texts(element.value))
             except Exception:

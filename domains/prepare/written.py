@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,8 @@ def texts(path: Path) -> Iterator[str]:
         with path.open("rb") as file:
             length = min(int.from_bytes(file.read(8), "little"), BLOCK)
             yield file.read(length).decode("utf-8", "replace")
+    elif suffix == ".png":
+        yield from _png(path.read_bytes())
     elif suffix in PLAIN:
         yield EMBEDDED.sub(" ", path.read_text(encoding="utf-8", errors="replace"))
     else:
@@ -52,6 +56,25 @@ def texts(path: Path) -> Iterator[str]:
             while block := file.read(BLOCK):
                 for run in PRINTABLE.findall(block):
                     yield run.decode("ascii")
+
+
+def _png(data: bytes) -> Iterator[str]:
+    """Every chunk but the pixels and their tables: comments, also compressed ones, EXIF, times, and what follows the end."""
+    at = 8
+    while at + 8 <= len(data):
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        body = data[at + 8 : at + 8 + length]
+        if kind in (b"zTXt", b"iTXt") and b"\0" in body:
+            for start in range(body.index(b"\0") + 1, min(len(body), body.index(b"\0") + 64)):
+                with contextlib.suppress(zlib.error):
+                    yield zlib.decompressobj().decompress(body[start:], BLOCK).decode("utf-8", "replace")
+                    break
+        if kind not in (b"IDAT", b"PLTE", b"IHDR", b"gAMA", b"pHYs"):
+            yield body.decode("latin-1")
+        at += 12 + length
+        if kind == b"IEND":
+            yield data[at:].decode("latin-1")
+            return
 
 
 def _parquet(path: Path) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zlib
 from pathlib import Path
 
 import cv2
@@ -143,10 +144,20 @@ def test_names_are_found_in_parquet_safetensors_binaries_and_file_names(
     (run / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     (run / "events.out.tfevents").write_bytes(b"\x00\x01\x02 /data/Zuniga/x \xff\x00")
     (run / "Zuniga.txt").write_text("nothing")
+    _, png = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8))
+    picture = png.tobytes()
+    (run / "plain.png").write_bytes(picture)
+    for name, chunk in (
+        ("text.png", b"tEXtAuthor\0Zuniga"),
+        ("packed.png", b"zTXtAuthor\0\0" + zlib.compress(b"Zuniga")),
+    ):
+        added = (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+        (run / name).write_bytes(picture[:33] + added + picture[33:])
+    (run / "after.png").write_bytes(picture + b" Zuniga")
     (run / "innocent.txt").write_text("0.112233 and 5e-05 of zunigas")
     result = audit(made[1], made[0], [run])
     assert {where for where, _ in found(result, "identifiers")} == {
-        "table.parquet", "model.safetensors", "events.out.tfevents", "Zuniga.txt",
+        "table.parquet", "model.safetensors", "events.out.tfevents", "Zuniga.txt", "text.png", "packed.png", "after.png",
     }  # fmt: skip
 
 
