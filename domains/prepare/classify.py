@@ -155,8 +155,9 @@ def coloured_share(frames: Frames, mask: NDArray[np.bool_]) -> float:
 
 
 def _pixels(frames: Frames, mask: NDArray[np.bool_]) -> Iterator[NDArray[np.int16]]:
+    inside = np.flatnonzero(mask)
     for frame in frames:
-        yield frame[mask].astype(np.int16)
+        yield frame.reshape(-1, frame.shape[-1]).take(inside, axis=0).astype(np.int16)
 
 
 def judge_camera(frames: Frames, mask: NDArray[np.bool_]) -> None:
@@ -195,7 +196,8 @@ def judge_sweep(steps: Frames, mask: NDArray[np.bool_]) -> None:
     steps (2 n, H, W, C): n pairs of neighbouring frames, spread over the recording. Tissue changes everywhere at every
     step.
     """
-    pairs = extremes(steps)[0].astype(np.int16).reshape(-1, 2, *mask.shape)
+    brightest = functools.reduce(np.maximum, [steps[..., channel] for channel in range(steps.shape[-1])])
+    pairs = brightest.astype(np.int16).reshape(-1, 2, *mask.shape)
     changed = (np.abs(pairs[:, 1] - pairs[:, 0]) > 12) & mask
     columns = changed.sum(axis=1) > 0.01 * mask.shape[0]  # (n, W)
     columns = columns[columns.any(axis=1)]  # a frame that was shown twice says nothing

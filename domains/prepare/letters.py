@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from domains.prepare.order import kth_brightest, kth_darkest
 from domains.store.frames import Frames
 
 STROKE = 9  # pixels: wider than a stroke of a letter, narrower than the gap to the next line
@@ -59,9 +60,8 @@ def _still_strokes(sample: Frames, mask: Mask) -> Iterator[NDArray[np.uint8]]:
 
 def _range(values: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """(T, H, W) -> (H, W): the brightest and the darkest moment of each pixel, without the outermost tenth of the frames."""
-    ordered = np.sort(values, axis=0)
-    skip = len(ordered) // 10
-    return ordered[len(ordered) - 1 - skip], ordered[skip]
+    skip = len(values) // 10
+    return kth_brightest(values, skip), kth_darkest(values, skip)
 
 
 def _shapes(strokes: NDArray[np.uint8]) -> list[tuple[int, int, int, int]]:

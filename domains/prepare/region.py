@@ -8,6 +8,7 @@ box if there is one.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -15,7 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domains.prepare.classify import TWO_D, Region, SetAside, extremes
+from domains.prepare.classify import TWO_D, Region, SetAside
+from domains.prepare.order import kth_brightest, kth_darkest
 from domains.store.frames import Frames
 
 WORKING = 320  # longer side of the frames in which the picture is looked for
@@ -93,10 +95,15 @@ def variation(sample: Frames) -> NDArray[np.float32]:
     height, width = sample.shape[1:3]
     scale = min(1.0, WORKING / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = [cv2.resize(extremes(frame)[1], size, interpolation=cv2.INTER_AREA) for frame in sample]
-    ordered = np.sort(np.stack([cv2.blur(frame, (3, 3)) for frame in small]), axis=0).astype(np.float32)
-    last = len(ordered) - 1
-    return ordered[round(0.8 * last)] - ordered[round(0.2 * last)]
+    small = [cv2.resize(_darkest_channel(frame), size, interpolation=cv2.INTER_AREA) for frame in sample]
+    smooth = np.stack([cv2.blur(frame, (3, 3)) for frame in small])
+    last = len(smooth) - 1
+    high, low = kth_brightest(smooth, last - round(0.8 * last)), kth_darkest(smooth, round(0.2 * last))
+    return high.astype(np.float32) - low
+
+
+def _darkest_channel(frame: Frames) -> NDArray[np.uint8]:
+    return functools.reduce(np.minimum, [frame[..., channel] for channel in range(frame.shape[-1])])
 
 
 def _patch(motion: NDArray[np.float32], box: Box) -> NDArray[np.int32]:

@@ -21,6 +21,7 @@ from domains.media.reader import Reader
 from domains.prepare import classify, letters, region
 from domains.prepare.classify import SetAside
 from domains.prepare.find import Source
+from domains.prepare.held import held
 from domains.prepare.pool import Beat
 from domains.prepare.privacy import Pseudonyms, identity, stem, text
 from domains.prepare.region import Picture
@@ -30,6 +31,7 @@ from domains.store.manifest import VideoRow, frame_file
 SAMPLED = 32  # frames looked at to find the picture
 PAIRS = 6  # neighbouring frames looked at to tell a sweeping trace from tissue
 HELD = 200_000_000  # bytes of frames held at once: a whole cine of 850 frames of 1024x768 would be 2 GB
+ONCE = 100_000_000  # a recording of no more is decoded once, and looked at from memory
 STORED = 60_000_000  # of those, while they are being stored
 MOST_PIXELS = 64_000_000  # a frame above this is a damaged header, not an ultrasound machine
 
@@ -129,14 +131,16 @@ def _examine(task: Task, beat: Beat) -> Outcome:
     if kind is None:
         return _refused(*_not_a_recording(task.path))
     names, domain = Pseudonyms(task.key), task.domain
-    with open_reader(task.path) as reader:
+    with open_reader(task.path) as opened_reader:
         beat()
+        reader: Reader = opened_reader
         if reader.height * reader.width > MOST_PIXELS:
             return _refused("unreadable", f"claims frames of {reader.width}x{reader.height} pixels")
         ultrasound = domain.region.policy == "ultrasound"
         if ultrasound and reader.media == "dicom":
             classify.judge_header(reader.header, len(reader), domain.min_frames, domain.colour_doppler)
         classify.judge_length(len(reader), domain.min_frames)
+        reader = held(reader, ONCE, beat)
         sample = _sample(reader)
         picture = _picture(reader, sample, domain) if ultrasound else region.whole(reader.height, reader.width)
         if domain.region.text == "exclude" and letters.find_rows(sample, picture.mask):
@@ -240,7 +244,7 @@ def _write(path: Path, blob: bytes) -> None:
 def _square(reader: Reader, picture: Picture, size: int, fit: str, grey: bool, beat: Beat) -> Iterator[Frames]:
     """Every frame: (size, size, 1 or 3), zero outside the picture, cropped to it, made square, scaled."""
     x0, y0, x1, y1 = picture.box
-    outside = ~picture.mask[y0:y1, x0:x1]
+    inside = picture.mask[y0:y1, x0:x1].astype(np.uint8)[..., None]
     chunk = _at_once(reader, STORED)
     for start in range(0, len(reader), chunk):
         for frame in reader.frames(range(start, min(start + chunk, len(reader)))):
@@ -249,8 +253,7 @@ def _square(reader: Reader, picture: Picture, size: int, fit: str, grey: bool, b
                 cut = cv2.cvtColor(cut, cv2.COLOR_RGB2GRAY)[..., None]
             elif not grey and cut.shape[-1] == 1:
                 cut = np.repeat(cut, 3, axis=-1)
-            cut[outside] = 0
-            yield _fit(cut, size, fit)
+            yield _fit(cut * inside, size, fit)
         beat()
 
 
