@@ -334,6 +334,13 @@ class _Loop:
 
 def open_board(run: RunFolder, first: int) -> Any:
     """A TensorBoard writer under run/tensorboard; what an earlier part of the run drew after step `first` is hidden."""
+    import socket
+
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(run.path / "tensorboard"), purge_step=first + 1 if first else None)
+    # It puts the machine's name into its file's name, and a machine in a hospital is named after the place, the room or its owner.
+    asked, socket.gethostname = socket.gethostname, lambda: "vfm"
+    try:
+        return SummaryWriter(str(run.path / "tensorboard"), purge_step=first + 1 if first else None)
+    finally:
+        socket.gethostname = asked

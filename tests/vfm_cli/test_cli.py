@@ -143,6 +143,8 @@ def test_pretrain_resume_overwrite_and_init_from(vfm: Vfm, tmp_path: Path) -> No
         "record.json",
     }
     assert expected <= {path.name for path in (tmp_path / "run").iterdir()}
+    (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+    assert ".vfm." in events.name
     again = vfm(*words)
     assert again.code == 2
     assert "--resume to go on, --overwrite to start again" in again.line
