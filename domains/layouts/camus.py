@@ -111,11 +111,10 @@ class Camus(Layout):
 def _info(path: Path) -> Info:
     """The keys of an Info_*.cfg, "Key: value" a line."""
     info: Info = {}
-    for where, (line, *rest) in read_plain(path, "\n"):
-        key, colon, value = line.partition(":")
-        if not colon or rest:
-            raise DataError(f"'{line}' is not 'Key: value'", where=where)
-        info[key.strip()] = value.strip(), where
+    for where, cells in read_plain(path, ":"):
+        if len(cells) != 2:
+            raise DataError(f"'{':'.join(cells)}' is not 'Key: value'", where=where)
+        info[cells[0]] = cells[1], where
     return info
 
 

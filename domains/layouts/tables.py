@@ -168,7 +168,7 @@ def read_plain(path: Path, delimiter: str | None = ",") -> Iterator[tuple[str, l
     with opened(path) as handle:
         for line, text in enumerate(handle, 1):
             if text.strip():
-                yield f"{path}:{line}", [cell.strip() for cell in text.split(delimiter)]
+                yield f"{path}:{line}", [cell.strip() for cell in text.strip().split(delimiter)]
 
 
 def read_json(path: Path) -> Any:
