@@ -1,4 +1,5 @@
-"""Miniatures of public data sets, to the letter: names, delimiters, headers and the traps that the real ones hold. Recordings are empty files."""
+"""Miniatures of public data sets, to the letter: names, delimiters, headers and the traps that the real ones hold.
+Recordings are empty files."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def video(path: Path, rate: int) -> None:
 
 
 def echonet_dynamic(root: Path) -> Path:
-    """Three videos, one of them not on disk, and one on disk that the table lacks. FileName without ending here, with .avi there."""
+    """Three videos, one of them not on disk, and one on disk that the table lacks. FileName without ending here, with
+    .avi there."""
     rows = (
         "0XAAA,55.5,40,90,112,112,50,100,TRAIN", "0XBBB,30,80.25,120,112,112,25,60,VAL", "0XCCC,61,30,80,112,112,50,99,TEST",
     )  # fmt: skip
@@ -231,7 +233,9 @@ def jigsaws(root: Path) -> Path:
         "Suturing/transcriptions/Suturing_B001.txt": "61 120 G1 \n121 150 G5 \n",
         "Suturing/transcriptions/Suturing_H002.txt": "1 30 G11 \n",
     })  # fmt: skip
-    return touch(root, *(f"Suturing/video/Suturing_{name}.avi" for name in ("B001_capture1", "B001_capture2", "H002_capture1")))
+    return touch(
+        root, *(f"Suturing/video/Suturing_{name}.avi" for name in ("B001_capture1", "B001_capture2", "H002_capture1"))
+    )
 
 
 EPIC = (
@@ -245,21 +249,29 @@ def epic_kitchens(root: Path) -> Path:
     train = 'P01_01_0,P01,P01_01,00:00:01.0,00:01:02.50,00:01:04.00,3750,3840,"put cup, down",put-down,1,cup,2,"[\'cup\']",[2]'
     val = "P01_11_0,P01,P01_11,,00:00:00.00,00:00:01.89,1,113,take tap,take,0,tap,0,['tap'],[0]"
     unseen = "P18_01_0,P18,P18_01,00:00:09.0,01:00:00.00,01:00:02.00,1,113,wash spoon,wash,2,spoon,1,['spoon'],[1]"
-    folder = "epic-kitchens-100-annotations"
-    write(root, {
-        f"{folder}/EPIC_100_train.csv": table(EPIC, train), f"{folder}/EPIC_100_validation.csv": table(EPIC, val, unseen),
-        f"{folder}/EPIC_100_verb_classes.csv": table("id,key,instances,category", "0,take,\"['take', 'get']\",retrieve", "1,put,[],leave", "2,wash,[],clean"),
-        f"{folder}/EPIC_100_noun_classes.csv": table("id,key,instances,category", "0,tap,[],a", "1,spoon,[],b", "2,cup,[],c"),
-        f"{folder}/EPIC_100_noun_classes_v2.csv": table("id,key,instances,category", "0,tap,[],a", "1,spoon,[],b", "2,cup,[],c", "3,hand:left,[],d"),
-        f"{folder}/EPIC_100_video_info.csv": table("video_id,duration,fps,resolution", "P01_01,100,29.97002997002997,1920x1080", "P01_11,9,50.0,1920x1080"),
-        f"{folder}/EPIC_100_unseen_participant_ids_validation.csv": table("participant_id", "P18"),
-    })  # fmt: skip
+    classes = "id,key,instances,category"
+    nouns = ("0,tap,[],a", "1,spoon,[],b", "2,cup,[],c")
+    rates = ("P01_01,100,29.97002997002997,1920x1080", "P01_11,9,50.0,1920x1080")
+    tables = {
+        "train": table(EPIC, train),
+        "validation": table(EPIC, val, unseen),
+        "verb_classes": table(classes, "0,take,\"['take', 'get']\",retrieve", "1,put,[],leave", "2,wash,[],clean"),
+        "noun_classes": table(classes, *nouns),
+        "noun_classes_v2": table(classes, *nouns, "3,hand:left,[],d"),
+        "video_info": table("video_id,duration,fps,resolution", *rates),
+        "unseen_participant_ids_validation": table("participant_id", "P18"),
+    }
+    write(root, {f"epic-kitchens-100-annotations/EPIC_100_{name}.csv": text for name, text in tables.items()})
     return touch(root, "P01/videos/P01_01.MP4", "P01/videos/P01_11.MP4", "P18/videos/P18_01.MP4")
 
 
 def egoclip(root: Path) -> Path:
-    """Tabs in a .csv; a line with a cell too many; a clip that starts before 0; one that ends before it starts; a video not on disk."""
-    header = "clip_idx video_uid video_dur narration_source narration_ind narration_time clip_start clip_end clip_text tag_verb tag_noun".split()
+    """Tabs in a .csv; a line with a cell too many; a clip that starts before 0; one that ends before it starts; a
+    video not on disk."""
+    header = (
+        "clip_idx", "video_uid", "video_dur", "narration_source", "narration_ind", "narration_time", "clip_start",
+        "clip_end", "clip_text", "tag_verb", "tag_noun",
+    )  # fmt: skip
     rows = (
         ("0", "u1", "128.03", "narration_pass_1", "0", "3.3445", "2.97", "3.72", "#C C picks a cup, slowly", "[93]", "[192, 115]"),
         ("1", "u1", "128.03", "narration_pass_1", "1", "0.2", "-0.3", "0.6", "#C C looks around", "[]", "[115]"),
@@ -275,7 +287,8 @@ PLAYERS = tuple(f"7656119800000{number:04d}" for number in range(1, 6))
 
 
 def x_ego(root: Path) -> Path:
-    """One match of two rounds on either side of the split; in round 2 three players live; player 3 has no time offset there."""
+    """One match of two rounds on either side of the split; in round 2 three players live; player 3 has no time offset
+    there."""
     mates = "teammate_0_id,teammate_1_id,teammate_2_id,teammate_3_id,teammate_4_id"
     header = (
         "idx,partition,pov_team_side,seg_duration_sec,start_tick,end_tick,start_seconds,end_seconds,match_id,round_num,"

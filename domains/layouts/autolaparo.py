@@ -38,6 +38,7 @@ class AutoLaparo(NumberedLayout):
     split_names = ("official",)
     video = re.compile(r"(?:.*/)?(?:video_?)?(\d\d)\.mp4")
     video_path = "videos/{number:02d}.mp4"
+    first_table = "labels/label_XX.txt"
     annotations = {"phase": re.compile(r"labels/label_(\d\d)\.txt")}  # noqa: RUF012
 
     @classmethod

@@ -59,9 +59,11 @@ class Camus(Layout):
     def _read(self, notes: Notes) -> Iterator[Recording]:
         parts = self._parts(notes)
         sequences = {match.groups(): path for path in self.files if (match := SEQUENCE.fullmatch(path))}
-        for path in self.files:
-            if not (match := FOLDER.fullmatch(path)):
-                continue
+        tables = [(path, match) for path in self.files if (match := FOLDER.fullmatch(path))]
+        if not tables:
+            do = "Give the folder that holds the patients"
+            raise DataError("no patientNNNN/Info_2CH.cfg", where=self.root, do=do)
+        for path, match in tables:
             folder, patient, chamber = path.rsplit("/", 1)[0], match.group(2), match.group(3)
             info = _info(self.root / path)
             part = parts.get(patient, "")

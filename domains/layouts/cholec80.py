@@ -35,6 +35,7 @@ class Cholec80(NumberedLayout):
     video = re.compile(r"videos/video(\d\d)\.mp4")
     video_path = "videos/video{number:02d}.mp4"
     fps = RATE
+    first_table = "phase_annotations/videoXX-phase.txt"
     annotations = {  # noqa: RUF012  ClassVar by the base
         "phase": re.compile(r"phase_annotations/video(\d\d)-phase\.txt"),
         "tool": re.compile(r"tool_annotations/video(\d\d)-tool\.txt"),

@@ -36,6 +36,7 @@ class CholecT45(NumberedLayout):
     video_path = "data/VID{number:02d}"
     media = "frames"
     fps = RATE
+    first_table = "triplet/VIDxx.txt"
     annotations = {label: re.compile(rf"{label}/VID(\d+)\.txt") for label in VOCABULARY}  # noqa: RUF012
 
     @classmethod

@@ -41,6 +41,7 @@ class CholecT50(NumberedLayout):
     video_path = "videos/VID{number:02d}"
     media = "frames"
     fps = 1.0
+    first_table = "labels/VIDxx.json"
     annotations = {label: re.compile(r"labels/VID(\d+)\.json") for label in AT}  # noqa: RUF012
 
     @classmethod

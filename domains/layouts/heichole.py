@@ -42,6 +42,7 @@ class HeiChole(NumberedLayout):
     suffixes = (".mp4",)
     video = re.compile(r"(?:.*/)?[Hh]ei-?[Cc]hole(\d+)\.mp4")
     video_path = "Videos/Hei-Chole{number}.mp4"
+    first_table = "Annotations/Phase/Hei-CholeN_Annotation_Phase.csv"
     annotations = {  # noqa: RUF012
         kind.lower(): re.compile(rf"Annotations/{kind}/[Hh]ei-[Cc]hole(\d+)_[Aa]nnotation_{kind}\.csv", re.IGNORECASE)
         for kind in ("Phase", "Instrument", "Action")

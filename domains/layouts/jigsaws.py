@@ -93,6 +93,10 @@ class Jigsaws(Layout):
         return {match.group(2): match.group(0) for match in matches if match}
 
     def _read(self, notes: Notes) -> Iterator[Recording]:
+        if not self._skill:
+            raise DataError(
+                "no <Task>/meta_file_<Task>.txt", where=self.root, do="Give the folder that holds the tasks"
+            )
         cameras = {match.group(0) for path in self.files if (match := VIDEO.fullmatch(path))}
         for trial in [*self._skill, *self._transcriptions]:
             task = next((task for task in TASKS if trial.startswith(f"{task}_")), "")

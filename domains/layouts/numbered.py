@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import ClassVar
 
+from domains.errors import DataError
 from domains.layouts.base import Layout, Media, Notes, Recording, Span, Value
 
 
@@ -20,6 +21,7 @@ class NumberedLayout(Layout):
 
     video: ClassVar[re.Pattern[str]]  # a path of a recording, its number the first group
     video_path: ClassVar[str]  # where a video that is not there would lie
+    first_table: ClassVar[str]  # what the table that matters most is called, for people
     annotations: ClassVar[Mapping[str, re.Pattern[str]]]  # label -> path of its table, the number the first group
     media: ClassVar[Media] = "video"
     fps: ClassVar[float | None] = None
@@ -64,6 +66,9 @@ class NumberedLayout(Layout):
 
     def _read(self, notes: Notes) -> Iterator[Recording]:
         annotated = {number for tables in self._tables.values() for number in tables}
+        if not annotated:
+            do = "Give the folder that holds it beside the videos"
+            raise DataError(f"no {self.first_table}", where=self.root, do=do)
         for number in sorted(annotated | set(self._videos)):
             tables = [table for tables in self._tables.values() if (table := tables.get(number))]
             yield Recording(

@@ -45,12 +45,8 @@ def test_detected_alone_and_read_whole(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", FACTORIES)
 def test_a_folder_without_tables_is_one_line_that_names_the_path(name: str, tmp_path: Path) -> None:
-    layout = open_layout(tmp_path, name)
-    if name in {"cholec80", "cholect45", "cholect50", "autolaparo", "heichole", "jigsaws", "camus"}:
-        assert list(layout.recordings()) == []  # their recordings are found by name
-        return
     with pytest.raises(DataError, match=str(tmp_path)) as caught:
-        list(layout.recordings())
+        list(open_layout(tmp_path, name).recordings())
     assert "\n" not in str(caught.value)
 
 
@@ -58,7 +54,7 @@ def test_ones_own_folder_is_none(tmp_path: Path) -> None:
     touch(tmp_path, "videos/a.mp4", "study/1.dcm", "labels/notes.txt", "data/VID01/000000.png")
     write(tmp_path, {"FileList.csv": "file_name,ef\na,50\n", "labels.csv": "video,label\na,1\n"})
     assert detect(tmp_path) is None
-    with pytest.raises(DataError, match="no data set that is known.*cholec80"):
+    with pytest.raises(DataError, match=r"no data set that is known.*cholec80"):
         open_layout(tmp_path)
 
 
@@ -70,7 +66,7 @@ def test_two_data_sets_in_one_folder_must_be_named(tmp_path: Path) -> None:
 
 
 def test_unknown_name_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no layout 'cholec81'. Did you mean 'cholec80'?"):
+    with pytest.raises(ConfigError, match=r"no layout 'cholec81'\. Did you mean 'cholec80'"):
         open_layout(tmp_path, "cholec81")
     for name in (None, "cholec80"):
         with pytest.raises(DataError, match="no such folder"):
@@ -79,7 +75,7 @@ def test_unknown_name_and_folder(tmp_path: Path) -> None:
 
 def test_unknown_split_and_label(tmp_path: Path) -> None:
     layout = open_layout(echonet_dynamic(tmp_path))
-    with pytest.raises(DataError, match="no split 'oficial'. Did you mean 'official'?"):
+    with pytest.raises(DataError, match=r"no split 'oficial'\. Did you mean 'official'"):
         layout.split("oficial")
     with pytest.raises(DataError, match="no spans of 'phase'"):
         layout.spans("phase")

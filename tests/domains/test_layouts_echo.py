@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 from layout_factory import (
-    camus, echonet_dynamic, echonet_lvh, echonet_pediatric, mimic_iv_echo, rvenet, tmed2, touch, write,
+    camus,
+    echonet_dynamic,
+    echonet_lvh,
+    echonet_pediatric,
+    mimic_iv_echo,
+    rvenet,
+    tmed2,
+    touch,
+    write,
 )  # fmt: skip
 
 from domains.errors import DataError
@@ -135,7 +143,14 @@ def test_echonet_lvh(tmp_path: Path) -> None:
     layout = change(tmp_path, "MeasurementsList.csv", "768,train\n1", "768,test\n1")
     with pytest.raises(DataError, match=r"MeasurementsList.csv:4: one file in the parts test, train"):
         list(layout.recordings())
-    write(tmp_path, {"MeasurementsList.csv": (tmp_path / "MeasurementsList.csv").read_text().replace("768,test\n1", "768,train\n1")})
+    write(
+        tmp_path,
+        {
+            "MeasurementsList.csv": (tmp_path / "MeasurementsList.csv")
+            .read_text()
+            .replace("768,test\n1", "768,train\n1")
+        },
+    )
     layout = change(tmp_path, "MeasurementsList.csv", "LVPWd", "LVPWs")
     with pytest.raises(DataError, match=r"MeasurementsList.csv:5: 'Calc' has an unknown class 'LVPWs'. Did you mean"):
         list(layout.recordings())
@@ -196,7 +211,7 @@ def test_mimic_iv_echo_shows_no_patient(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no official split"):
         layout.split()
     (tmp_path / "structured-measurement.csv.gz").write_bytes(b"not packed")
-    with pytest.raises(DataError, match="structured-measurement.csv.gz: cannot be read as a table"):
+    with pytest.raises(DataError, match=r"structured-measurement\.csv\.gz: cannot be read as a table"):
         list(open_layout(tmp_path).recordings())
     (tmp_path / "structured-measurement.csv.gz").unlink()
     assert next(open_layout(tmp_path).recordings()).labels == {}
