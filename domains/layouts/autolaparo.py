@@ -11,7 +11,7 @@ from domains.base import TaskSettings
 from domains.errors import DataError
 from domains.layouts.base import Recording, Span, official
 from domains.layouts.numbered import NumberedLayout
-from domains.layouts.tables import Frame, class_name, read_table, runs, whole
+from domains.layouts.tables import Frame, class_name, header_of, read_table, runs, whole
 
 PHASES = (
     "Preparation", "Dividing Ligament and Peritoneum", "Dividing Uterine Vessels and Ligament",
@@ -43,7 +43,8 @@ class AutoLaparo(NumberedLayout):
 
     @classmethod
     def matches(cls, root: Path) -> bool:
-        return (root / "labels").is_dir() and any((root / "labels").glob("label_*.txt"))
+        tables = sorted((root / "labels").glob("label_[0-9][0-9].txt"))[:1]  # many sets have such a folder: look inside
+        return any({"frame", "phase"} <= header_of(table, "\t") for table in tables)
 
     def tasks(self) -> dict[str, TaskSettings]:
         return {"phase": TaskSettings(kind="classification", column="phase", classes=PHASES)}

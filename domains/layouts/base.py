@@ -238,6 +238,8 @@ class Layout(ABC):
         """Every recording once. A path that is named twice must be named alike."""
         seen: dict[str, Recording] = {}
         for recording in self._read(notes):
+            if recording.path.startswith("/") or ".." in recording.path.split("/"):
+                raise DataError("the path of a recording leads out of the data set", where=recording.listed)
             before = seen.setdefault(recording.path, recording)
             if before is recording:
                 yield recording

@@ -99,11 +99,13 @@ def procedure(number: int) -> str:
 def fold_parts(number: int, videos: Iterable[int]) -> dict[str, str]:
     """Fold -> part of one video, where the data set holds `videos` alone."""
     held = set(videos)
+    if number not in held:
+        return {}
     parts: dict[str, str] = {}
     for index, name in enumerate(FOLD_NAMES):
         rest = [video for other, fold in enumerate(FOLDS) if other != index for video in fold if video in held]
         if number in FOLDS[index]:
             parts[name] = "test"
-        elif number in rest:
+        else:
             parts[name] = "val" if number in rest[-VALIDATION:] else "train"
     return parts

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
+from domains.base import TaskSettings
 from domains.errors import DataError
 from domains.layouts.base import Layout, Notes, Recording, Span, Text
 from domains.layouts.tables import Row, header_of, read_table
@@ -35,6 +36,9 @@ class EgoClip(Layout):
     @classmethod
     def matches(cls, root: Path) -> bool:
         return {"video_uid", "clip_start", "clip_text"} <= header_of(root / TABLE, "\t")
+
+    def tasks(self) -> dict[str, TaskSettings]:
+        return {label: TaskSettings(kind="classification", column=label, aliases=(TAGS[label],)) for label in TAGS}
 
     @property
     def span_labels(self) -> tuple[str, ...]:

@@ -132,7 +132,7 @@ class EpicKitchens100(Layout):
             yield path, start, end, row
 
     def _spans(self, label: str, present: Mapping[str, Recording], notes: Notes) -> Iterator[Span]:
-        for path, start, end, row in self._stretches(present, notes):
+        for path, start, end, row in self._stretches(present, notes if label == "verb" else Notes()):
             verb, noun = (
                 class_name(row.cells[f"{kind}_class"], self._classes[kind], f"'{kind}_class'", row.where)
                 for kind in ("verb", "noun")

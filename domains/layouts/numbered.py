@@ -70,11 +70,14 @@ class NumberedLayout(Layout):
             do = "Give the folder that holds it beside the videos"
             raise DataError(f"no {self.first_table}", where=self.root, do=do)
         for number in sorted(annotated | set(self._videos)):
+            parts = self._parts(number)
+            if self.split_names and not parts:
+                notes.add("a number that the official splits do not have", f"video {number}")
             tables = [table for tables in self._tables.values() if (table := tables.get(number))]
             yield Recording(
                 path=self._videos.get(number, self.video_path.format(number=number)),
                 group=self._group(number),
-                splits=self._parts(number),
+                splits=parts,
                 labels=self._labels(number, notes),
                 media=self.media,
                 fps=self.fps,

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from domains.base import TaskSettings
 from domains.errors import DataError
 from domains.layouts.base import Layout, Notes, Recording, Span, official
 from domains.layouts.tables import Row, header_of, read_json, read_table, whole
@@ -54,6 +55,9 @@ class XEgo(Layout):
     @property
     def span_labels(self) -> tuple[str, ...]:
         return (TEAM, *self._tasks)
+
+    def tasks(self) -> dict[str, TaskSettings]:
+        return {label: TaskSettings(kind="classification", column=label) for label in self.span_labels}
 
     @cached_property
     def _maps(self) -> list[Path]:

@@ -30,8 +30,7 @@ def test_detected_alone_and_read_whole(name: str, tmp_path: Path) -> None:
     assert {span.recording for span in spans} <= {recording.path for recording in recordings}
     for span in spans:
         assert 0 <= span.start < span.end
-        if span.label in tasks:
-            assert span.value in tasks[span.label].classes
+        assert span.label not in tasks or not tasks[span.label].classes or span.value in tasks[span.label].classes
     for recording in recordings:
         assert set(recording.splits) <= set(layout.split_names)
         assert set(recording.splits.values()) <= {"train", "val", "test"}
@@ -52,10 +51,25 @@ def test_a_folder_without_tables_is_one_line_that_names_the_path(name: str, tmp_
 
 def test_ones_own_folder_is_none(tmp_path: Path) -> None:
     touch(tmp_path, "videos/a.mp4", "study/1.dcm", "labels/notes.txt", "data/VID01/000000.png")
+    write(tmp_path, {"labels/label_01.txt": "0 0.5 0.5 0.1 0.1\n"})  # boxes
     write(tmp_path, {"FileList.csv": "file_name,ef\na,50\n", "labels.csv": "video,label\na,1\n"})
     assert detect(tmp_path) is None
     with pytest.raises(DataError, match=r"no data set that is known.*cholec80"):
         open_layout(tmp_path)
+
+
+def test_one_view_of_echonet_pediatric_is_not_echonet_dynamic(tmp_path: Path) -> None:
+    root = FACTORIES["echonet-pediatric"](tmp_path)
+    assert detect(root / "A4C") is None
+
+
+def test_a_path_that_leads_out_is_refused(tmp_path: Path) -> None:
+    root = FACTORIES["mimic-iv-echo"](tmp_path / "m")
+    table = root / "echo-record-list.csv"
+    touch(tmp_path, "other.dcm")
+    write(root, {table.name: table.read_text().replace("files/p10/p10009999/s95555555/95555555_0001", "../other")})
+    with pytest.raises(DataError, match=r"echo-record-list\.csv:4: the path of a recording leads out"):
+        list(open_layout(root).recordings())
 
 
 def test_two_data_sets_in_one_folder_must_be_named(tmp_path: Path) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 from layout_factory import (
-    TRIPLET_WIDTHS,
     autolaparo,
-    binaries,
     cholec80,
     cholect45,
     cholect50,
@@ -24,11 +21,8 @@ from layout_factory import (
 )  # fmt: skip
 
 from domains.errors import DataError
-from domains.layouts import Layout, Span, check_disjoint, open_layout
+from domains.layouts import Layout, check_disjoint, open_layout
 from domains.layouts.cholec import FOLDS, INSTRUMENTS, TARGETS, TRIPLETS, VERBS, fold_parts
-
-REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "surgical" / "annotations"
-real = [pytest.mark.shared, pytest.mark.skipif(not REAL.is_dir(), reason=f"no real annotations at {REAL}")]
 
 
 def told(layout: Layout, label: str, path: str = "") -> list[tuple[str, float, float]]:
@@ -139,6 +133,11 @@ def test_folds_of_cholect50_and_cholect45() -> None:
         sizes = [sum(part[f"fold{fold}"] == name for part in fewer.values()) for name in ("train", "val", "test")]
         assert sizes == [31, 5, 9]
     assert fold_parts(3, videos) == {}
+
+
+def test_a_number_without_a_split_is_noted(tmp_path: Path) -> None:
+    layout = open_layout(cholect45(tmp_path, [12, 92]))
+    assert whats(layout) == {"a number that the official splits do not have": 1}
 
 
 def test_cholect50(tmp_path: Path) -> None:
@@ -297,53 +296,3 @@ def test_there_are_a_hundred_triplets() -> None:
     for triplet in TRIPLETS:
         instrument, verb, target = triplet.split(",")
         assert (instrument in INSTRUMENTS, verb in VERBS, target in TARGETS) == (True, True, True)
-    assert binaries(TRIPLET_WIDTHS["verb"], {0: [2]}, 1) == "0,0,0,1,0,0,0,0,0,0,0\n"
-
-
-@pytest.fixture
-def real_triplets(tmp_path: Path) -> Layout:
-    """The real annotation of one video of CholecT50, in the layout of CholecT45."""
-    for label in TRIPLET_WIDTHS:
-        (tmp_path / label).mkdir()
-        shutil.copy(REAL / f"cholect50_{label}" / "VID14.txt", tmp_path / label)
-    return open_layout(touch(tmp_path, "data/VID14/000000.png"))
-
-
-class TestRealAnnotations:
-    pytestmark = real
-
-    def test_triplets_are_made_of_the_components_that_are_on(self, real_triplets: Layout) -> None:
-        """Names and numbers of the 100 triplets agree with the other three tables in every second."""
-
-        def seconds(label: str) -> dict[int, set[str]]:
-            on: dict[int, set[str]] = {}
-            for span in real_triplets.spans(label):
-                for second in range(int(span.start), int(span.end)):
-                    on.setdefault(second, set()).add(span.value)
-            return on
-
-        triplets = seconds("triplet")
-        assert len(triplets) > 1000
-        for index, label in enumerate(("instrument", "verb", "target")):
-            made = {second: {value.split(",")[index] for value in values} for second, values in triplets.items()}
-            assert made == seconds(label), label
-
-    def test_it_is_a_procedure_of_cholec80(self, real_triplets: Layout, tmp_path: Path) -> None:
-        (recording,) = real_triplets.recordings()
-        assert (recording.group, recording.splits["fold1"]) == ("cholec80/14", "test")
-        last: Span = max(real_triplets.spans("instrument"), key=lambda span: span.end)
-        assert last.end <= 1709
-
-    def test_autolaparo(self, tmp_path: Path) -> None:
-        """The real phases 1-7 of two videos; neither has the first phase."""
-        for number in (1, 2):
-            lines = (REAL / "autolaparo_csvs" / f"{number:02d}.csv").read_text().splitlines()[1:]
-            rows = [line.split("_")[1].replace(".png,", "\t") for line in lines]
-            write(tmp_path, {f"labels/label_{number:02d}.txt": table("Frame\tPhase", *rows)})
-            touch(tmp_path, f"videos/{number:02d}.mp4")
-        spans = [span for span in open_layout(tmp_path).spans("phase") if span.recording == "videos/01.mp4"]
-        assert (spans[0].start, spans[0].value) == (0.0, "Dividing Ligament and Peritoneum")
-        assert (spans[-1].end, spans[-1].value) == (6386.0, "Washing")
-        assert sum(span.end - span.start for span in spans) == 6386
-        washing = sum(span.end - span.start for span in spans if span.value == "Washing")
-        assert washing == 602
