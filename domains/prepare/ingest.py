@@ -16,10 +16,12 @@ from types import MappingProxyType
 
 from domains.base import Domain
 from domains.errors import DataError, StorageError
-from domains.prepare import output, pool
+from domains.layouts import Layout
+from domains.prepare import listed, output, pool
 from domains.prepare.contact_sheet import write_contact_sheet
 from domains.prepare.find import Source, find_sources
 from domains.prepare.journal import Journal, Stamp, take_over
+from domains.prepare.listed import Listed
 from domains.prepare.privacy import KEY_BYTES, Pseudonyms
 from domains.prepare.source import DiskRefused, Outcome, Refused, Task, Usable, examine
 from domains.store.manifest import EXCLUDED, VideoRow, frame_file, write_info, write_manifest
@@ -46,7 +48,7 @@ class Excluded:
 @dataclass(frozen=True)
 class PrepareResult:
     """videos, patients: how many there are. excluded: the files set aside, by path. noted: those prepared that had something odd about them,
-    with what. seconds: how long it took. reused: files that were as an earlier call had found them.
+    with what. seconds: how long it took. reused: files that were as an earlier call had found them. listed: what the public data set said.
     """
 
     videos: int
@@ -56,6 +58,7 @@ class PrepareResult:
     patients_from: dict[str, int] = field(default_factory=dict)
     noted: list[tuple[Path, str]] = field(default_factory=list)
     reused: int = 0
+    listed: Listed | None = None
 
     def by_category(self) -> dict[str, int]:
         """Files set aside, most frequent first."""
@@ -71,6 +74,7 @@ def prepare(
     workers: int = 1,
     overwrite: bool = False,
     update: bool = False,
+    layout: Layout | None = None,
     progress: Progress | None = None,
 ) -> PrepareResult:
     """Prepare every recording below `source` (a folder, or one file) into `out`.
@@ -79,7 +83,8 @@ def prepare(
     file that crashes or hangs its decoder is set aside like any other bad file. `out` appears when all is done; until
     then the work lies in `<out>.partial`. overwrite: replace `out`, every file looked at anew. update: bring `out` up
     to date; files that are as they were (by size and time of change) are not looked at again, those that are gone leave
-    the output. progress(done, total) is called after every file.
+    the output. layout: `source` holds a public data set: its tables say which files are recordings, and their labels, official splits, spans
+    and texts are written beside the manifest (`domains.store.annotated`). progress(done, total) is called after every file.
 
     Raises DataError where there is no usable recording, ConfigError where `out` must not be touched, StorageError where
     the disk refuses.
@@ -88,7 +93,8 @@ def prepare(
     source, out = Path(source), Path(out)
     if out.is_symlink():  # to the disk that has the room: the draft and the private folder belong there too
         out = out.resolve()
-    sources = find_sources(source, skip=(out, output.draft_folder(out), output.private_folder(out)))
+    recordings = None if layout is None else listed.recordings_of(layout)
+    sources = _sources(source, out) if layout is None or recordings is None else listed.sources_of(layout, recordings)
     output.check(source, out, overwrite, update)
     relatives = [one.relative for one in sources]
     names = Pseudonyms(key)
@@ -105,14 +111,28 @@ def prepare(
         if not rows:
             journal.drop()
             raise _nothing_usable(source, len(sources), [outcome.category for outcome in refused.values()])
-        rows, patients_from = _name_patients(rows, relatives, names)
+        found = None
+        if layout is None or recordings is None:
+            rows, patients_from = _name_patients(rows, relatives, names)
+        else:
+            rows = {number: listed.named(row, recordings[number], names) for number, row in rows.items()}
+            patients_from = {"layout": len(rows)}
+            kept = {recordings[number].path: (row.video_id, recordings[number]) for number, row in rows.items()}
+            found = listed.write(draft, layout, domain, kept, names)
         output.drop_strays(draft, {frame_file(draft, row.video_id).name for row in rows.values()})
-        _write(draft, [rows[number] for number in sorted(rows)], refused, relatives, domain, names, patients_from)
+        _write(draft, rows, refused, relatives, domain, names, patients_from, found)
         output.write_private(out, _private_rows(sources, rows, refused, names))
     excluded = [Excluded(sources[n].shown, refused[n].reason, refused[n].category) for n in sorted(refused)]
     patients = len({row.patient for row in rows.values()})
     noted = [(sources[number].shown, rows[number].note) for number in sorted(rows) if rows[number].note]
-    return PrepareResult(len(rows), patients, excluded, time.monotonic() - began, patients_from, noted, len(before))
+    seconds = time.monotonic() - began
+    return PrepareResult(len(rows), patients, excluded, seconds, patients_from, noted, len(before), found)
+
+
+def _sources(source: Path, out: Path | None = None) -> list[Source]:
+    """Everything below `source` that may be a recording; what vfm writes is none."""
+    ours = () if out is None else (out, output.draft_folder(out), output.private_folder(out))
+    return find_sources(source, skip=ours)
 
 
 @dataclass(frozen=True)
@@ -128,12 +148,19 @@ class Looked:
     reason: str = ""
 
 
-def check(source: str | Path, domain: Domain, *, workers: int = 1, progress: Progress | None = None) -> list[Looked]:
+def check(
+    source: str | Path,
+    domain: Domain,
+    *,
+    workers: int = 1,
+    layout: Layout | None = None,
+    progress: Progress | None = None,
+) -> list[Looked]:
     """Look at every file below `source` as `prepare` does, every frame decoded, and write nothing. In order of path.
 
     Raises DataError where there is no file.
     """
-    sources = find_sources(Path(source))
+    sources = _sources(Path(source)) if layout is None else listed.sources_of(layout, listed.recordings_of(layout))
     key = secrets.token_bytes(KEY_BYTES)  # pseudonyms of this one look: nobody will see them
     with tempfile.TemporaryDirectory(prefix="vfm-") as scratch:
         tasks = [Task(one, None, Path(scratch), domain, key) for one in sources]
@@ -230,15 +257,16 @@ def _name_patients(
 
 def _write(
     draft: Path,
-    rows: list[VideoRow],
+    numbered: dict[int, VideoRow],
     refused: dict[int, Refused],
     relatives: list[str],
     domain: Domain,
     names: Pseudonyms,
     patients_from: dict[str, int],
+    found: Listed | None,
 ) -> None:
     # In the order of pseudonyms: the order of paths would tell who is next to whom in the alphabet.
-    rows = sorted(rows, key=lambda row: row.video_id)
+    rows = sorted(numbered.values(), key=lambda row: row.video_id)
     write_manifest(draft, rows)
     table = sorted((names.token("path", relatives[n]), what.category, what.public) for n, what in refused.items())
     output.write_table(draft / EXCLUDED, ("source", "category", "reason"), table)
@@ -252,6 +280,8 @@ def _write(
         "patients_from": patients_from,
     }
     info = {"domain": domain.name, "store": domain.store.model_dump(), "settings": settings, "counts": counts}
+    if found is not None:
+        info["layout"] = found.info()
     write_info(draft, {**info, "key": names.fingerprint})
     write_contact_sheet(draft)
 

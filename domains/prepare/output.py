@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from domains.errors import ConfigError, DataError, StorageError
+from domains.store import annotated
 from domains.store.manifest import CONTACT_SHEET, EXCLUDED, INDEX, INFO, MANIFEST
 
 try:
@@ -20,7 +21,7 @@ except ImportError:  # not on Windows, where two writers are not told apart
 
 LOCK = ".lock"
 GO_ON = "Free some space; the same command goes on where this one stopped"
-OURS = {LOCK, "frames", INFO, MANIFEST, INDEX, EXCLUDED, CONTACT_SHEET}
+OURS = {LOCK, "frames", INFO, MANIFEST, INDEX, EXCLUDED, CONTACT_SHEET, *annotated.FILES}
 
 
 def private_folder(out: Path) -> Path:

@@ -190,4 +190,13 @@ class Prepared:
             "fps_unknown": len(self) - len(fps),
             "codecs": dict(sorted(Counter(self.column("codec")).items())),
             "excluded": self.info.get("counts", {}).get("excluded", {}),
+            **{name: value for name, value in self._layout().items() if value},
+        }
+
+    def _layout(self) -> dict[str, Any]:
+        """What came with a public data set (see domains.store.annotated); empty for a folder of one's own."""
+        told = self.info.get("layout", {})
+        return {
+            "data_set": told.get("title"),
+            **{name: told.get(name) for name in ("labels", "splits", "spans", "texts")},
         }
