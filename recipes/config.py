@@ -42,6 +42,9 @@ class DataSettings(Strict):
     """What a run learns from."""
 
     path: str = Field("", description="a prepared folder, or 'phantom'")
+    split: str = Field(
+        "", description="pretraining: learn only from the training part of this official split; empty: from everything"
+    )
     workers: NonNegativeInt = Field(1, description="loader processes; 0 decodes in the training process")
     clips_per_video: PositiveInt = Field(1, description="clips drawn from each video in an epoch")
     max_failures: float = Field(0.05, ge=0, le=1, description="share of unreadable samples at which a run stops")
@@ -79,7 +82,10 @@ class TaskRunSettings(Strict):
     """Fine-tuning: which task of the domain, learned from which labels."""
 
     name: str = Field("", description="a task of the domain, e.g. ef or view")
-    labels: str = Field("", description="CSV with the labels")
+    labels: str = Field("", description="CSV with the labels; empty: those that came with a public data set")
+    split: str = Field(
+        "", description="an official split of a public data set, e.g. official; empty: patients are split into folds"
+    )
     label_fraction: float = Field(1.0, gt=0, le=1, description="share of the training patients whose labels are used")
     folds: PositiveInt = Field(
         5, description="patients are split into this many parts; one is held out for the test, one for validation"

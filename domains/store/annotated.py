@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from domains.base import TaskSettings
+from domains.base import TaskSettings, load_domain
 from domains.errors import ConfigError, DataError
 from domains.schema import nearest
 from domains.store.prepared import Prepared
@@ -43,10 +43,21 @@ def tasks(prepared: Prepared) -> dict[str, TaskSettings]:
     return {name: TaskSettings.model_validate(settings) for name, settings in declared.items()}
 
 
-def own_labels(prepared: Prepared) -> Path | None:
-    """The labels that came with the data set; None where there are none."""
+def task_of(prepared: Prepared, domain: str, name: str) -> TaskSettings:
+    """A task by name: the data set's own, else the domain's. Raises ConfigError with the nearest name."""
+    own = tasks(prepared)
+    return own[name] if name in own else load_domain(domain).task(name)
+
+
+def labels_of(prepared: Prepared, given: str | Path | None) -> Path:
+    """The label file that was given, else the one that came with the data set. Raises ConfigError where there is neither."""
+    if given:
+        return Path(given)
     path = prepared.folder / LABELS
-    return path if path.is_file() else None
+    if not path.is_file():
+        do = "Give a CSV with one row per recording, study or patient: --labels labels.csv"
+        raise ConfigError("no labels, and none came with the recordings", where=prepared.folder, do=do)
+    return path
 
 
 def split_names(prepared: Prepared) -> list[str]:

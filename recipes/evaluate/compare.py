@@ -16,6 +16,7 @@ from recipes.evaluate.metrics import Array, metrics_of
 from recipes.evaluate.statistics import DRAWS, Difference, Interval, bootstrap, paired, patient_weights
 
 Protocol = Callable[[Array, Array, list[str], Array, int], Array]
+TEACHES = -1
 PROTOCOLS: dict[str, Protocol] = {"knn": knn, "linear": linear}
 
 
@@ -28,7 +29,7 @@ class Labelled:
         truth: (n,) values, or class numbers.
         classes: names; empty for regression.
         patients, studies: (n,) pseudonyms.
-        fold: (n,) the fold in which a video is predicted; None where the predictions come from elsewhere.
+        fold: (n,) the fold in which a video is predicted; TEACHES for one that is never predicted (official splits).
     """
 
     kind: str
@@ -40,6 +41,20 @@ class Labelled:
 
     def __len__(self) -> int:
         return len(self.truth)
+
+    def at(self, kept: NDArray[np.bool_]) -> Labelled:
+        """Some of the videos."""
+
+        def cut(names: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(name for name, keep in zip(names, kept, strict=True) if keep)
+
+        patients, studies = cut(self.patients), cut(self.studies)
+        return Labelled(self.kind, self.truth[kept], self.classes, patients, studies, self.fold[kept])
+
+    @property
+    def tested(self) -> NDArray[np.bool_]:
+        """(n,) the videos that are predicted."""
+        return self.fold != TEACHES
 
     @property
     def by_study(self) -> bool:
@@ -96,10 +111,10 @@ def check(kind: str, truth: Array, classes: Sequence[str], task: str) -> None:
 
 
 def out_of_fold(protocol: Protocol, features: Array, labelled: Labelled) -> Array:
-    """(n,) or (n, C): every video predicted by a model that saw no video of its patient."""
+    """(n,) or (n, C): every video predicted by a model that saw no video of its patient; not a number for those that only teach."""
     classes = len(labelled.classes) if labelled.kind == "classification" else 0
     prediction = np.full((len(labelled), classes) if classes else len(labelled), np.nan)
-    for fold in np.unique(labelled.fold):
+    for fold in np.unique(labelled.fold[labelled.tested]):
         held = labelled.fold == fold
         patients = [patient for patient, out in zip(labelled.patients, held, strict=True) if not out]
         prediction[held] = protocol(features[~held], labelled.truth[~held], patients, features[held], classes)
@@ -166,9 +181,11 @@ def compare(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> list[Row]:
-    """One protocol on several kinds of features (name -> (n, D)) of the same labelled videos."""
-    predict = protocol_of(protocol)
-    predictions = {name: out_of_fold(predict, values, labelled) for name, values in features.items()}
+    """One protocol on several kinds of features (name -> (n, D)) of the same labelled videos; the rows are of those that are tested."""
+    predict, tested = protocol_of(protocol), labelled.tested
+    predictions = {name: out_of_fold(predict, values, labelled)[tested] for name, values in features.items()}
     dimensions = {name: values.shape[1] for name, values in features.items()}
     named = titles or {name: name for name in features}
-    return score(labelled, predictions, reference, titles=named, dimensions=dimensions, draws=draws, seed=seed)
+    return score(
+        labelled.at(tested), predictions, reference, titles=named, dimensions=dimensions, draws=draws, seed=seed
+    )

@@ -26,7 +26,7 @@ class Evaluation:
         labelled: truth, patients, studies and folds of the videos that were predicted, in the order of `video_ids`.
         rows: pixel statistics, random, generic, adapted, as far as asked for. The last is the encoder in question.
         reference: name of the row that differences are taken against; None where there is none.
-        folds, clips, seed, draws: how it was done.
+        folds, clips, seed, draws: how it was done. split: the official split, "" for folds of patients.
         excluded: videos that could not be read; they are in no figure.
         unmatched, unlabelled: label rows without a recording, and without a value.
         notes: what a reader must know to read the table rightly.
@@ -46,6 +46,7 @@ class Evaluation:
     excluded: tuple[Failure, ...] = ()
     unmatched: int = 0
     unlabelled: int = 0
+    split: str = ""
     notes: tuple[str, ...] = ()
 
     @property
@@ -175,6 +176,7 @@ class Evaluation:
             "headline": self.headline.name,
             "reference": self.reference,
             "folds": self.folds,
+            "split": self.split,
             "clips_per_video": self.clips,
             "seed": self.seed,
             "bootstrap": {"draws": self.draws, "over": "patients", "level": LEVEL},

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from domains.base import TaskSettings, load_domain
+from domains.base import TaskSettings
 from domains.errors import ConfigError
+from domains.store.annotated import labels_of, read_split, task_of
 from domains.store.labels import Labels, read_labels
 from domains.store.prepared import Prepared
 from recipes.config import RunConfig
-from recipes.finetune.split import Split, split_patients
+from recipes.finetune.split import Split, official_split, split_patients
 
 Array = NDArray[np.float64]
 
@@ -40,15 +41,19 @@ class Material:
 
 
 def read_material(config: RunConfig, key: bytes | None) -> Material:
-    """Raises ConfigError for a missing or unknown task, DataError for labels that cannot be used."""
+    """Raises ConfigError for a missing or unknown task or split, DataError for labels that cannot be used."""
     wanted = config.task
-    if not wanted.name or not wanted.labels:
-        missing = "task.name" if not wanted.name else "task.labels"
-        raise ConfigError(
-            f"'{missing}' is not set", do="Fine-tuning needs a task and its labels: --task ef --labels labels.csv"
-        )
+    if not wanted.name:
+        do = "Fine-tuning needs a task and its labels: --task ef --labels labels.csv"
+        raise ConfigError("'task.name' is not set", do=do)
     prepared = Prepared.open(config.data.path)
-    task = load_domain(config.domain).task(wanted.name)
-    labels = read_labels(wanted.labels, task, prepared, key)
-    split = split_patients(labels.patients, wanted.folds, wanted.fold, wanted.label_fraction, config.train.seed)
+    task = task_of(prepared, config.domain, wanted.name)
+    labels = read_labels(labels_of(prepared, wanted.labels), task, prepared, key)
+    seed = config.train.seed
+    if wanted.split:
+        official = read_split(prepared, wanted.split)
+        parts = [official[row] for row in labels.index.tolist()]
+        split = official_split(labels.patients, parts, wanted.folds, wanted.label_fraction, seed)
+    else:
+        split = split_patients(labels.patients, wanted.folds, wanted.fold, wanted.label_fraction, seed)
     return Material(prepared, task, labels, split)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from domains.errors import ConfigError
+from domains.errors import ConfigError, DataError
 from domains.store.splits import choose_patients, patient_folds
 
 
@@ -17,7 +17,7 @@ class Split:
     """(n,) masks over labelled videos; no patient is in two of them.
 
     train: videos of the chosen share of the training patients. validation, test: all videos of their patients.
-    unused: training patients beyond the chosen share.
+    unused: training patients beyond the chosen share, and videos of no part of an official split.
     """
 
     train: NDArray[np.bool_]
@@ -43,3 +43,26 @@ def split_patients(patients: Sequence[str], folds: int, fold: int, fraction: flo
     chosen = choose_patients([p for p, kept in zip(patients, rest, strict=True) if kept], fraction, seed)
     train = rest & np.array([patient in chosen for patient in patients], bool)
     return Split(train, validation, test, rest & ~train)
+
+
+def official_split(patients: Sequence[str], parts: Sequence[str], folds: int, fraction: float, seed: int) -> Split:
+    """The split of a public data set; `parts` says train, val, test or "" of each video.
+
+    Where it has no validation part, one of `folds` folds of the training patients validates. Raises DataError where
+    nobody is left to teach or to test.
+    """
+    place = np.array(parts)
+    test, rest, validation = place == "test", place == "train", place == "val"
+    for name, part in (("test", test), ("train", rest)):
+        if not part.any():
+            raise DataError(f"no labelled recording is in the part '{name}' of the split", do="Use another task.split")
+
+    def people(mask: NDArray[np.bool_]) -> list[str]:
+        return [patient for patient, kept in zip(patients, mask, strict=True) if kept]
+
+    if not validation.any():
+        validation[np.flatnonzero(rest)[patient_folds(people(rest), folds, seed) == 0]] = True
+        rest &= ~validation
+    chosen = choose_patients(people(rest), fraction, seed)
+    train = rest & np.array([patient in chosen for patient in patients], bool)
+    return Split(train, validation, test, ~(train | validation | test))

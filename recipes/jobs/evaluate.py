@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +12,20 @@ from numpy.typing import NDArray
 
 from domains.base import ClipSettings, TaskSettings, load_domain
 from domains.errors import ConfigError, DataError
+from domains.store.annotated import labels_of, read_split, task_of
 from domains.store.labels import Labels, read_labels
 from domains.store.prepared import Prepared
 from domains.store.splits import patient_folds
 from recipes.encoders import open_encoder
 from recipes.encoders.base import VideoEncoder
 from recipes.evaluate.baselines import BASELINES, check_baselines, random_like
-from recipes.evaluate.compare import Labelled, check, compare, protocol_of
+from recipes.evaluate.compare import TEACHES, Labelled, check, compare, protocol_of
 from recipes.evaluate.evaluation import Evaluation
 from recipes.evaluate.features import Extractor, Features, ReadProgress, clip_of, embedding, extract_all
 from recipes.evaluate.outputs import write_evaluation
 from recipes.evaluate.pixels import pixel_features
 from recipes.evaluate.statistics import DRAWS
+from recipes.jobs.seen import meetings
 from recipes.jobs.start import Start, start_of
 
 TITLES = {"pixels": "pixel statistics", "random": "random weights", "generic": "generic", "adapted": "adapted"}
@@ -105,11 +108,6 @@ def _rows(
         notes.append(
             f"{Path(name).name} went on from the weights of {Path(start.init_from).name}: their training counts too"
         )
-    if start.task:
-        notes.append(
-            f"{Path(name).name} was fine-tuned on labels of {start.task}: those who taught it are among those it is "
-            "probed on, which flatters it; its own evaluation.json is of patients it never saw"
-        )
     encoders["adapted"] = opened
     titles["adapted"] = f"adapted ({Path(name).name})"
     return encoders, titles, tuple(notes)
@@ -129,11 +127,12 @@ def evaluate(
     protocol: str,
     encoder: str | Path,
     data: Prepared | str | Path,
-    labels: str | Path,
+    labels: str | Path | None,
     task: str,
     *,
     baselines: tuple[str, ...] = BASELINES,
     folds: int = 5,
+    split: str = "",
     clips: int = 3,
     seed: int = 0,
     draws: int = DRAWS,
@@ -144,10 +143,12 @@ def evaluate(
     progress: ReadProgress | None = None,
     gathered: Gathered | None = None,
 ) -> Evaluation:
-    """Probe frozen features of `encoder` and of the baselines by patient-grouped cross-validation.
+    """Probe frozen features of `encoder` and of the baselines by patient-grouped cross-validation, or on an official split.
 
-    protocol: knn or linear. data: a prepared folder. task: a task of the domain (`domain`: a YAML of one's own, else
-    the one that the folder was prepared for). key: needed where labels name original identifiers. gathered: features
+    protocol: knn or linear. data: a prepared folder. labels: None: those that came with a public data set. task: a task
+    of the data set or of the domain (`domain`: a YAML of one's own, else the one that the folder was prepared for).
+    split: an official split of the data set; its training and validation parts teach, its test part is asked.
+    key: needed where labels name original identifiers. gathered: features
     from an earlier `gather`, else they are computed here. out: predictions.csv, evaluation.json and a picture are
     written there.
 
@@ -159,32 +160,35 @@ def evaluate(
         raise ConfigError(f"{folds} folds leave nothing to learn from", do="Use 2 or more")
     prepared = data if isinstance(data, Prepared) else Prepared.open(data)
     settings, found = read_task(prepared, labels, task, domain, key)
-    patient_folds(found.patients, folds, seed)  # too few patients is said before anything is computed
+    fold_of = folds_of(prepared, found, folds, seed, split)  # too few patients is said before anything is computed
     if gathered is None:
         gathered = gather(
             encoder, prepared, found.index, baselines=baselines, clips=clips, online=online, progress=progress
         )
-    labelled, kept = labelled_by(found, settings.kind, prepared, gathered, folds, seed, task)
+    labelled, kept = labelled_by(found, settings.kind, prepared, gathered, fold_of, task)
     features = {name: one.at(kept) for name, one in gathered.features.items()}
     rows = compare(protocol, features, labelled, gathered.reference, titles=gathered.titles, draws=draws, seed=seed)
     wanted = {prepared.video_id(int(row)) for row in found.index}
     failed = next(iter(gathered.features.values())).failed
+    tested = [patient for patient, asked in zip(labelled.patients, labelled.tested, strict=True) if asked]
+    met = meetings(encoder, prepared, tested)
     evaluation = Evaluation(
         protocol=protocol,
         task=task,
         unit=settings.unit,
-        labelled=labelled,
-        video_ids=tuple(prepared.video_id(int(row)) for row in kept),
+        labelled=labelled.at(labelled.tested),
+        video_ids=tuple(prepared.video_id(int(row)) for row in kept[labelled.tested]),
         rows=tuple(rows),
         reference=gathered.reference,
-        folds=folds,
+        folds=1 if split else folds,
         clips=gathered.clips,
         seed=seed,
         draws=draws,
         excluded=tuple(failure for failure in failed if failure.video_id in wanted),
         unmatched=found.unmatched,
         unlabelled=found.unlabelled,
-        notes=gathered.notes,
+        split=split,
+        notes=gathered.notes + said_of(split, labelled) + met,
     )
     if out is not None:
         write_evaluation(evaluation, out)
@@ -192,20 +196,47 @@ def evaluate(
 
 
 def read_task(
-    prepared: Prepared, labels: str | Path, task: str, domain: str | None, key: bytes | None
+    prepared: Prepared, labels: str | Path | None, task: str, domain: str | None, key: bytes | None
 ) -> tuple[TaskSettings, Labels]:
     """The task and its labels. Raises ConfigError: unknown task; DataError: labels that leave nothing to learn."""
-    settings = load_domain(domain or prepared.domain).task(task)
-    found = read_labels(labels, settings, prepared, key)
+    settings = task_of(prepared, domain or prepared.domain, task)
+    found = read_labels(labels_of(prepared, labels), settings, prepared, key)
     check(settings.kind, found.values.astype(float), found.classes, task)
     return settings, found
 
 
+def folds_of(prepared: Prepared, found: Labels, folds: int, seed: int, split: str) -> dict[int, int]:
+    """The fold of every labelled row; on an official split, the test part is one fold and the rest teaches.
+
+    Raises ConfigError for an unknown split, DataError where patients are too few or stand on both sides.
+    """
+    rows = found.index.tolist()
+    if not split:
+        return dict(zip(rows, patient_folds(found.patients, folds, seed).tolist(), strict=True))
+    parts = read_split(prepared, split)
+    place = {row: 0 if parts[row] == "test" else TEACHES for row in rows if parts[row]}
+    for fold, name in ((0, "test"), (TEACHES, "train or val")):
+        if fold not in place.values():
+            what = f"no labelled recording is in the part '{name}' of the split '{split}'"
+            raise DataError(what, where=prepared.folder, do="Leave --split out")
+    return place
+
+
+def said_of(split: str, labelled: Labelled) -> tuple[str, ...]:
+    """What a reader must know of an official split."""
+    if not split:
+        return ()
+    tested = int(labelled.tested.sum())
+    return (
+        f"Official split '{split}': {len(labelled) - tested} recordings teach (train and val), {tested} are tested",
+    )
+
+
 def labelled_by(
-    found: Labels, kind: str, prepared: Prepared, gathered: Gathered, folds: int, seed: int, task: str
+    found: Labels, kind: str, prepared: Prepared, gathered: Gathered, fold_of: Mapping[int, int], task: str
 ) -> tuple[Labelled, NDArray[np.int64]]:
-    """The labelled videos that could be read, cut into folds, and their manifest rows."""
-    read = set(next(iter(gathered.features.values())).index.tolist())
+    """The labelled videos that have a fold and could be read, and their manifest rows."""
+    read = set(next(iter(gathered.features.values())).index.tolist()) & fold_of.keys()
     keep = np.array([row in read for row in found.index.tolist()], bool)
     if not keep.any():
         raise DataError("none of the labelled videos could be read", where=prepared.folder)
@@ -220,6 +251,6 @@ def labelled_by(
         classes=found.classes,
         patients=tuple(patients),
         studies=tuple(studies[row] for row in index.tolist()),
-        fold=patient_folds(patients, folds, seed),
+        fold=np.array([fold_of[row] for row in index.tolist()], np.int64),
     )
     return labelled, index

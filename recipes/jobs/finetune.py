@@ -26,6 +26,7 @@ from recipes.finetune.best import Best
 from recipes.finetune.head import save_head
 from recipes.finetune.material import Material, read_material
 from recipes.finetune.task import TARGET, TaskObjective, head_settings
+from recipes.jobs.seen import write_seen
 from recipes.objective import Progress
 from recipes.training.data import ClipData
 from recipes.training.launch import is_main
@@ -93,6 +94,9 @@ def finetune(
             clips_per_video=config.data.clips_per_video,
             targets={TARGET: material.truth(split.train)},
         )
+        if is_main():
+            # Validation patients chose the epoch: they count as met.
+            write_seen(run.path, material.prepared, material.rows(split.train | split.validation), config.task.name)
         check = Validation(objective, material, best)
         result = train(objective, data, config, run, reporter, resume=resume, validate=check)
         if is_main():
@@ -191,6 +195,7 @@ def evaluate_test(objective: TaskObjective, material: Material, config: RunConfi
         excluded=found.failed,
         unmatched=labels.unmatched,
         unlabelled=labels.unlabelled,
+        split=wanted.split,
         notes=(f"Taught by the labels of {taught} patients ({wanted.label_fraction:.0%} of the training patients)",),
     )
 

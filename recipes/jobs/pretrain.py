@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from domains.errors import StorageError
+from domains.errors import DataError, StorageError
 from domains.schema import parse
+from domains.store.annotated import read_split
 from domains.store.prepared import Prepared
 from recipes.config import Resolved, RunConfig
 from recipes.encoders import build_encoder
 from recipes.encoders.adapt import save_adapter
 from recipes.encoders.base import VideoEncoder
+from recipes.jobs.seen import write_seen
 from recipes.objective import Objective
 from recipes.pretrain import method
 from recipes.training.data import ClipData
@@ -66,15 +69,28 @@ def pretrain(
         if encoder.random_start:
             reporter.note("vfm-tiny starts from random weights: no pretrained weights ship with vfm yet")
         data = ClipData(
-            prepared, range(len(prepared)), objective.views, config.clip, config.augment,
+            prepared, rows_of(prepared, config.data.split), objective.views, config.clip, config.augment,
             seed=config.train.seed, clips_per_video=config.data.clips_per_video,
         )  # fmt: skip
+        if is_main():
+            write_seen(run.path, prepared, data.rows)
         result = train(objective, data, config, run, reporter, resume=resume)
         if is_main():
             finish(run, objective, prepared, config, result)
     finally:
         run.unlock()
     return run.encoder
+
+
+def rows_of(prepared: Prepared, split: str) -> Sequence[int]:
+    """Rows that are learned from: all, or the training part of an official split. Raises ConfigError, DataError."""
+    if not split:
+        return range(len(prepared))
+    rows = [row for row, part in enumerate(read_split(prepared, split)) if part == "train"]
+    if not rows:
+        what = f"no recording is in the training part of the split '{split}'"
+        raise DataError(what, where=prepared.folder, do="Leave data.split out")
+    return rows
 
 
 def finish(run: RunFolder, objective: Objective, prepared: Prepared, config: RunConfig, result: TrainResult) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from domains.base import load_domain
+from domains.store.annotated import labels_of, task_of
 from domains.store.labels import read_labels
 from domains.store.prepared import Prepared
 from recipes.evaluate.baselines import BASELINES
@@ -19,12 +19,13 @@ def evaluate_and_report(
     asked: Sequence[tuple[str, str]],
     encoder: str | Path,
     data: str | Path,
-    labels: Path,
+    labels: Path | None,
     page: Path,
     *,
     title: str,
     baselines: tuple[str, ...] = BASELINES,
     folds: int = 5,
+    split: str = "",
     clips: int = 3,
     seed: int = 0,
     key: bytes | None = None,
@@ -41,18 +42,17 @@ def evaluate_and_report(
     those of `recipes.jobs.evaluate.evaluate`.
     """
     prepared = Prepared.open(data)
-    declared = load_domain(domain or prepared.domain)
+    settings = {task: task_of(prepared, domain or prepared.domain, task) for _, task in asked}
     gathered = gather(encoder, prepared, baselines=baselines, clips=clips, online=online, progress=progress)
     found = []
     for protocol, task in asked:
         folder = out / f"{protocol}-{task}" if out and len(asked) > 1 else out
         found.append(
             evaluate(
-                protocol, encoder, prepared, labels, task, baselines=baselines, folds=folds, clips=clips, seed=seed,
+                protocol, encoder, prepared, labels, task, baselines=baselines, folds=folds, split=split, clips=clips, seed=seed,
                 key=key, domain=domain, out=folder, online=online, gathered=gathered,
             )
         )  # fmt: skip
-    tasks = list(dict.fromkeys(task for _, task in asked))
     run = Path(encoder)
     contents = Contents(
         prepared=prepared,
@@ -61,8 +61,8 @@ def evaluate_and_report(
         evaluations=found,
         features=gathered.features,
         titles=gathered.titles,
-        labels={task: read_labels(labels, declared.task(task), prepared, key) for task in tasks},
-        units={task: declared.task(task).unit for task in tasks},
+        labels={task: read_labels(labels_of(prepared, labels), one, prepared, key) for task, one in settings.items()},
+        units={task: one.unit for task, one in settings.items()},
         phantom=phantom,
         notes=list(notes),
         seed=seed,

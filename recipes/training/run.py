@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from domains.errors import ConfigError, StorageError
-from recipes.config import Resolved
+from domains.schema import parse
+from recipes.config import Resolved, RunConfig
 
 PACKAGES = ("vfm", "torch", "transformers", "peft", "accelerate", "numpy", "opencv-python-headless", "pydicom", "av")
 
@@ -84,7 +85,8 @@ class RunFolder:
         file = self.path / "config.resolved.yaml"
         if not file.is_file():
             raise ConfigError("not a vfm run (no config.resolved.yaml); nothing to resume", where=self.path)
-        before = dict(flatten(yaml_layer(file).values))
+        # Settings that an earlier vfm did not have are at their defaults.
+        before = dict(flatten(parse(RunConfig, yaml_layer(file).values, file).model_dump(mode="json")))
         now = dict(flatten(resolved.config.model_dump(mode="json")))
         free = {"data.workers", "train.save_every", "train.keep", "train.log_every", "train.monitor_every"}
         for key in sorted(set(before) | set(now)):

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from vfm_cli.console import Counter, duration, emit_json, say, table
 from vfm_cli.options import json_option, key_option, overwrite_option
 
+if TYPE_CHECKING:
+    from domains.layouts import Layout
+    from domains.prepare.listed import Listed
+
 SHOWN = 20  # files set aside that are listed one by one
+
+layout_option = click.option(
+    "--layout", default="auto", show_default=True, help="A public data set by name; auto: what SOURCE looks like; none: any folder."
+)  # fmt: skip
 
 
 @click.group()
@@ -19,7 +28,8 @@ def command() -> None:
 
 @command.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--domain", default="echo", show_default=True, help="A shipped domain or a YAML of your own.")
+@click.option("--domain", default=None, help="A shipped domain or a YAML of your own [the data set's, else echo].")
+@layout_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes; default: one per core.")
 @key_option
@@ -28,7 +38,8 @@ def command() -> None:
 @json_option
 def prepare(
     source: Path,
-    domain: str,
+    domain: str | None,
+    layout: str,
     out: Path,
     workers: int | None,
     key: Path | None,
@@ -40,13 +51,15 @@ def prepare(
 
     Files that cannot be used are set aside with a reason. Killed at any point, the same command goes on where it stopped. Nothing outside the
     picture and no name is written to --out; the table that leads back to the sources lies beside it, in OUT.private, and never leaves the
-    machine.
+    machine. Where SOURCE is a public data set, its labels, official splits and texts come along.
     """
     from domains.base import load_domain
     from domains.machine import cores
     from domains.prepare.ingest import prepare as run
     from domains.prepare.privacy import key_path, load_key
 
+    data_set = find_layout(source, layout)
+    domain = domain or domain_of(data_set, source)
     declared = load_domain(domain)
     fresh = not key_path(key).exists()
     secret = load_key(key, create=True, outside=out)
@@ -63,11 +76,13 @@ def prepare(
         workers=processes,
         overwrite=overwrite,
         update=update,
+        layout=data_set,
         progress=Counter("preparing", "files"),
     )
     if as_json:
         emit_json(
             {
+                **({"layout": result.listed.info()} if result.listed else {}),
                 "out": str(out), "videos": result.videos, "patients": result.patients, "seconds": round(result.seconds, 2),
                 "reused": result.reused,
                 "excluded": [{"source": str(one.source), "category": one.category, "reason": one.reason} for one in result.excluded],
@@ -90,6 +105,8 @@ def prepare(
     if result.noted:
         click.echo(f"\n{len(result.noted)} prepared with a note:")
         table(["file", "note"], [[source, note] for source, note in result.noted[:SHOWN]])
+    if result.listed is not None:
+        show_listed(result.listed)
     click.echo(f"\nlook at it:   {out / 'contact_sheet.png'}")
     click.echo(
         f"set aside:    {out / 'excluded.csv'} (pseudonyms), {out}.private/sources.csv (real names; keep it private)"
@@ -97,12 +114,56 @@ def prepare(
     click.echo(f"next:         vfm pretrain --domain {domain} --data {out} --out runs/{declared.name}")
 
 
+def find_layout(source: Path, wanted: str) -> Layout | None:
+    """The data set in `source`: the named one, or with "auto" the one it looks like, if any."""
+    from domains.layouts import detect, open_layout
+
+    name = (detect(source) if source.is_dir() else None) if wanted == "auto" else None if wanted == "none" else wanted
+    if name is None:
+        return None
+    found = open_layout(source, name)
+    say(
+        f"{found.title} (layout {found.name}){'' if wanted == name else ': read as it lies on disk; --layout none: as any folder'}"
+    )
+    return found
+
+
+def domain_of(layout: Layout | None, source: Path) -> str:
+    """The domain where none is named: that of the data set."""
+    from domains.base import domain_names
+    from domains.errors import ConfigError
+
+    if layout is None:
+        return "echo"
+    if layout.domain not in domain_names():
+        what = f"{layout.title} is {layout.domain}, a domain that does not ship with vfm yet"
+        raise ConfigError(what, where=source, do="Declare one: --domain ./ours.yaml (docs/domains.md)")
+    return layout.domain
+
+
+def show_listed(listed: Listed) -> None:
+    """What came with a public data set."""
+    click.echo(f"\nfrom the tables of {listed.layout.title}:")
+    rows = [["label", name, f"{count} recordings"] for name, count in listed.labels.items()]
+    rows += [["spans", name, f"{count}"] for name, count in listed.spans.items()]
+    rows += [["texts", "", f"{listed.texts}"]] if listed.texts else []
+    for name, parts in listed.splits.items():
+        rows.append(["official split", name, ", ".join(f"{count} {part}" for part, count in parts.items())])
+    rows += [
+        ["withheld", name, f"{count} values are words of no declared task"] for name, count in listed.withheld.items()
+    ]
+    table(["", "name", "of"], rows)
+    for note in listed.notes:
+        click.echo(f"note: {note.what}: {note.count}{' (' + ', '.join(note.places) + ')' if note.places else ''}")
+
+
 @command.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--domain", default="echo", show_default=True, help="A shipped domain or a YAML of your own.")
+@click.option("--domain", default=None, help="A shipped domain or a YAML of your own [the data set's, else echo].")
+@layout_option
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes; default: one per core.")
 @json_option
-def check(source: Path, domain: str, workers: int | None, as_json: bool) -> None:
+def check(source: Path, domain: str | None, layout: str, workers: int | None, as_json: bool) -> None:
     """Look at every file below SOURCE, write nothing, and tell what is usable and why the rest is not.
 
     Every frame is decoded: what is called usable here will be read in training. Exit code 3 where nothing is usable.
@@ -112,7 +173,9 @@ def check(source: Path, domain: str, workers: int | None, as_json: bool) -> None
     from domains.machine import cores
     from domains.prepare.ingest import check as run
 
-    looked = run(source, load_domain(domain), workers=workers or cores(), progress=Counter("checking", "files"))
+    data_set = find_layout(source, layout)
+    declared = load_domain(domain or domain_of(data_set, source))
+    looked = run(source, declared, workers=workers or cores(), layout=data_set, progress=Counter("checking", "files"))
     usable = [(one.source, one.row) for one in looked if one.row is not None]
     aside = [one for one in looked if one.row is None]
     if as_json:

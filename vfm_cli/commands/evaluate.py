@@ -17,13 +17,17 @@ from vfm_cli.options import domain_option, json_option, key_option, online_optio
 @click.option("--encoder", required=True, help="A vfm run, a folder, vfm-tiny, or a hub name.")
 @click.option("--data", required=True, help="A prepared folder.")
 @click.option(
-    "--labels", required=True, type=click.Path(path_type=Path), help="CSV with one row per recording, study or patient."
+    "--labels",
+    default=None,
+    type=click.Path(path_type=Path),
+    help="CSV with one row per recording, study or patient; default: those of the public data set.",
 )
 @click.option("--task", required=True, help="A task of the domain, e.g. ef or view.")
 @click.option(
     "--baselines", default="pixels,random,generic", show_default=True, help="Rows to compare with; 'none' for none."
 )
 @click.option("--folds", type=int, default=5, show_default=True, help="Patients are split into this many parts.")
+@click.option("--split", default="", help="An official split of the public data set, instead of folds.")
 @click.option("--clips", type=click.IntRange(1), default=3, show_default=True, help="Clips averaged per recording.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the folds and the bootstrap.")
 @click.option(
@@ -38,8 +42,8 @@ from vfm_cli.options import domain_option, json_option, key_option, online_optio
 @online_option
 @json_option
 def command(
-    protocol: str, encoder: str, data: str, labels: Path, task: str, baselines: str, folds: int, clips: int, seed: int, out: Path | None,
-    report: Path | None, domain: str | None, key: Path | None, online: bool, as_json: bool,
+    protocol: str, encoder: str, data: str, labels: Path | None, task: str, baselines: str, folds: int, split: str, clips: int, seed: int,
+    out: Path | None, report: Path | None, domain: str | None, key: Path | None, online: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Probe frozen features by cross-validation over patients: kNN or linear, with patient-level bootstrap intervals.
 
@@ -47,7 +51,7 @@ def command(
     """
     rows = tuple(word.strip() for word in baselines.split(",") if word.strip() and word.strip() != "none")
     asked: dict[str, Any] = {
-        "baselines": rows, "folds": folds, "clips": clips, "seed": seed, "key": find_key(key), "domain": domain, "online": online,
+        "baselines": rows, "folds": folds, "split": split, "clips": clips, "seed": seed, "key": find_key(key), "domain": domain, "online": online,
         "progress": Counter("embedding", "recordings"),
     }  # fmt: skip
     if report is not None:

@@ -22,7 +22,10 @@ def prepared_domain(data: str | None) -> str:
 @click.command()
 @click.option("--encoder", default=None, help="vfm-tiny, a folder, a vfm run, or a hub name.")
 @click.option("--data", default=None, help="A prepared folder.")
-@click.option("--labels", default=None, help="CSV with one row per recording, study or patient.")
+@click.option(
+    "--labels", default=None, help="CSV with one row per recording, study or patient [those of the public data set]."
+)
+@click.option("--split", default=None, help="An official split of the public data set, instead of folds.")
 @click.option("--task", default=None, help="A task of the domain, e.g. ef or view.")
 @click.option(
     "--label-fraction", type=float, default=None, help="Share of the training patients whose labels are used."
@@ -37,7 +40,7 @@ def prepared_domain(data: str | None) -> str:
 @key_option
 @run_options
 def command(
-    encoder: str | None, data: str | None, labels: str | None, task: str | None, label_fraction: float | None, mode: str | None,
+    encoder: str | None, data: str | None, labels: str | None, split: str | None, task: str | None, label_fraction: float | None, mode: str | None,
     domain: str | None, key: Path | None, config: Path | None, out: Path | None, resume: bool, overwrite: bool, dry_run: bool,
     as_json: bool, online: bool, settings: tuple[str, ...],
 ) -> None:  # fmt: skip
@@ -48,7 +51,7 @@ def command(
     asked = Asked.of(
         config,
         {
-            "domain": domain, "encoder.name": encoder, "encoder.mode": mode, "data.path": data, "task.labels": labels,
+            "domain": domain, "encoder.name": encoder, "encoder.mode": mode, "data.path": data, "task.labels": labels, "task.split": split,
             "task.name": task, "task.label_fraction": label_fraction,
         },
         settings,
@@ -67,7 +70,6 @@ def command(
         print_resolved(resolved, as_json)
         return
     required(resolved.config.data.path or None, "--data", "--data ./prepared")
-    required(resolved.config.task.labels or None, "--labels", "--labels labels.csv")
     required(resolved.config.task.name or None, "--task", "--task ef")
     out = required(out, "--out", f"--out runs/{resolved.config.task.name}")
     from recipes.jobs.finetune import finetune

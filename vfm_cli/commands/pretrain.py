@@ -21,6 +21,7 @@ or prepare a folder of your own (DICOM cines, AVI, MP4, in any sub-folders; 250 
 @click.command()
 @domain_option
 @click.option("--data", default=None, help="A prepared folder, or 'phantom'.")
+@click.option("--split", default=None, help="Learn only from the training part of this official split.")
 @click.option("--encoder", default=None, help="vfm-tiny, a folder, a vfm run, or a hub name.")
 @click.option("--recipe", default=None, help="vfm recipes ls; default: the domain's.")
 @click.option("--init-from", default=None, help="Take the weights of this run's encoder, and nothing else.")
@@ -33,8 +34,8 @@ or prepare a folder of your own (DICOM cines, AVI, MP4, in any sub-folders; 250 
 @key_option
 @run_options
 def command(
-    domain: str | None, data: str | None, encoder: str | None, recipe: str | None, init_from: str | None, processes: int, patients: int,
-    key: Path | None, config: Path | None, out: Path | None, resume: bool, overwrite: bool, dry_run: bool, as_json: bool, online: bool,
+    domain: str | None, data: str | None, split: str | None, encoder: str | None, recipe: str | None, init_from: str | None, processes: int,
+    patients: int, key: Path | None, config: Path | None, out: Path | None, resume: bool, overwrite: bool, dry_run: bool, as_json: bool, online: bool,
     settings: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Continue an encoder's training on your own recordings, without labels.
@@ -43,7 +44,13 @@ def command(
     """
     from domains.base import load_domain
 
-    options = {"domain": domain, "data.path": data, "encoder.name": encoder, "encoder.init_from": init_from}
+    options = {
+        "domain": domain,
+        "data.path": data,
+        "data.split": split,
+        "encoder.name": encoder,
+        "encoder.init_from": init_from,
+    }
     asked = Asked.of(config, options, settings)
     domain = asked.get("domain") or "echo"
     declared = load_domain(domain)

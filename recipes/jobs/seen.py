@@ -1,0 +1,69 @@
+"""Whom an encoder has met: kept with every run, so that an evaluation can say whether it asks about strangers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from domains.errors import StorageError
+from domains.store.prepared import Prepared
+from recipes.jobs.start import start_of
+
+SEEN = "seen.json"
+
+
+def write_seen(run: Path, prepared: Prepared, rows: Iterable[int], task: str = "") -> None:
+    """Keep the pseudonyms of the patients in `rows` with a run. task: whose labels were learned from, "" for none.
+
+    Raises StorageError.
+    """
+    patients = prepared.patients
+    met = {"key": prepared.info.get("key"), "task": task, "patients": sorted({patients[row] for row in rows})}
+    try:
+        (run / SEEN).write_text(json.dumps(met) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"cannot be written ({error.strerror})", where=run, do="Free some space") from None
+
+
+def meetings(encoder: str | Path, prepared: Prepared, tested: Iterable[str]) -> tuple[str, ...]:
+    """A sentence for every run behind `encoder` (itself, and those whose weights it took) that has met tested patients.
+
+    Pseudonyms are the same across prepared folders as long as their key is; where it is not, that is said.
+    """
+    people, said = set(tested), []
+    behind: set[str] = set()
+    here = str(encoder)
+    while here and here not in behind:
+        behind.add(here)
+        start = start_of(here)
+        if start is not None and (sentence := meeting(Path(here), start.task, prepared, people)):
+            said.append(sentence)
+        here = (start.init_from or start.name) if start is not None else ""
+    return tuple(said)
+
+
+def meeting(run: Path, task: str, prepared: Prepared, people: set[str]) -> str:
+    """Whether one run has met `people`, in words; "" where it has not, or never recorded whom, having seen no label."""
+    whom, labels = who(prepared), f"with their labels of {task}, which flatters it" if task else "without their labels"
+    try:
+        met = json.loads((run / SEEN).read_text(encoding="utf-8"))
+        patients, key = set(met["patients"]), met["key"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return (
+            f"{run.name} was fine-tuned on labels of {task}; whether of the tested {whom} is not recorded"
+            if task
+            else ""
+        )
+    if key != prepared.info.get("key"):
+        what = f"{run.name} was trained on recordings prepared with another key"
+        return f"{what}: whether it has met the tested {whom} cannot be told"
+    both = len(patients & people)
+    return (
+        f"{run.name} was trained on recordings of {both} of the {len(people)} tested {whom}, {labels}" if both else ""
+    )
+
+
+def who(prepared: Prepared) -> str:
+    """What a patient of the manifest is: patients, procedures, participants, ..."""
+    return str(prepared.info.get("layout", {}).get("grouped_by", "patients"))
