@@ -75,6 +75,7 @@ def prepare(
     overwrite: bool = False,
     update: bool = False,
     layout: Layout | None = None,
+    engine: pool.Engine | None = None,
     progress: Progress | None = None,
 ) -> PrepareResult:
     """Prepare every recording below `source` (a folder, or one file) into `out`.
@@ -84,13 +85,16 @@ def prepare(
     then the work lies in `<out>.partial`. overwrite: replace `out`, every file looked at anew. update: bring `out` up
     to date; files that are as they were (by size and time of change) are not looked at again, those that are gone leave
     the output. layout: `source` holds a public data set: its tables say which files are recordings, and their labels, official splits, spans
-    and texts are written beside the manifest (`domains.store.annotated`). progress(done, total) is called after every file.
+    and texts are written beside the manifest (`domains.store.annotated`). engine: who does the work; None: processes of this machine.
+    progress(done, total) is called after every file.
 
     Raises DataError where there is no usable recording, ConfigError where `out` must not be touched, StorageError where
     the disk refuses.
     """
     began = time.monotonic()
     source, out = Path(source), Path(out)
+    if engine is not None:  # workers elsewhere stand in other folders
+        source, out = source.absolute(), out.absolute()
     if out.is_symlink():  # to the disk that has the room: the draft and the private folder belong there too
         out = out.resolve()
     recordings = None if layout is None else listed.recordings_of(layout)
@@ -106,7 +110,9 @@ def prepare(
         tasks = [Task(one, draft, scratch, domain, key) for one in sources]
         stamps = [Stamp.of(one.path, one.relative, names) for one in sources]
         before = _known(stamps, journal, draft, out, AGAIN if update and not going_on else frozenset())
-        outcomes = _examine_all(tasks, workers, progress, before, lambda n, outcome: journal.add(stamps[n], outcome))
+        outcomes = _examine_all(
+            tasks, workers, progress, before, lambda n, outcome: journal.add(stamps[n], outcome), engine
+        )
         rows, refused = _settle(outcomes, relatives, names)
         if not rows:
             journal.drop()
@@ -194,19 +200,24 @@ def _examine_all(
     progress: Progress | None,
     before: Mapping[int, Outcome] = MappingProxyType({}),
     keep: Callable[[int, Outcome], None] | None = None,
+    engine: pool.Engine | None = None,
 ) -> list[Outcome]:
     """The outcome of every task. before: those known already. keep(number, outcome): called with every new one."""
+    run = engine or pool.run
     outcomes: dict[int, Outcome] = dict(before)
     left = [number for number in range(len(tasks)) if number not in outcomes]
     if progress is not None and before:
         progress(len(outcomes), len(tasks))
-    for place, outcome in pool.run(examine, [tasks[n] for n in left], workers=max(1, workers), patience=PATIENCE):
+    for place, outcome in run(examine, [tasks[n] for n in left], workers=max(1, workers), patience=PATIENCE):
         number = left[place]
         if isinstance(outcome, DiskRefused):
             what = f"cannot be written ({outcome.reason})"
             raise StorageError(what, where=tasks[number].out, do=output.GO_ON)
         if outcome == "crashed":
             outcome = Refused("unreadable", "its decoder crashed", "its decoder crashed")
+        elif outcome == "killed":
+            reason = f"workers were killed at it {pool.TRIES} times: does it need more memory than there is?"
+            outcome = Refused("unreadable", reason, reason)
         elif outcome == "hung":
             reason = f"its decoder gave no sign of life for {PATIENCE:g} s"
             outcome = Refused("unreadable", reason, reason)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from vfm_cli.options import json_option, key_option, overwrite_option
 if TYPE_CHECKING:
     from domains.layouts import Layout
     from domains.prepare.listed import Listed
+    from domains.prepare.pool import Engine
 
 SHOWN = 20  # files set aside that are listed one by one
 
@@ -32,6 +35,19 @@ def command() -> None:
 @layout_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes; default: one per core.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: on several machines.",
+)
+@click.option(
+    "--ray-address",
+    envvar="RAY_ADDRESS",
+    default=None,
+    help="HOST:PORT of a Ray cluster [$RAY_ADDRESS, else this machine alone].",
+)
 @key_option
 @overwrite_option
 @click.option("--update", is_flag=True, help="Bring --out up to date: only new and changed files are looked at.")
@@ -42,6 +58,8 @@ def prepare(
     layout: str,
     out: Path,
     workers: int | None,
+    engine: str,
+    ray_address: str | None,
     key: Path | None,
     overwrite: bool,
     update: bool,
@@ -54,10 +72,11 @@ def prepare(
     machine. Where SOURCE is a public data set, its labels, official splits and texts come along.
     """
     from domains.base import load_domain
-    from domains.machine import cores
     from domains.prepare.ingest import prepare as run
     from domains.prepare.privacy import key_path, load_key
 
+    if engine == "ray":  # workers elsewhere stand in other folders
+        source, out = source.absolute(), out.absolute()
     data_set = find_layout(source, layout)
     domain = domain or domain_of(data_set, source)
     declared = load_domain(domain)
@@ -67,18 +86,19 @@ def prepare(
         say(
             f"made a pseudonym key: {key_path(key)} (keep it: the same patient gets the same pseudonym only with the same key)"
         )
-    processes = workers or cores()
-    result = run(
-        source,
-        out,
-        declared,
-        key=secret,
-        workers=processes,
-        overwrite=overwrite,
-        update=update,
-        layout=data_set,
-        progress=Counter("preparing", "files"),
-    )
+    with hands(engine, ray_address, workers) as (crew, processes):
+        result = run(
+            source,
+            out,
+            declared,
+            key=secret,
+            workers=processes,
+            overwrite=overwrite,
+            update=update,
+            layout=data_set,
+            engine=crew,
+            progress=Counter("preparing", "files"),
+        )
     if as_json:
         emit_json(
             {
@@ -112,6 +132,20 @@ def prepare(
         f"set aside:    {out / 'excluded.csv'} (pseudonyms), {out}.private/sources.csv (real names; keep it private)"
     )
     click.echo(f"next:         vfm pretrain --domain {domain} --data {out} --out runs/{declared.name}")
+
+
+@contextlib.contextmanager
+def hands(engine: str, address: str | None, workers: int | None) -> Iterator[tuple[Engine | None, int]]:
+    """Who does the work (None: processes of this machine), and how many at a time."""
+    from domains.machine import cores
+
+    if engine == "local":
+        yield None, workers or cores()
+        return
+    from domains.prepare.ray_engine import cluster
+
+    with cluster(address, workers or cores()) as found:
+        yield found, workers or found.cores
 
 
 def find_layout(source: Path, wanted: str) -> Layout | None:

@@ -1,0 +1,76 @@
+"""What needs no cluster: options, what a worker looks for, and what is said where Ray is not installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from domains.errors import ConfigError
+from domains.prepare import ray_engine, ray_worker
+from domains.prepare.ray_worker import Needs
+from vfm_cli.console import run_guarded
+from vfm_cli.main import cli
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def test_without_ray_one_line_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("RAY_AUTH_MODE", "mine")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("x")
+    words = ["data", "prepare", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--key", str(tmp_path / "key")]
+    assert run_guarded(cli, [*words, "--engine", "ray"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "vfm: Ray is not installed. Install the extra: pip install 'vfm[ray]'"
+    assert os.environ["RAY_AUTH_MODE"] == "mine"
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_rays_client_is_refused_since_it_stores_what_it_passes_on() -> None:
+    with (
+        pytest.raises(ConfigError, match=r"ray://head:10001: .*object store.*--ray-address HOST:6379"),
+        ray_engine.cluster("ray://head:10001", 1),
+    ):
+        pass  # fmt: skip
+
+
+def test_the_engine_imports_no_ray_until_it_is_used() -> None:
+    code = "import sys, domains.prepare.ray_engine; assert 'ray' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=REPO, check=True)
+
+
+def test_an_actor_imports_no_decoder() -> None:
+    code = "import sys, domains.prepare.ray_worker; assert not {'cv2', 'av', 'pydicom', 'pyarrow', 'ray'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=REPO, check=True)
+
+
+def test_a_machine_that_sees_other_folders_says_which(tmp_path: Path) -> None:
+    lock, frames, source = tmp_path / "out.partial" / ".lock", tmp_path / "out.partial" / "frames", tmp_path / "a.dcm"
+    needs = Needs(str(lock), "token", (str(frames),), str(source))
+    assert needs.missing() == f"does not see {lock.parent}"
+    frames.mkdir(parents=True)
+    lock.write_text("of another machine")
+    assert needs.missing() == f"sees another folder as {lock.parent}"
+    lock.write_text("token")
+    assert needs.missing() == f"does not see {source}, or may not read it"
+    source.write_bytes(b"x")
+    assert needs.missing() == ""
+    frames.rmdir()
+    assert needs.missing() == f"does not see {frames}, or may not write there"
+    assert Needs().missing() == ""
+
+
+def test_versions_that_decide_about_bytes_are_compared() -> None:
+    import numpy
+
+    found = ray_worker.versions()
+    assert found["numpy"] == numpy.__version__
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert set(ray_worker.DECIDING) <= set(found)
