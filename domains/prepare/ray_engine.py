@@ -13,6 +13,7 @@ import pickle
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -40,32 +41,53 @@ def cluster(address: str | None, cores: int) -> Iterator[Cluster]:
     """A running cluster for `prepare(engine=...)`.
 
     address: HOST:PORT (or "auto") of one that this machine has joined; None: one of `cores` worker processes is started on this machine, for
-    this process alone, and ended with it. Nothing is sent to Ray's makers. Raises ConfigError where Ray is not installed or does not answer.
+    this process alone, and ended with it. Where this process is in a cluster already, that one is used. Nothing is sent to Ray's makers. Raises
+    ConfigError where Ray is not installed or does not answer.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    if address is not None and address.startswith("ray://"):
-        do = "Start vfm on a machine of the cluster, with --ray-address HOST:6379"
-        raise ConfigError("Ray's client passes names and keys through the object store", where=address, do=do)
+    address = None if address in ("", "local") else address
+    if address is not None and address != "auto":
+        _knock(address)
     with contextlib.ExitStack() as stack:
         own = {} if address is not None else _own(stack, cores)
         try:
             import ray
         except ImportError:
             raise ConfigError("Ray is not installed", do="Install the extra: pip install 'vfm[ray]'") from None
+        if ray.is_initialized():
+            yield Cluster.here()
+            return
         _read_token()
         stack.enter_context(_nameless())
         before = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **own)
         except Exception as error:
-            what = (
-                f"Ray cannot be started ({_short(error)})" if address is None else f"no Ray cluster ({_short(error)})"
+            do = (
+                "Join this machine to the cluster: ray start --address"
+                if address
+                else "Here --engine local does the same"
             )
-            do = "Join this machine to it first: ray start --address HOST:6379" if address else "vfm doctor says more"
-            raise ConfigError(what, where=address, do=do) from None
+            raise ConfigError(f"Ray does not start ({_short(error)})", where=address, do=do) from None
         stack.callback(ray.shutdown)
         _mind_sigterm(stack, before)
-        yield Cluster(int(ray.cluster_resources().get("CPU", 0)) or 1)
+        yield Cluster.here()
+
+
+def _knock(address: str) -> None:
+    """Raises ConfigError where nobody answers: Ray itself would try for minutes."""
+    if address.startswith("ray://"):
+        do = "Start vfm on a machine of the cluster, with --ray-address HOST:6379"
+        raise ConfigError("Ray's client passes names and keys through the object store", where=address, do=do)
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit()):
+        raise ConfigError("no address of a Ray cluster", where=address, do="Expected HOST:PORT, such as 10.0.0.1:6379")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"no Ray cluster ({_short(error)})", where=address, do="Start one: ray start --head"
+        ) from None
 
 
 def _own(stack: contextlib.ExitStack, cores: int) -> dict[str, Any]:
@@ -124,6 +146,13 @@ class Cluster:
 
     def __init__(self, cores: int) -> None:
         self.cores = cores
+
+    @classmethod
+    def here(cls) -> Cluster:
+        """The one that this process is in."""
+        import ray
+
+        return cls(max(1, int(ray.cluster_resources().get("CPU", 0))))
 
     def __call__(
         self, work: Work, tasks: Sequence[Any], workers: int, patience: float = 60.0

@@ -33,6 +33,35 @@ def test_without_ray_one_line_names_the_extra(
     assert not (tmp_path / "out.partial").exists()
 
 
+@pytest.mark.parametrize(
+    ("address", "line"),
+    [
+        ("127.0.0.1:1", "127.0.0.1:1: no Ray cluster .*refused.*ray start --head"),
+        ("head", "Expected HOST:PORT"),
+        ("h:99999", "no Ray cluster"),
+    ],
+)
+def test_an_address_at_which_nobody_answers_is_said_at_once(address: str, line: str) -> None:
+    with pytest.raises(ConfigError, match=line), ray_engine.cluster(address, 1):
+        pass
+
+
+def test_an_address_without_the_engine_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "data",
+        "prepare",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "out"),
+        "--ray-address",
+        "h:1",
+        "--layout",
+        "none",
+    ]
+    assert run_guarded(cli, [*words, "--key", str(tmp_path / "key")]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "vfm: --ray-address goes with --engine ray"
+
+
 def test_rays_client_is_refused_since_it_stores_what_it_passes_on() -> None:
     with (
         pytest.raises(ConfigError, match=r"ray://head:10001: .*object store.*--ray-address HOST:6379"),

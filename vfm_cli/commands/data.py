@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +45,6 @@ def command() -> None:
 )
 @click.option(
     "--ray-address",
-    envvar="RAY_ADDRESS",
     default=None,
     help="HOST:PORT of a Ray cluster [$RAY_ADDRESS, else this machine alone].",
 )
@@ -140,11 +140,13 @@ def hands(engine: str, address: str | None, workers: int | None) -> Iterator[tup
     from domains.machine import cores
 
     if engine == "local":
+        if address is not None:
+            raise click.UsageError("--ray-address goes with --engine ray")
         yield None, workers or cores()
         return
     from domains.prepare.ray_engine import cluster
 
-    with cluster(address, workers or cores()) as found:
+    with cluster(address or os.environ.get("RAY_ADDRESS"), workers or cores()) as found:
         yield found, workers or found.cores
 
 
