@@ -8,6 +8,7 @@ call; Ray's object store, its logs and its tables never see it.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pickle
 import secrets
@@ -20,6 +21,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from domains.errors import ConfigError, VfmError
@@ -58,7 +60,7 @@ def cluster(address: str | None, cores: int) -> Iterator[Cluster]:
             yield Cluster.here()
             return
         _read_token()
-        stack.enter_context(_nameless())
+        stack.enter_context(_discreet())
         before = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **own)
@@ -92,9 +94,7 @@ def _knock(address: str) -> None:
 
 def _own(stack: contextlib.ExitStack, cores: int) -> dict[str, Any]:
     """Arguments of `ray.init` for a cluster that is this process's own: closed to others, without a dashboard, its files gone afterwards."""
-    root = tempfile.gettempdir() if len(tempfile.gettempdir()) <= LONGEST else "/tmp"
-    folder = tempfile.mkdtemp(prefix="vfm-ray-", dir=root)  # mode 0700; Ray opens its own folder to all
-    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    folder = own_folder(stack, Path(tempfile.gettempdir() if len(tempfile.gettempdir()) <= LONGEST else "/tmp"))
     # Its ports are open to the network: who does not know the token is turned away.
     for name, value in {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}.items():
         stack.callback(_put_back, name, os.environ.get(name))
@@ -103,6 +103,19 @@ def _own(stack: contextlib.ExitStack, cores: int) -> dict[str, Any]:
         "num_cpus": cores, "num_gpus": 0, "include_dashboard": False, "object_store_memory": STORE,
         "_temp_dir": f"{folder}/r", "_node_ip_address": "127.0.0.1",
     }  # fmt: skip
+
+
+def own_folder(stack: contextlib.ExitStack, root: Path) -> Path:
+    """A new folder in `root` that only we can enter (Ray opens its own to all), gone with the stack; those of processes that were killed go now."""
+    folder = Path(tempfile.mkdtemp(prefix="vfm-ray-", dir=root))
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    lock = stack.enter_context((folder / "lock").open("w"))
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    for old in root.glob("vfm-ray-*/lock"):
+        with contextlib.suppress(OSError), old.open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(old.parent, ignore_errors=True)
+    return folder
 
 
 def _read_token() -> None:
@@ -122,16 +135,23 @@ def _put_back(name: str, value: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _nameless() -> Iterator[None]:
-    """Ray's table of jobs does not show our command line: the source, or the place of the key, may bear a name."""
-    import ray._private.utils as utils
+def _discreet() -> Iterator[None]:
+    """Ray's table of jobs does not show our command line: the source, or the place of the key, may bear a name. And what Ray reports of
+    machines that died is not printed among our results, where it has no other way off.
+    """
+    from ray._private import utils, worker
 
-    entry = utils.get_entrypoint_name
+    kept = [
+        (place, name, getattr(place, name))
+        for place, name in ((utils, "get_entrypoint_name"), (worker, "print_to_stdstream"))
+    ]
     utils.get_entrypoint_name = lambda: "vfm data prepare"
+    worker.print_to_stdstream = lambda *_, **__: None
     try:
         yield
     finally:
-        utils.get_entrypoint_name = entry
+        for place, name, value in kept:
+            setattr(place, name, value)
 
 
 def _mind_sigterm(stack: contextlib.ExitStack, before: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +96,19 @@ def test_a_machine_that_sees_other_folders_says_which(tmp_path: Path) -> None:
     frames.rmdir()
     assert needs.missing() == f"does not see {frames}, or may not write there"
     assert Needs().missing() == ""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(tmp_path: Path) -> None:
+    (tmp_path / "vfm-ray-dead" / "r").mkdir(parents=True)
+    (tmp_path / "vfm-ray-dead" / "lock").touch()
+    (tmp_path / "vfm-ray-new").mkdir()  # of a process that has not locked it yet
+    with contextlib.ExitStack() as stack:
+        mine = ray_engine.own_folder(stack, tmp_path)
+        assert stat.S_IMODE(mine.stat().st_mode) == 0o700
+        with contextlib.ExitStack() as other:
+            theirs = ray_engine.own_folder(other, tmp_path)
+            assert {path.name for path in tmp_path.iterdir()} == {mine.name, theirs.name, "vfm-ray-new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["vfm-ray-new"]
 
 
 def test_versions_that_decide_about_bytes_are_compared() -> None:
