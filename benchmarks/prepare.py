@@ -103,7 +103,7 @@ def main() -> None:
     if not asked.ray:
         compare(asked.patients, asked.rounds, None)
         return
-    from domains.prepare.ray_engine import cluster
+    from domains.prepare.ray_cluster import cluster
 
     began = time.perf_counter()
     with cluster(None, 2) as engine:

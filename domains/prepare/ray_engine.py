@@ -8,20 +8,12 @@ call; Ray's object store, its logs and its tables never see it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
+import dataclasses
 import pickle
 import secrets
-import shutil
-import signal
-import socket
-import sys
-import tempfile
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from domains.errors import ConfigError, VfmError
@@ -32,133 +24,8 @@ from domains.prepare.source import Task
 
 # Arguments of a call above 100 KB would be put into the object store, which may be written to disk; the pieces of a task stay below.
 PIECE = 50_000
-STORE = 80 << 20  # bytes of the object store of a cluster of our own, the least that Ray takes: nothing goes in
 START = 300.0  # seconds in which at least one worker of a cluster must have started
-LONGEST = 40  # characters of the folder of sockets: their paths end at 107
 SAME = "Every machine needs the source and the output under the same path, for the same user (docs/prepare.md)"
-
-
-@contextlib.contextmanager
-def cluster(address: str | None, cores: int) -> Iterator[Cluster]:
-    """A running cluster for `prepare(engine=...)`.
-
-    address: HOST:PORT (or "auto") of one that this machine has joined; None: one of `cores` worker processes is started on this machine, for
-    this process alone, and ended with it. Where this process is in a cluster already, that one is used. Nothing is sent to Ray's makers. Raises
-    ConfigError where Ray is not installed or does not answer.
-    """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    address = None if address in ("", "local") else address
-    if address is not None and address != "auto":
-        _knock(address)
-    with contextlib.ExitStack() as stack:
-        own = {} if address is not None else _own(stack, cores)
-        try:
-            import ray
-        except ImportError:
-            raise ConfigError("Ray is not installed", do="Install the extra: pip install 'vfm[ray]'") from None
-        if ray.is_initialized():
-            yield Cluster.here()
-            return
-        _read_token()
-        stack.enter_context(_discreet())
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **own)
-        except Exception as error:
-            do = (
-                "Join this machine to the cluster: ray start --address"
-                if address
-                else "Here --engine local does the same"
-            )
-            raise ConfigError(f"Ray does not start ({_short(error)})", where=address, do=do) from None
-        stack.callback(ray.shutdown)
-        _mind_sigterm(stack, before)
-        yield Cluster.here()
-
-
-def _knock(address: str) -> None:
-    """Raises ConfigError where nobody answers: Ray itself would try for minutes."""
-    if address.startswith("ray://"):
-        do = "Start vfm on a machine of the cluster, with --ray-address HOST:6379"
-        raise ConfigError("Ray's client passes names and keys through the object store", where=address, do=do)
-    host, _, port = address.rpartition(":")
-    if not (host and port.isdigit()):
-        raise ConfigError("no address of a Ray cluster", where=address, do="Expected HOST:PORT, such as 10.0.0.1:6379")
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"no Ray cluster ({_short(error)})", where=address, do="Start one: ray start --head"
-        ) from None
-
-
-def _own(stack: contextlib.ExitStack, cores: int) -> dict[str, Any]:
-    """Arguments of `ray.init` for a cluster that is this process's own: closed to others, without a dashboard, its files gone afterwards."""
-    folder = own_folder(stack, Path(tempfile.gettempdir() if len(tempfile.gettempdir()) <= LONGEST else "/tmp"))
-    # Its ports are open to the network: who does not know the token is turned away.
-    for name, value in {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}.items():
-        stack.callback(_put_back, name, os.environ.get(name))
-        os.environ[name] = value
-    return {
-        "num_cpus": cores, "num_gpus": 0, "include_dashboard": False, "object_store_memory": STORE,
-        "_temp_dir": f"{folder}/r", "_node_ip_address": "127.0.0.1",
-    }  # fmt: skip
-
-
-def own_folder(stack: contextlib.ExitStack, root: Path) -> Path:
-    """A new folder in `root` that only we can enter (Ray opens its own to all), gone with the stack; those of processes that were killed go now."""
-    folder = Path(tempfile.mkdtemp(prefix="vfm-ray-", dir=root))
-    stack.callback(shutil.rmtree, folder, ignore_errors=True)
-    lock = stack.enter_context((folder / "lock").open("w"))
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    for old in root.glob("vfm-ray-*/lock"):
-        with contextlib.suppress(OSError), old.open() as held:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(old.parent, ignore_errors=True)
-    return folder
-
-
-def _read_token() -> None:
-    """Where Ray was imported before, it has noted how things stood then."""
-    with contextlib.suppress(ImportError, AttributeError):
-        from ray._raylet import AuthenticationTokenLoader, Config
-
-        Config.initialize("")
-        AuthenticationTokenLoader.instance().reset_cache()
-
-
-def _put_back(name: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _discreet() -> Iterator[None]:
-    """Ray's table of jobs does not show our command line: the source, or the place of the key, may bear a name. And what Ray reports of
-    machines that died is not printed among our results, where it has no other way off.
-    """
-    from ray._private import utils, worker
-
-    kept = [
-        (place, name, getattr(place, name))
-        for place, name in ((utils, "get_entrypoint_name"), (worker, "print_to_stdstream"))
-    ]
-    utils.get_entrypoint_name = lambda: "vfm data prepare"
-    worker.print_to_stdstream = lambda *_, **__: None
-    try:
-        yield
-    finally:
-        for place, name, value in kept:
-            setattr(place, name, value)
-
-
-def _mind_sigterm(stack: contextlib.ExitStack, before: Any) -> None:
-    """Ray's own answer to SIGTERM is exit code 15. Where nobody else has one, it ends us as a signal does, the cluster put away first."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before if callable(before) else lambda *_: sys.exit(128 + signal.SIGTERM))
-        stack.callback(signal.signal, signal.SIGTERM, before)
 
 
 class Cluster:
@@ -270,30 +137,32 @@ class _Shift:
             said = self._ray.get(slot.call)
         except self._ray.exceptions.RayTaskError as error:  # not of a file: those are answers
             do = "Is the same vfm installed on every machine?"
-            raise VfmError(f"a worker of the Ray cluster cannot work ({_short(error)})", do=do) from None
+            raise VfmError(f"a worker of the Ray cluster cannot work ({short(error)})", do=do) from None
         except self._ray.exceptions.RayError as error:  # it died, or its machine, or it cannot be reached
             return self._lost(slot, error)
         if isinstance(said, Greeting):
             self._stillborn, slot.machine = 0, said.machine
-            for name, version in said.versions.items():
-                if version != self._ours.get(name):
-                    what = f"{said.machine} has {name} {version}, this machine {self._ours.get(name)}"
-                    raise ConfigError(
-                        what, do="Install the same on every machine: the bytes would depend on who worked"
-                    )
+            self._compare(said)
             return None
-        number, slot.number = slot.number, None
+        number, slot.number, self._since = slot.number, None, time.monotonic()
         assert isinstance(said, Reply)
         assert number is not None
         if said.failed:
             raise VfmError(f"{slot.machine}: {said.failed}")
         if said.away:
-            if not self._needs[number].missing():
+            if not (self._needs[number].readable and self._needs[number].missing()):
                 raise ConfigError(f"the worker on {slot.machine} {said.away}", do=SAME)
-            self._needs[number] = Needs()  # the file is away for everyone: any worker says what that makes of it
+            # The file is away for everyone: any worker says what that makes of it.
+            self._needs[number] = dataclasses.replace(self._needs[number], readable="")
             self._give(slot, number)
             return None
         return number, said.result if isinstance(said.result, str) else pickle.loads(said.result)
+
+    def _compare(self, said: Greeting) -> None:
+        for name, version in said.versions.items():
+            if version != self._ours.get(name):
+                what = f"{said.machine} has {name} {version}, this machine {self._ours.get(name)}"
+                raise ConfigError(what, do="Install the same on every machine: the bytes would depend on who worked")
 
     def _give(self, slot: _Slot, number: int) -> None:
         blob = pickle.dumps((self._work, self._tasks[number]))
@@ -306,7 +175,7 @@ class _Shift:
         if slot.number is None:
             self._stillborn += 1
             if self._stillborn > TRIES + self._workers:
-                raise VfmError(f"workers of the Ray cluster die at their start ({_short(error)})", do="See Ray's logs")
+                raise VfmError(f"workers of the Ray cluster die at their start ({short(error)})", do="See Ray's logs")
             return None
         self._kills[slot.number] += 1
         if self._kills[slot.number] >= TRIES:
@@ -319,7 +188,7 @@ class _Shift:
             self._ray.kill(slot.actor)
 
 
-def _short(error: Exception) -> str:
+def short(error: Exception) -> str:
     """The last line of what Ray has to say: above it stand its stack traces."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1][:160] if lines else ''}"

@@ -21,7 +21,8 @@ from test_prepare_journal import ECHO, KEY, digests
 from domains.errors import ConfigError, VfmError
 from domains.prepare import journal, ray_engine
 from domains.prepare.ingest import prepare
-from domains.prepare.ray_engine import Cluster, cluster
+from domains.prepare.ray_cluster import cluster
+from domains.prepare.ray_engine import Cluster
 
 ray = pytest.importorskip("ray", reason="needs the extra: pip install 'vfm[ray]'")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")

@@ -144,7 +144,7 @@ def hands(engine: str, address: str | None, workers: int | None) -> Iterator[tup
             raise click.UsageError("--ray-address goes with --engine ray")
         yield None, workers or cores()
         return
-    from domains.prepare.ray_engine import cluster
+    from domains.prepare.ray_cluster import cluster
 
     with cluster(address or os.environ.get("RAY_ADDRESS"), workers or cores()) as found:
         yield found, workers or found.cores

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from domains.errors import ConfigError
-from domains.prepare import ray_engine, ray_worker
+from domains.prepare import ray_cluster, ray_worker
 from domains.prepare.ray_worker import Needs
 from vfm_cli.console import run_guarded
 from vfm_cli.main import cli
@@ -44,7 +44,7 @@ def test_without_ray_one_line_names_the_extra(
     ],
 )
 def test_an_address_at_which_nobody_answers_is_said_at_once(address: str, line: str) -> None:
-    with pytest.raises(ConfigError, match=line), ray_engine.cluster(address, 1):
+    with pytest.raises(ConfigError, match=line), ray_cluster.cluster(address, 1):
         pass
 
 
@@ -67,13 +67,13 @@ def test_an_address_without_the_engine_is_refused(tmp_path: Path, capsys: pytest
 def test_rays_client_is_refused_since_it_stores_what_it_passes_on() -> None:
     with (
         pytest.raises(ConfigError, match=r"ray://head:10001: .*object store.*--ray-address HOST:6379"),
-        ray_engine.cluster("ray://head:10001", 1),
+        ray_cluster.cluster("ray://head:10001", 1),
     ):
         pass  # fmt: skip
 
 
 def test_the_engine_imports_no_ray_until_it_is_used() -> None:
-    code = "import sys, domains.prepare.ray_engine; assert 'ray' not in sys.modules"
+    code = "import sys, domains.prepare.ray_cluster; assert 'ray' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=REPO, check=True)
 
 
@@ -103,10 +103,10 @@ def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(tmp_pat
     (tmp_path / "vfm-ray-dead" / "lock").touch()
     (tmp_path / "vfm-ray-new").mkdir()  # of a process that has not locked it yet
     with contextlib.ExitStack() as stack:
-        mine = ray_engine.own_folder(stack, tmp_path)
+        mine = ray_cluster.own_folder(stack, tmp_path)
         assert stat.S_IMODE(mine.stat().st_mode) == 0o700
         with contextlib.ExitStack() as other:
-            theirs = ray_engine.own_folder(other, tmp_path)
+            theirs = ray_cluster.own_folder(other, tmp_path)
             assert {path.name for path in tmp_path.iterdir()} == {mine.name, theirs.name, "vfm-ray-new"}
     assert [path.name for path in tmp_path.iterdir()] == ["vfm-ray-new"]
 
