@@ -18,6 +18,7 @@ from domains.errors import ConfigError, TrainingError
 from recipes.config import RunConfig
 from recipes.objective import Objective, Progress
 from recipes.parts.distributed import world_size
+from recipes.runs.status import write_status
 from recipes.training.checkpoint import load_checkpoint, save_checkpoint
 from recipes.training.data import ClipData, StreamSampler, batches_of, make_loader, to_batch
 from recipes.training.interrupt import Interrupted, StopSignal
@@ -124,6 +125,8 @@ def train(
         state = found
     if resume and main:  # also where the run died before its first checkpoint: it starts at step 0, and so does its log
         run.rewind_metrics(state["step"])
+    if main:
+        write_status(run.path, total=total)
     accelerator.wait_for_everyone()
     wrapped, optimiser = accelerator.prepare(objective, optimiser, device_placement=[False, False])
     monitor = CollapseMonitor(data.prepared, data.rows, data.clip, reporter.warn) if main else None

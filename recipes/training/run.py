@@ -15,6 +15,7 @@ from typing import IO, Any
 from domains.errors import ConfigError, StorageError
 from domains.schema import parse
 from recipes.config import Resolved, RunConfig
+from recipes.runs.run import ORIGINS
 
 PACKAGES = ("vfm", "torch", "transformers", "peft", "accelerate", "numpy", "opencv-python-headless", "pydicom", "av")
 
@@ -73,6 +74,7 @@ class RunFolder:
                 if entry.name != ".lock":
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             (path / "config.resolved.yaml").write_text(resolved.to_yaml(), encoding="utf-8")
+            (path / ORIGINS).write_text(json.dumps(resolved.origins, indent=2) + "\n", encoding="utf-8")
             (path / "env.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise StorageError(f"cannot be written ({error.strerror})", where=path) from None
