@@ -42,7 +42,7 @@ def full_step(encoder: VideoEncoder, clip: torch.Tensor, settings: VideoMAE.Sett
     hidden = every[:, : round(encoder.tokens * settings.mask_ratio)]
     return (
         objective,
-        lambda: objective.to_pixels(objective.decoder(encoder(clip), every, hidden)).float().square().mean(),
+        lambda: objective.decoder(encoder(clip), every, hidden).float().square().mean(),
     )
 
 

@@ -84,7 +84,7 @@ def read_split(prepared: Prepared, name: str) -> list[str]:
                 if row[name] and row[name] not in PARTS:
                     raise ValueError(row[name])
                 parts[prepared.index_of(row["video_id"])] = row[name]
-    except (OSError, ValueError, KeyError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error, DataError) as error:
         what = f"{SPLITS} cannot be read ({error.__class__.__name__})"
         raise DataError(what, where=prepared.folder, do="Prepare it again") from None
     sides: dict[str, set[str]] = {}
