@@ -23,7 +23,7 @@ from recipes.encoders import open_encoder
 from recipes.encoders.base import VideoEncoder
 from recipes.objective import Batch
 from recipes.pretrain.videomae import VideoMAE
-from recipes.training.loop import mixed_precision
+from recipes.training.processes import mixed_precision
 
 Step = Callable[[], torch.Tensor]
 

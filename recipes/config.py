@@ -80,7 +80,10 @@ class TrainSettings(Strict):
     seed: NonNegativeInt = 0
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32")
     save_every: PositiveInt = Field(200, description="steps between checkpoints; the last step is always saved")
-    keep: PositiveInt = Field(2, description="checkpoints kept")
+    keep: PositiveInt = Field(2, description="newest checkpoints kept")
+    keep_every: PositiveInt | None = Field(None, description="checkpoints of every n-th step kept as well; null: none")
+    keep_best: NonNegativeInt = Field(0, description="checkpoints that are best by best_by kept as well")
+    best_by: str = Field("loss", description="a logged figure; least is best, with + before it the largest: +rankme")
     log_every: PositiveInt = Field(10, description="steps between lines of metrics.jsonl")
     monitor_every: PositiveInt = Field(50, description="steps between looks at RankMe and the feature deviation")
 

@@ -34,7 +34,7 @@ import time
 from pathlib import Path
 from recipes.training.run import RunFolder
 run = RunFolder(Path({str(run)!r}))
-run.lock()
+run.lock.take()
 print("held", flush=True)
 time.sleep(60)
 """
@@ -114,6 +114,21 @@ def test_a_run_is_running_while_a_process_holds_its_lock_and_no_longer(tmp_path:
         process.wait()
         assert Run(run).state == (INTERRUPTED, KILLED)
     assert (Run(run).step, Run(run).total) == (5, 20)
+
+
+def test_without_locks_a_run_counts_as_running_while_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path / "run", status={"state": RUNNING})
+    (run / ".lock").touch()
+
+    def refuse(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.fcntl", refuse)
+    assert locked(run) is None
+    assert Run(run).state == (RUNNING, "")
+    for path in (run / "metrics.jsonl", run / "status.json"):
+        os.utime(path, (time.time() - 3600,) * 2)
+    assert Run(run).state == (INTERRUPTED, KILLED)
 
 
 def test_asking_does_not_take_the_lock(tmp_path: Path) -> None:
@@ -217,6 +232,12 @@ def test_settings_that_differ_are_named_with_who_set_them(tmp_path: Path) -> Non
         ("train.steps", 20, None, "command line"),
     ], "a value that was typed and is the recipe's own is no difference"
     assert unknown == 0
+
+
+def test_a_setting_that_mended_a_run_is_said_to(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", settings={"optim.lr": 0.5})
+    (run / "changes.jsonl").write_text('{"after": [3], "optim.lr": [0.1, 0.5]}\n')
+    assert differences_from_recipe(Run(run))[0][0].origin == "changed when it was resumed"
 
 
 def test_settings_that_only_the_method_knows_are_counted_where_their_origin_is_not_kept(tmp_path: Path) -> None:

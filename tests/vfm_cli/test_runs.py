@@ -27,7 +27,7 @@ from recipes.training.run import RunFolder
 from domains.errors import AlarmError
 folder, ending = Path(sys.argv[1]), sys.argv[2]
 run = RunFolder(folder)
-run.lock()
+run.lock.take()
 with recorded(folder):
     print("held", flush=True)
     for step in range(1, 6):
