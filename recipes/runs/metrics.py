@@ -26,7 +26,7 @@ ORDER = (
     "grad_norm",
 )
 # Measured now and then; earlier versions logged them on every line until they were measured again.
-HELD = ("val_", "rankme", "deviation")
+HELD = ("val_", "rankme", "deviation", "feature_entropy", "prototype_entropy", "output_entropy", "knn_")
 TAIL = 1 << 16  # bytes from the end that surely hold a whole line
 
 Row = dict[str, Any]
@@ -135,13 +135,14 @@ def ordered(names: list[str]) -> list[str]:
 def time_spent(rows: list[Row]) -> dict[str, float]:
     """Seconds by what they went to: "data" (waiting for the loader), "monitors", "training" (the rest)."""
     spent = {"training": 0.0, "data": 0.0, "monitors": 0.0}
-    before = 0.0
+    before = looking = 0.0
     for row in rows:
         if not is_number(row.get("seconds")):
             continue
         passed = max(0.0, row["seconds"] - before)
         before = row["seconds"]
-        watched = min(passed, row["monitor_seconds"]) if is_number(row.get("monitor_seconds")) else 0.0
+        so_far = row["monitor_seconds"] if is_number(row.get("monitor_seconds")) else looking
+        watched, looking = min(passed, max(0.0, so_far - looking)), so_far
         share = row["data_wait"] if is_number(row.get("data_wait")) and math.isfinite(row["data_wait"]) else 0.0
         waited = (passed - watched) * min(1.0, max(0.0, share))
         spent["monitors"] += watched

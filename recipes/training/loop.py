@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
@@ -17,6 +18,7 @@ from torch import Tensor
 from domains.errors import TrainingError
 from recipes.config import RunConfig
 from recipes.objective import Objective, Progress
+from recipes.parts.distributed import global_mean
 from recipes.runs.status import write_status
 from recipes.training.board import Board
 from recipes.training.broken import seed_step, write_broken
@@ -24,7 +26,7 @@ from recipes.training.checkpoint import latest_step, load_checkpoint, save_check
 from recipes.training.data import ClipData, StreamSampler, batches_of, make_loader, to_batch
 from recipes.training.failures import check_replaced, others_live
 from recipes.training.interrupt import Interrupted, StopSignal
-from recipes.training.monitors import CollapseMonitor
+from recipes.training.monitors import Monitors, Probe
 from recipes.training.optim import learning_rate, make_optimiser, set_learning_rate
 from recipes.training.processes import check_data, make_accelerator, shared_anew, total_steps
 from recipes.training.reporter import Reporter, StepInfo
@@ -64,8 +66,11 @@ class Meter:
         self.forwards, self.clips, self.waited = self.forwards + 1, self.clips + clips, self.waited + waited
 
     def means(self) -> dict[str, float]:
-        """Mean of every loss."""
-        return {name: float(value) / self.forwards for name, value in self.sums.items()}
+        """Mean of every loss, over all ranks, in one wait for the device."""
+        if not self.sums:
+            return {}
+        means = global_mean(torch.stack(list(self.sums.values())).unsqueeze(0) / self.forwards)
+        return dict(zip(self.sums, means.tolist(), strict=True))
 
 
 def train(
@@ -77,12 +82,15 @@ def train(
     *,
     resume: bool = False,
     validate: Validate | None = None,
+    probe: Probe | None = None,
 ) -> TrainResult:
     """Minimise `objective` over `data`.
 
     `validate` is called on the main process at the end of every epoch and of the run; the figures it returns are logged.
-    Raises TrainingError (a loss that is not finite, too many unreadable samples), StorageError (a checkpoint cannot be written) and
-    Interrupted; after each of them `resume=True` goes on from the last checkpoint, with the same result as if nothing had happened.
+    `probe` is called on every process every `monitor.knn.every` steps with the encoder as the run would leave it.
+    Raises AlarmError (of a monitor whose action is to stop), TrainingError (a loss that is not finite, too many unreadable samples),
+    StorageError (a checkpoint cannot be written) and Interrupted; after each of them `resume=True` goes on from the last checkpoint, with
+    the same result as if nothing had happened.
     """
     accelerator = make_accelerator(config)
     main = accelerator.is_main_process
@@ -120,11 +128,10 @@ def train(
         write_status(run.path, total=total)
     accelerator.wait_for_everyone()
     wrapped, optimiser = accelerator.prepare(objective, optimiser, device_placement=[False, False])
-    monitor = CollapseMonitor(data.prepared, data.rows, data.clip, reporter.warn) if main else None
-    if monitor is not None:
-        monitor.start.update(state["monitor_start"])
+    device = accelerator.device
+    monitors = Monitors(objective, data, config, run.path, state, device, reporter.warn, probe=probe)
     loop = _Loop(
-        accelerator, wrapped, objective, optimiser, data, config, run, reporter, monitor, total, state, validate
+        accelerator, wrapped, objective, optimiser, data, config, run, reporter, monitors, total, state, validate
     )
     loop.losses, loop.figures = dict(state["losses"]), dict(state["figures"])  # as last logged, until they are again
     return loop.run_to_end()
@@ -142,7 +149,7 @@ class _Loop:
     config: RunConfig
     run: RunFolder
     reporter: Reporter
-    monitor: CollapseMonitor | None
+    monitors: Monitors
     total: int
     state: dict[str, Any]
     validate: Validate | None = None
@@ -163,7 +170,7 @@ class _Loop:
         with self.stop, others_live(self.run.path), batches_of(loader) as batches, self.drawn(first):
             meter = Meter()
             if first == 0:
-                self.look(0)
+                self.monitors.judge(0, self.look(0))
             for step in range(first, self.total):
                 number = self.step(step, batches, meter)
                 self.at_epoch_end(step)
@@ -171,10 +178,13 @@ class _Loop:
                 if (step + 1) % train.log_every == 0 or step + 1 == self.total:
                     self.log(step + 1, meter)
                     meter = Meter()
-                if number or (step + 1) % train.save_every == 0 or step + 1 == self.total:
+                halt = bool(self.monitors.stop) and step + 1 < self.total  # a run that is at its end may as well end
+                if number or halt or (step + 1) % train.save_every == 0 or step + 1 == self.total:
                     self.save()
                 if number:
                     raise Interrupted(number, step + 1, self.run.path)
+                if halt:
+                    raise self.monitors.end(step + 1)
         self.reporter.finish()
         samples = self.total * train.batch_size * train.accumulate * accelerator.num_processes
         return TrainResult(
@@ -207,6 +217,7 @@ class _Loop:
         number, broken = self.stop.agreed(accelerator.device, not math.isfinite(health))
         if broken:  # before the update: the weights are still good
             self.stop_not_finite(step, done)
+        self.monitors.gradient(norm)
         meter.add({"grad_norm": norm}, 0, 0.0)
         meter.forwards -= 1
         self.optimiser.step()
@@ -260,9 +271,8 @@ class _Loop:
         """metrics.jsonl, TensorBoard and the reporter, at the end of `step`."""
         now = time.perf_counter()
         seconds = max(1e-9, now - meter.since)
-        if step % self.config.train.monitor_every < self.config.train.log_every or step == self.total:
-            self.look(step)
-        self.losses = meter.means()
+        self.losses = meter.means() | self.monitors.largest_gradient()
+        looked = self.look(step)
         rate = meter.clips / seconds
         train = self.config.train
         left = (
@@ -280,6 +290,7 @@ class _Loop:
             meter.waited / seconds,
         )
         self.reporter.step(info)
+        self.monitors.judge(step, {**self.losses, **looked})
         if not self.accelerator.is_main_process:
             return
         line = {
@@ -301,11 +312,11 @@ class _Loop:
         if int(now.epoch) > int(self.progress(step).epoch) or now.step == now.total:
             self.figures.update(self.validate(now))
 
-    def look(self, step: int) -> None:
-        """The collapse monitors, on the main process."""
-        if self.monitor is not None:
-            self.figures.update(self.monitor.look(self.objective.encoder, self.accelerator.device))
-            self.state["monitor_start"] = self.monitor.start
+    def look(self, step: int) -> dict[str, float]:
+        """What monitors see after `step` steps, where it is due."""
+        looked = self.monitors.look(step, self.total)
+        self.figures.update(looked)
+        return looked
 
     def save(self) -> None:
         """A checkpoint, by the main process; the others wait."""

@@ -120,7 +120,9 @@ class RunFolder:
         # Settings that an earlier vfm did not have are at their defaults.
         before = dict(flatten(parse(RunConfig, yaml_layer(file).values, file).model_dump(mode="json")))
         now = dict(flatten(resolved.config.model_dump(mode="json")))
-        changed = [key for key in sorted(set(before) | set(now)) if before.get(key) != now.get(key) and key not in FREE]
+        changed = [
+            key for key in sorted(set(before) | set(now)) if before.get(key) != now.get(key) and not is_free(key)
+        ]
         mends = bool(changed) and self.broken.is_dir() and set(changed) <= MENDING
         if changed and not mends:
             raise ConfigError(
@@ -185,6 +187,11 @@ class RunFolder:
             replace(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         except OSError as error:
             raise full(error, self.path) from None
+
+
+def is_free(key: str) -> bool:
+    """Whether a setting may change when a run goes on; looking at a run changes nothing of it."""
+    return key in FREE or key.startswith("monitor.")
 
 
 def replace(file: Path, text: str) -> None:

@@ -100,8 +100,9 @@ def test_time_is_split_between_the_loader_the_monitors_and_the_rest() -> None:
     rows = [
         {"step": 1, "seconds": 10.0, "data_wait": 0.2},
         {"step": 2, "seconds": 30.0, "data_wait": 0.5, "monitor_seconds": 4.0},
+        {"step": 3, "seconds": 40.0, "data_wait": 0.0, "monitor_seconds": 4.0},
     ]
-    assert time_spent(rows) == {"training": 8.0 + 8.0, "data": 2.0 + 8.0, "monitors": 4.0}
+    assert time_spent(rows) == {"training": 8.0 + 8.0 + 10.0, "data": 2.0 + 8.0, "monitors": 4.0}
 
 
 def test_a_run_is_running_while_a_process_holds_its_lock_and_no_longer(tmp_path: Path) -> None:
