@@ -95,6 +95,13 @@ def data_line(run: Run) -> str:
     return f"{of}, domain {told.get('domain', '?')}{titled}{split} ({path})"
 
 
+def looked_lines(run: Run) -> list[str]:
+    """Labels that the run has looked at without learning from them, which an evaluation on the same people should not forget."""
+    return [
+        f"labels looked at while it trained: {task} of {plural(people, 'patient')}" for task, people in run.looked_at
+    ]
+
+
 def settings_table(run: Run) -> None:
     """Settings that differ from the recipe's."""
     found, unknown = differences_from_recipe(run)
@@ -191,7 +198,7 @@ def show_json(run: Run) -> dict[str, Any]:
             for one in run.checkpoints()
         ],
         "seconds": time_spent(run.rows),
-        "labels_looked_at": run.record.get("labels_looked_at"),
+        "labels_looked_at": [{"task": task, "patients": people} for task, people in run.looked_at],
         "evaluations": [
             {"place": place, **outcome} for place, found in run.evaluations if (outcome := evaluation_of(found))
         ],

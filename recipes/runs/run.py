@@ -17,7 +17,7 @@ from recipes.runs.metrics import Row, is_number, last_row, read_json, read_lines
 from recipes.runs.status import RECORD, STATUS, state_of
 
 CONFIG, ORIGINS, CHANGES = "config.resolved.yaml", "origins.json", "changes.jsonl"
-ALARMS, EVALUATION = "alarms.jsonl", "evaluation.json"
+ALARMS, EVALUATION, SEEN = "alarms.jsonl", "evaluation.json", "seen.json"
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where yaml was built with it
 
 
@@ -142,6 +142,13 @@ class Run:
         for change in read_lines(self.path / CHANGES):
             found |= dict.fromkeys((key for key in change if key != "after"), "changed when it was resumed")
         return found
+
+    @property
+    def looked_at(self) -> list[tuple[str, int]]:
+        """(task, patients) of labels that were looked at while it trained."""
+        found = read_json(self.path / SEEN).get("looked")
+        rows = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+        return [(str(one.get("task", "?")), len(one.get("patients") or ())) for one in rows]
 
     @property
     def evaluations(self) -> list[tuple[str, dict[str, Any]]]:
