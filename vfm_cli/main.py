@@ -19,6 +19,7 @@ VERBS = {
     "evaluate": "Measure what its features hold: kNN and linear probe, with intervals.",
     "recipes": "The methods of pretraining and their settings.",
     "domains": "The kinds of recordings that vfm knows.",
+    "debug": "Look into a run that stopped because a loss was not finite.",
     "doctor": "What this installation can do, and what is missing.",
 }
 
