@@ -35,7 +35,7 @@ from recipes.training.data import ClipData
 from recipes.training.launch import is_main
 from recipes.training.loop import TrainResult, train
 from recipes.training.reporter import Reporter
-from recipes.training.run import RunFolder
+from recipes.training.run import RunFolder, replace
 
 
 def build_task(config: RunConfig, material: Material, *, online: bool = False) -> TaskObjective:
@@ -252,7 +252,9 @@ def finish(
             "monitors": dict(result.monitors),
             "alarms": read_lines(run.path / ALARMS),
         }
-        (run.path / "record.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        replace(
+            run.path / "record.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        )  # last and whole: with it, the run is finished
     except OSError as error:
         what = f"the finished model cannot be written ({error.strerror})"
         raise StorageError(what, where=run.path, do="Free some space, then --resume") from None

@@ -29,7 +29,7 @@ from recipes.training.data import ClipData
 from recipes.training.launch import is_main
 from recipes.training.loop import TrainResult, train
 from recipes.training.reporter import Reporter
-from recipes.training.run import RunFolder
+from recipes.training.run import RunFolder, replace
 
 
 def complete(resolved: Resolved) -> Resolved:
@@ -129,7 +129,9 @@ def finish(run: RunFolder, objective: Objective, prepared: Prepared, config: Run
             "alarms": read_lines(run.path / ALARMS),
             "labels_looked_at": [{"task": one.task, "patients": len(one.patients)} for one in looked_at(run.path)],
         }
-        (run.path / "record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        replace(
+            run.path / "record.json", json.dumps(record, indent=2) + "\n"
+        )  # last and whole: with it, the run is finished
     except OSError as error:
         raise StorageError(
             f"the finished encoder cannot be written ({error.strerror})",

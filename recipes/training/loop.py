@@ -245,9 +245,12 @@ class _Loop:
         what = what or f"the gradient of step {step + 1} is not finite"
         videos = [[self.data.prepared.video_id(row) for row in collated["rows"].tolist()] for collated, _ in forwards]
         kept = f"'vfm debug replay {self.run.path}' tells where it comes from"
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
         try:
-            write_broken(self.run.broken, step + 1, what, self.objective, self.config, forwards, videos, rank, world)
+            precision = {"no": "fp32"}.get(self.accelerator.mixed_precision, self.accelerator.mixed_precision)
+            write_broken(
+                self.run.broken, what, precision, self.progress(step), self.objective, self.config, forwards, videos,
+                self.accelerator.process_index, self.accelerator.num_processes,
+            )  # fmt: skip
         except (OSError, SafetensorError) as error:
             kept = f"The step could not be kept ({getattr(error, 'strerror', None) or error})"
         self.accelerator.wait_for_everyone()  # a rank that leaves ends the others

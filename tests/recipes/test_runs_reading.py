@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from run_factory import LINES, write_checkpoint, write_run
+from run_folder_factory import LINES, write_checkpoint, write_run
 
 from domains.errors import AlarmError, ConfigError, StorageError, TrainingError
 from recipes.runs.curves import draw_curves
