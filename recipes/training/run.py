@@ -108,6 +108,7 @@ class RunFolder:
         for entry in self.path.iterdir():
             if entry.name != lock.NAME:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        (self.path / ORIGINS).write_text(json.dumps(resolved.origins, indent=2) + "\n", encoding="utf-8")
         (self.path / "env.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
         (self.path / ORIGINS).write_text(json.dumps(resolved.origins, indent=2) + "\n", encoding="utf-8")
         replace(self.path / "config.resolved.yaml", resolved.to_yaml())  # last: with it, the folder is a run
