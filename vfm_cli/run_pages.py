@@ -12,7 +12,7 @@ import click
 
 from domains.store.info import described
 from recipes.report.charts import number
-from recipes.runs.metrics import Points, is_number, ordered, series_of, time_spent
+from recipes.runs.metrics import Points, is_number, leading, ordered, series_of, time_spent
 from recipes.runs.run import Run
 from recipes.runs.settings import Difference, defaults_of, differences_from_recipe
 from recipes.runs.status import FINISHED, RUNNING
@@ -141,8 +141,8 @@ def chosen(series: Mapping[str, Points], *, everything: bool, curves: Sequence[s
             raise click.UsageError(f"no figure '{name}' was logged. {nearest(name, list(series))}")
     if curves:
         return list(curves)
-    names = ordered([name for name, points in series.items() if len(points) > 1])
-    return names if everything else names[:CHARTS]
+    names = [name for name, points in series.items() if len(points) > 1]
+    return ordered(names) if everything else leading(names, CHARTS)
 
 
 def curves(run: Run, style: Style, *, everything: bool = False, wanted: Sequence[str] = ()) -> list[str]:

@@ -18,7 +18,7 @@ from run_folder_factory import LINES, write_checkpoint, write_run
 
 from domains.errors import AlarmError, ConfigError, StorageError, TrainingError
 from recipes.runs.curves import draw_curves
-from recipes.runs.metrics import Follower, last_row, ordered, read_metrics, series_of, time_spent
+from recipes.runs.metrics import Follower, last_row, leading, ordered, read_metrics, series_of, time_spent
 from recipes.runs.run import Run, bytes_of, find_runs
 from recipes.runs.settings import differences, differences_from_recipe, environments, is_same
 from recipes.runs.status import ALARM, ERROR, FINISHED, INTERRUPTED, KILLED, RUNNING, locked, recorded
@@ -86,14 +86,9 @@ def test_series_leave_out_clocks_repeats_of_held_figures_and_what_is_no_number()
     assert series_of([*rows, {"loss": 3.0}]) == {"loss": [(1, 1), (2, 1), (3, 1), (4, 1)], "rankme": [(1, 5), (3, 4)]}
     assert "lr" in series_of(rows, skip={"step"})
     assert series_of(rows[:1], least=2) == {}
-    assert ordered(["grad_norm", "rankme", "mae", "loss_a", "val_x", "loss"]) == [
-        "loss",
-        "loss_a",
-        "val_x",
-        "rankme",
-        "grad_norm",
-        "mae",
-    ]
+    names = ["grad_norm", "rankme", "mae", "loss_a", "val_x", "loss"]
+    assert ordered(names) == ["loss", "loss_a", "val_x", "rankme", "grad_norm", "mae"]
+    assert leading(names, 4) == ["loss", "val_x", "rankme", "grad_norm"], "one of each kind before the second of any"
 
 
 def test_time_is_split_between_the_loader_the_monitors_and_the_rest() -> None:
