@@ -16,6 +16,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from domains.base import AugmentPolicies, ClipSettings
 from domains.errors import ConfigError
 from domains.schema import Strict, nearest, parse, read_yaml, submodel
+from recipes.monitor import MonitorSettings
 
 
 class LoRASettings(Strict):
@@ -88,7 +89,7 @@ class TrainSettings(Strict):
     keep_best: NonNegativeInt = Field(0, description="checkpoints that are best by best_by kept as well")
     best_by: str = Field("loss", description="a logged figure; least is best, with + before it the largest: +rankme")
     log_every: PositiveInt = Field(10, description="steps between lines of metrics.jsonl")
-    monitor_every: PositiveInt = Field(50, description="steps between looks at RankMe and the feature deviation")
+    monitor_every: PositiveInt = Field(50, description="steps between looks at RankMe, entropies, spread (monitor.*)")
 
 
 class TaskRunSettings(Strict):
@@ -127,6 +128,7 @@ class RunConfig(Strict):
     augment: AugmentPolicies = AugmentPolicies()
     optim: OptimSettings = OptimSettings()
     train: TrainSettings = TrainSettings()
+    monitor: MonitorSettings = MonitorSettings()
     task: TaskRunSettings = TaskRunSettings()
 
 

@@ -20,6 +20,7 @@ VERBS = {
     "runs": "List, show, compare and watch runs: settings, curves, alarms, checkpoints.",
     "recipes": "The methods of pretraining and their settings.",
     "domains": "The kinds of recordings that vfm knows.",
+    "debug": "Look into a run that stopped because a loss was not finite.",
     "doctor": "What this installation can do, and what is missing.",
 }
 

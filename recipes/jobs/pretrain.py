@@ -18,11 +18,13 @@ from recipes.config import Resolved, RunConfig
 from recipes.encoders import build_encoder
 from recipes.encoders.adapt import save_adapter
 from recipes.encoders.base import VideoEncoder
-from recipes.jobs.seen import write_seen
+from recipes.jobs.online import OnlineKnn
+from recipes.jobs.seen import looked_at, write_seen
 from recipes.objective import Contrast, Objective
 from recipes.pretrain import method
 from recipes.runs.curves import draw_curves
-from recipes.runs.metrics import CLOCKS, series_of
+from recipes.runs.metrics import CLOCKS, read_lines, series_of
+from recipes.runs.run import ALARMS
 from recipes.runs.status import recorded
 from recipes.training.data import ClipData
 from recipes.training.fit import largest_batch
@@ -30,7 +32,7 @@ from recipes.training.launch import is_main
 from recipes.training.loop import TrainResult, train
 from recipes.training.processes import make_accelerator
 from recipes.training.reporter import Reporter
-from recipes.training.run import RunFolder
+from recipes.training.run import RunFolder, replace
 
 
 def complete(resolved: Resolved) -> Resolved:
@@ -57,12 +59,14 @@ def pretrain(
     resume: bool = False,
     online: bool = False,
     fit: bool = False,
+    key: bytes | None = None,
     reporter: Reporter,
 ) -> Path:
     """Continue the training of an encoder on unlabelled recordings. Returns the folder of the adapted encoder, `out/encoder`.
 
     fit: with the largest batch that memory has room for (`--batch-size auto`); of a contrastive method, whose batch is part of the question, the
-    largest `train.piece`. A run that goes on keeps what it began with. Raises VfmError subclasses; see `recipes.training.loop.train`.
+    largest `train.piece`. A run that goes on keeps what it began with. key: needed where labels that the run is to look at (monitor.knn) name
+    original identifiers. Raises VfmError subclasses; see `recipes.training.loop.train`.
     """
     resolved = complete(resolved)
     config = resolved.config
@@ -71,6 +75,7 @@ def pretrain(
         samples = len(rows_of(prepared, config.data.split)) * config.data.clips_per_video
         resolved = fitted(resolved, samples, online=online, reporter=reporter)
         config = resolved.config
+    probe = OnlineKnn.of(config, prepared, key)
     encoder = build_encoder(config.encoder, config.clip, online=online, seed=config.train.seed)
     objective = build_objective(resolved, encoder)
     run = RunFolder.create(out, resolved, overwrite=overwrite, resume=resume) if is_main() else RunFolder(out)
@@ -85,9 +90,11 @@ def pretrain(
             seed=config.train.seed, clips_per_video=config.data.clips_per_video,
         )  # fmt: skip
         if is_main():
-            write_seen(run.path, prepared, data.rows)
+            write_seen(run.path, prepared, data.rows, looked=probe.looked if probe is not None else None)
+            if probe is not None:
+                reporter.note(probe.said())
         with recorded(run.path, main=is_main()):
-            result = train(objective, data, config, run, reporter, resume=resume)
+            result = train(objective, data, config, run, reporter, resume=resume, probe=probe)
             if is_main():
                 finish(run, objective, prepared, config, result)
     finally:
@@ -135,7 +142,8 @@ def finish(run: RunFolder, objective: Objective, prepared: Prepared, config: Run
         encoder.save(run.encoder)
         if encoder.adapter:
             save_adapter(encoder, run.path / "adapter")
-        draw_curves({"": series_of(run.metrics(), skip=CLOCKS)}, run.path / "curves.png")
+        marks = [float(one["step"]) for one in read_lines(run.path / ALARMS)]
+        draw_curves({"": series_of(run.metrics(), skip=CLOCKS)}, run.path / "curves.png", marks)
         record: dict[str, Any] = {
             "method": objective.name,
             "paper": objective.paper,
@@ -149,8 +157,12 @@ def finish(run: RunFolder, objective: Objective, prepared: Prepared, config: Run
             "seconds": round(result.seconds, 1),
             "losses": dict(result.losses),
             "monitors": dict(result.monitors),
+            "alarms": read_lines(run.path / ALARMS),
+            "labels_looked_at": [{"task": one.task, "patients": len(one.patients)} for one in looked_at(run.path)],
         }
-        (run.path / "record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        replace(
+            run.path / "record.json", json.dumps(record, indent=2) + "\n"
+        )  # last and whole: with it, the run is finished
     except OSError as error:
         raise StorageError(
             f"the finished encoder cannot be written ({error.strerror})",

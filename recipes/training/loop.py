@@ -26,7 +26,7 @@ from recipes.training.failures import check_replaced, in_one_line
 from recipes.training.flops import flops_on_paper, peak
 from recipes.training.interrupt import Interrupted, StopSignal
 from recipes.training.meter import Meter
-from recipes.training.monitors import CollapseMonitor
+from recipes.training.monitors import Monitors, Probe
 from recipes.training.optim import learning_rate, make_optimiser, set_learning_rate
 from recipes.training.passes import learn
 from recipes.training.phases import Phases
@@ -61,12 +61,15 @@ def train(
     *,
     resume: bool = False,
     validate: Validate | None = None,
+    probe: Probe | None = None,
 ) -> TrainResult:
     """Minimise `objective` over `data`.
 
     `validate` is called on the main process at the end of every epoch and of the run; the figures it returns are logged.
-    Raises TrainingError (a loss that is not finite, too many unreadable samples), StorageError (a checkpoint cannot be written) and
-    Interrupted; after each of them `resume=True` goes on from the last checkpoint, with the same result as if nothing had happened.
+    `probe` is called on every process every `monitor.knn.every` steps with the encoder as the run would leave it.
+    Raises AlarmError (of a monitor whose action is to stop), TrainingError (a loss that is not finite, too many unreadable samples),
+    StorageError (a checkpoint cannot be written) and Interrupted; after each of them `resume=True` goes on from the last checkpoint, with
+    the same result as if nothing had happened.
     """
     accelerator = make_accelerator(config)
     main = accelerator.is_main_process
@@ -104,9 +107,8 @@ def train(
         write_status(run.path, total=total)
     accelerator.wait_for_everyone()
     wrapped, optimiser = accelerator.prepare(objective, optimiser, device_placement=[False, False])
-    monitor = CollapseMonitor(data.prepared, data.rows, data.clip, reporter.warn) if main else None
-    if monitor is not None:
-        monitor.start.update(state["monitor_start"])
+    device = accelerator.device
+    monitors = Monitors(objective, data, config, run.path, state, device, reporter.warn, probe=probe)
     loop = _Loop(
         accelerator,
         wrapped,
@@ -116,11 +118,11 @@ def train(
         config,
         run,
         reporter,
-        monitor,
+        monitors,
         total,
         state,
         validate,
-        Phases(accelerator.device),
+        Phases(device),
     )
     loop.losses, loop.figures = dict(state["losses"]), dict(state["figures"])  # as last logged, until they are again
     return loop.run_to_end()
@@ -138,7 +140,7 @@ class _Loop:
     config: RunConfig
     run: RunFolder
     reporter: Reporter
-    monitor: CollapseMonitor | None
+    monitors: Monitors
     total: int
     state: dict[str, Any]
     validate: Validate | None
@@ -169,7 +171,7 @@ class _Loop:
             profiler.running(),
         ):
             if first == 0:
-                self.look(0)
+                self.monitors.judge(0, self.look(0))
             for step in range(first, self.total):
                 number = self.step(step, batches)
                 if (found := profiler.tick()) is not None:
@@ -178,10 +180,13 @@ class _Loop:
                 self.state.update(step=step + 1, seconds=before + time.perf_counter() - started)
                 if (step + 1) % train.log_every == 0 or step + 1 == self.total:
                     self.log(step + 1)
-                if number or (step + 1) % train.save_every == 0 or step + 1 == self.total:
+                halt = bool(self.monitors.stop) and step + 1 < self.total  # a run that is at its end may as well end
+                if number or halt or (step + 1) % train.save_every == 0 or step + 1 == self.total:
                     self.save()
                 if number:
                     raise Interrupted(number, step + 1, self.run.path)
+                if halt:
+                    raise self.monitors.end(step + 1)
         self.reporter.finish()
         samples = self.total * train.batch_size * train.accumulate * accelerator.num_processes
         return TrainResult(
@@ -215,6 +220,7 @@ class _Loop:
         if broken:  # before the update: the weights are still good
             self.stop_not_finite(step, done)
         meter.add_norm(norm)
+        self.monitors.gradient(norm)
         with self.time("optimiser"):
             self.optimiser.step()
             self.optimiser.zero_grad()
@@ -249,9 +255,12 @@ class _Loop:
         what = what or f"the gradient of step {step + 1} is not finite"
         videos = [[self.data.prepared.video_id(row) for row in collated["rows"].tolist()] for collated, _ in forwards]
         kept = f"'vfm debug replay {self.run.path}' tells where it comes from"
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
         try:
-            write_broken(self.run.broken, step + 1, what, self.objective, self.config, forwards, videos, rank, world)
+            precision = {"no": "fp32"}.get(self.accelerator.mixed_precision, self.accelerator.mixed_precision)
+            write_broken(
+                self.run.broken, what, precision, self.progress(step), self.objective, self.config, forwards, videos,
+                self.accelerator.process_index, self.accelerator.num_processes,
+            )  # fmt: skip
         except (OSError, SafetensorError) as error:
             kept = f"The step could not be kept ({getattr(error, 'strerror', None) or error})"
         self.accelerator.wait_for_everyone()  # a rank that leaves ends the others
@@ -274,10 +283,10 @@ class _Loop:
     def log(self, step: int) -> None:
         """metrics.jsonl, TensorBoard and the reporter, at the end of `step`."""
         assert self.meter is not None  # there was a step
-        self.losses, speed = self.meter.read()
+        means, speed = self.meter.read()
+        self.losses = means | self.monitors.largest_gradient()
+        looked = self.look(step)
         train = self.config.train
-        if step % train.monitor_every < train.log_every or step == self.total:
-            self.look(step)
         left = (self.total - step) * train.batch_size * train.accumulate * self.accelerator.num_processes
         lr, rate = learning_rate(self.config.optim, step - 1, self.total), speed["clips_per_second"]
         epoch = self.progress(step).epoch
@@ -286,6 +295,7 @@ class _Loop:
                 step, self.total, epoch, {**self.losses, **self.figures}, lr, rate, left / max(rate, 1e-9), speed["data_wait"]
             )
         )  # fmt: skip
+        self.monitors.judge(step, {**self.losses, **looked})
         if not self.accelerator.is_main_process:
             return
         line = {
@@ -307,11 +317,11 @@ class _Loop:
         if int(now.epoch) > int(self.progress(step).epoch) or now.step == now.total:
             self.figures.update(self.validate(now))
 
-    def look(self, step: int) -> None:
-        """The collapse monitors, on the main process."""
-        if self.monitor is not None:
-            self.figures.update(self.monitor.look(self.objective.encoder, self.accelerator.device))
-            self.state["monitor_start"] = self.monitor.start
+    def look(self, step: int) -> dict[str, float]:
+        """What monitors see after `step` steps, where it is due."""
+        looked = self.monitors.look(step, self.total)
+        self.figures.update(looked)
+        return looked
 
     def save(self) -> None:
         """A checkpoint, by the main process; the others wait."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from recipes.parts.distributed import global_mean
 from recipes.training.phases import Phases
 
 
@@ -41,14 +42,20 @@ class Meter:
         self._norms.append(norm.detach().float())
 
     def read(self) -> tuple[dict[str, float], dict[str, float]]:
-        """(means of losses and `grad_norm`, speed), and start anew.
+        """(means of losses and `grad_norm` over all ranks, speed), and start anew.
 
         Speed: clips_per_second of all processes; data_wait and share_<other phase> of the time; tflops, operations of this device in 1e12 a
         second; mfu, in parts of what it can do.
         """
-        means = {name: float(value) / self._forwards for name, value in self._sums.items()}
+        found = {name: value / self._forwards for name, value in self._sums.items()}
         if self._norms:
-            means["grad_norm"] = float(torch.stack(self._norms).mean())
+            found["grad_norm"] = torch.stack(self._norms).mean()
+        # Of all ranks, in one wait for the device.
+        means = (
+            dict(zip(found, global_mean(torch.stack(list(found.values())).unsqueeze(0)).tolist(), strict=True))
+            if found
+            else {}
+        )
         shares = self.phases.shares()
         seconds = max(1e-9, time.perf_counter() - self._since)
         speed = {"clips_per_second": self._clips / seconds, "data_wait": shares.pop("data")}

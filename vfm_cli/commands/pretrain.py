@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from domains.errors import ConfigError
+from vfm_cli.commands.finetune import find_key
 from vfm_cli.console import TerminalReporter, emit_json, say
 from vfm_cli.options import Asked, domain_option, key_option, print_resolved, required, resolve_run, run_options
 
@@ -34,12 +35,18 @@ or prepare a folder of your own (DICOM cines, AVI, MP4, in any sub-folders; 250 
 @click.option(
     "--patients", type=click.IntRange(4), default=64, show_default=True, help="Size of the phantom of --data phantom."
 )
+@click.option(
+    "--knn-labels", default=None, help="Labels to look at while it trains, never to learn from; the record says so."
+)
+@click.option(
+    "--knn-task", default=None, help="The task of those labels, e.g. ef; alone: labels of the public data set."
+)
 @key_option
 @run_options
 def command(
     domain: str | None, data: str | None, split: str | None, encoder: str | None, recipe: str | None, init_from: str | None, processes: int,
-    batch_size: str | None, profile: bool, patients: int, key: Path | None, config: Path | None, out: Path | None, resume: bool,
-    overwrite: bool, dry_run: bool, as_json: bool, online: bool, settings: tuple[str, ...],
+    batch_size: str | None, profile: bool, patients: int, knn_labels: str | None, knn_task: str | None, key: Path | None, config: Path | None,
+    out: Path | None, resume: bool, overwrite: bool, dry_run: bool, as_json: bool, online: bool, settings: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Continue an encoder's training on your own recordings, without labels.
 
@@ -55,6 +62,8 @@ def command(
         "encoder.init_from": init_from,
         "train.batch_size": check_batch_size(batch_size),
         "train.profile": PROFILED if profile else None,
+        "monitor.knn.labels": knn_labels,
+        "monitor.knn.task": knn_task,
     }
     asked = Asked.of(config, options, settings)
     domain = asked.get("domain") or "echo"
@@ -91,6 +100,7 @@ def command(
         resume=resume,
         online=online,
         fit=batch_size == "auto",
+        key=find_key(key) if resolved.config.monitor.knn.task else None,
         reporter=TerminalReporter(quiet=not main),
     )
     if not main:
