@@ -79,10 +79,8 @@ def train(
     if resume:
         begun, config = config.train, shared_anew(config, run, accelerator.num_processes)
         if (config.train.batch_size, config.train.accumulate) != (begun.batch_size, begun.accumulate):
-            now = f"{config.train.batch_size} samples in each of {config.train.accumulate} forward passes"
-            reporter.note(
-                f"{accelerator.num_processes} processes, {now}: together the global batch that the run began with"
-            )
+            shared = f"{accelerator.num_processes} x {config.train.accumulate} x {config.train.batch_size}"
+            reporter.note(f"a step is shared anew: {shared} (processes, forward passes, samples), as many as before")
     if not any(parameter.requires_grad for parameter in objective.parameters()):
         raise TrainingError("nothing to train: every parameter is frozen", do="Use another encoder.mode")
     objective.to(accelerator.device).train()
