@@ -113,7 +113,7 @@ class DicomReader(Reader):
 
     def _read_header(self) -> tuple[bool, bool]:
         """Everything before the pixel data, and the file left there. Returns whether the encoding is implicit, and little-endian."""
-        meta = _meta(self._file)
+        meta = read_meta(self._file)
         if meta.get("MediaStorageSOPClassUID") == uid.MediaStorageDirectoryStorage:
             raise MediaError(self.path, "a DICOMDIR: an index, not a recording", category="not a recording")
         if meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian:
@@ -267,7 +267,7 @@ def _count(header: Dataset) -> int:
         return 0
 
 
-def _meta(file: BinaryIO) -> FileMetaDataset:
+def read_meta(file: BinaryIO) -> FileMetaDataset:
     """The file meta information, and the file left after it; empty where there is none."""
     from pydicom.filereader import _read_file_meta_info
 

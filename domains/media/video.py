@@ -13,6 +13,8 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from domains.errors import MediaError
+from domains.media.codecs import codec_of
+from domains.media.decoders import CODECS, package
 from domains.media.reader import Frames, Reader
 from domains.media.video_index import Index, identify, recall, remember
 
@@ -78,7 +80,7 @@ class VideoReader(Reader):
             raise MediaError(self.path, "no video in it (sound only?)", category="not a recording")
         self._stream: Any = self._video()
         if self._stream.codec_context is None:
-            raise MediaError(self.path, "no decoder for its codec", category="no decoder")
+            raise MediaError(self.path, self._no_decoder(), category="no decoder")
         self.codec = self._stream.codec_context.name
         self._sparing = self.codec in SPARING
         if (self._stream.codec_context.width or 0) * (self._stream.codec_context.height or 0) > MOST_PIXELS:
@@ -97,6 +99,11 @@ class VideoReader(Reader):
             self._learn()
             self._keep()
         self._set_rate()
+
+    def _no_decoder(self) -> str:
+        with self.path.open("rb") as file:
+            codec = codec_of(file)
+        return f"no decoder for {CODECS[codec]}: install {package(codec)}" if codec else "no decoder for its codec"
 
     def _learn(self) -> None:
         """What the packets say; of containers that cannot seek, and where the first frame is not what they say, what decodes."""
