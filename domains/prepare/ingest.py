@@ -17,7 +17,7 @@ from types import MappingProxyType
 from domains.base import Domain
 from domains.errors import DataError, StorageError
 from domains.layouts import Layout
-from domains.prepare import listed, output, pool
+from domains.prepare import decodable, listed, output, pool
 from domains.prepare.contact_sheet import write_contact_sheet
 from domains.prepare.find import Source, find_sources
 from domains.prepare.journal import Journal, Stamp, take_over
@@ -75,6 +75,7 @@ def prepare(
     overwrite: bool = False,
     update: bool = False,
     layout: Layout | None = None,
+    without_decoders: bool = False,
     progress: Progress | None = None,
 ) -> PrepareResult:
     """Prepare every recording below `source` (a folder, or one file) into `out`.
@@ -84,9 +85,10 @@ def prepare(
     then the work lies in `<out>.partial`. overwrite: replace `out`, every file looked at anew. update: bring `out` up
     to date; files that are as they were (by size and time of change) are not looked at again, those that are gone leave
     the output. layout: `source` holds a public data set: its tables say which files are recordings, and their labels, official splits, spans
-    and texts are written beside the manifest (`domains.store.annotated`). progress(done, total) is called after every file.
+    and texts are written beside the manifest (`domains.store.annotated`). without_decoders: set files aside whose decoder is not installed,
+    instead of raising before anything is written. progress(done, total) is called after every file.
 
-    Raises DataError where there is no usable recording, ConfigError where `out` must not be touched, StorageError where
+    Raises DataError where there is no usable recording or a decoder is missing, ConfigError where `out` must not be touched, StorageError where
     the disk refuses.
     """
     began = time.monotonic()
@@ -96,6 +98,8 @@ def prepare(
     recordings = None if layout is None else listed.recordings_of(layout)
     sources = _sources(source, out) if layout is None or recordings is None else listed.sources_of(layout, recordings)
     output.check(source, out, overwrite, update)
+    if not without_decoders:
+        decodable.insist(source, sources)
     relatives = [one.relative for one in sources]
     names = Pseudonyms(key)
     journal = Journal(out, domain, names)
@@ -154,13 +158,16 @@ def check(
     *,
     workers: int = 1,
     layout: Layout | None = None,
+    missing: decodable.Asked | None = None,
     progress: Progress | None = None,
 ) -> list[Looked]:
     """Look at every file below `source` as `prepare` does, every frame decoded, and write nothing. In order of path.
 
-    Raises DataError where there is no file.
+    missing: told before work starts which decoders are not installed (`decodable.missing_decoders`). Raises DataError where there is no file.
     """
     sources = _sources(Path(source)) if layout is None else listed.sources_of(layout, listed.recordings_of(layout))
+    if missing is not None:
+        missing(decodable.missing_decoders(sources))
     key = secrets.token_bytes(KEY_BYTES)  # pseudonyms of this one look: nobody will see them
     with tempfile.TemporaryDirectory(prefix="vfm-") as scratch:
         tasks = [Task(one, None, Path(scratch), domain, key) for one in sources]

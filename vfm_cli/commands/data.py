@@ -12,6 +12,7 @@ from vfm_cli.options import json_option, key_option, overwrite_option
 
 if TYPE_CHECKING:
     from domains.layouts import Layout
+    from domains.prepare.decodable import Missing
     from domains.prepare.listed import Listed
 
 SHOWN = 20  # files set aside that are listed one by one
@@ -35,6 +36,9 @@ def command() -> None:
 @key_option
 @overwrite_option
 @click.option("--update", is_flag=True, help="Bring --out up to date: only new and changed files are looked at.")
+@click.option(
+    "--without-decoders", is_flag=True, help="Set files aside whose decoder is not installed, instead of stopping."
+)
 @json_option
 def prepare(
     source: Path,
@@ -45,6 +49,7 @@ def prepare(
     key: Path | None,
     overwrite: bool,
     update: bool,
+    without_decoders: bool,
     as_json: bool,
 ) -> None:
     """Look at every file below SOURCE once: identity removed, the picture found, frames stored for training.
@@ -77,6 +82,7 @@ def prepare(
         overwrite=overwrite,
         update=update,
         layout=data_set,
+        without_decoders=without_decoders,
         progress=Counter("preparing", "files"),
     )
     if as_json:
@@ -175,7 +181,21 @@ def check(source: Path, domain: str | None, layout: str, workers: int | None, as
 
     data_set = find_layout(source, layout)
     declared = load_domain(domain or domain_of(data_set, source))
-    looked = run(source, declared, workers=workers or cores(), layout=data_set, progress=Counter("checking", "files"))
+    missing: list[Missing] = []
+
+    def told(found: list[Missing]) -> None:
+        missing.extend(found)
+        if found:
+            say(f"decoders that are not installed: {'; '.join(map(str, found))}")
+
+    looked = run(
+        source,
+        declared,
+        workers=workers or cores(),
+        layout=data_set,
+        missing=told,
+        progress=Counter("checking", "files"),
+    )
     usable = [(one.source, one.row) for one in looked if one.row is not None]
     aside = [one for one in looked if one.row is None]
     if as_json:
@@ -187,6 +207,7 @@ def check(source: Path, domain: str | None, layout: str, workers: int | None, as
                     for path, row in usable
                 ],
                 "set_aside": [{"source": str(one.source), "category": one.category, "reason": one.reason} for one in aside],
+                "missing_decoders": [{"decoder": one.decoder, "files": one.files, "install": one.install} for one in missing],
             }
         )  # fmt: skip
     else:
