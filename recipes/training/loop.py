@@ -271,7 +271,7 @@ class _Loop:
         if lost or self.state["replaced"] > max(train.batch_size, self.config.data.max_failures * seen):
             raise TrainingError(
                 f"{self.state['replaced']} unreadable samples among the first {seen}; the last: {failures[-1]}",
-                where=self.data.prepared.folder,
+                where=self.data.prepared.place,
                 do="Prepare the folder again, or raise data.max_failures",
             )
 
