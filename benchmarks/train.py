@@ -23,7 +23,7 @@ from recipes.encoders import open_encoder
 from recipes.encoders.base import VideoEncoder
 from recipes.objective import Batch
 from recipes.pretrain.videomae import VideoMAE
-from recipes.training.loop import mixed_precision
+from recipes.training.processes import mixed_precision
 
 Step = Callable[[], torch.Tensor]
 
@@ -42,7 +42,7 @@ def full_step(encoder: VideoEncoder, clip: torch.Tensor, settings: VideoMAE.Sett
     hidden = every[:, : round(encoder.tokens * settings.mask_ratio)]
     return (
         objective,
-        lambda: objective.to_pixels(objective.decoder(encoder(clip), every, hidden)).float().square().mean(),
+        lambda: objective.decoder(encoder(clip), every, hidden).float().square().mean(),
     )
 
 

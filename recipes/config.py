@@ -36,6 +36,10 @@ class EncoderSettings(Strict):
     mode: Literal["full", "lora", "last_k", "frozen"] = Field("full", description="what is trained of it")
     last_k: NonNegativeInt = Field(2, description="blocks trained in mode last_k, counted from the top")
     lora: LoRASettings = LoRASettings()
+    checkpointing: bool = Field(
+        False,
+        description="recompute activations in the backward pass: memory of one block instead of all, a third more time",
+    )
 
 
 class DataSettings(Strict):
@@ -70,10 +74,16 @@ class TrainSettings(Strict):
     steps: PositiveInt | None = Field(None, description="optimiser steps")
     batch_size: PositiveInt = Field(16, description="samples of one process in one forward pass")
     accumulate: PositiveInt = Field(1, description="forward passes in one optimiser step")
+    piece: PositiveInt | None = Field(
+        None, description="contrastive methods: samples in memory at once; gradients stay those of the whole batch_size"
+    )
     seed: NonNegativeInt = 0
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32")
     save_every: PositiveInt = Field(200, description="steps between checkpoints; the last step is always saved")
-    keep: PositiveInt = Field(2, description="checkpoints kept")
+    keep: PositiveInt = Field(2, description="newest checkpoints kept")
+    keep_every: PositiveInt | None = Field(None, description="checkpoints of every n-th step kept as well; null: none")
+    keep_best: NonNegativeInt = Field(0, description="checkpoints that are best by best_by kept as well")
+    best_by: str = Field("loss", description="a logged figure; least is best, with + before it the largest: +rankme")
     log_every: PositiveInt = Field(10, description="steps between lines of metrics.jsonl")
     monitor_every: PositiveInt = Field(50, description="steps between looks at RankMe and the feature deviation")
 

@@ -28,6 +28,7 @@ from recipes.training import checkpoint
 from recipes.training.data import ATTEMPTS, ClipData, StreamSampler, collate, to_batch
 from recipes.training.monitors import CollapseMonitor, deviation, rankme
 from recipes.training.optim import learning_rate, make_optimiser, set_learning_rate
+from recipes.training.retention import Retention
 from recipes.training.run import RunFolder, environment
 
 REPO = Path(__file__).resolve().parents[2]
@@ -129,7 +130,7 @@ def trained(tmp_path: Path, steps: int, keep: int = 2) -> tuple[nn.Module, torch
         module(torch.ones(2, 4)).square().sum().backward()
         optimiser.step()
         optimiser.zero_grad()
-        checkpoint.save_checkpoint(tmp_path, module, optimiser, {"step": step}, keep)
+        checkpoint.save_checkpoint(tmp_path, module, optimiser, {"step": step}, Retention(keep))
     return module, optimiser
 
 
@@ -172,7 +173,7 @@ def test_after_a_fall_back_the_new_checkpoint_stays_and_the_damaged_one_goes(tmp
     module, optimiser, state, _ = load(tmp_path)
     assert state == {"step": 3}
     shutil.rmtree(tmp_path / "step_00000003")
-    checkpoint.save_checkpoint(tmp_path, module, optimiser, {"step": 3, "again": True}, keep)
+    checkpoint.save_checkpoint(tmp_path, module, optimiser, {"step": 3, "again": True}, Retention(keep))
     assert [path.name for path in tmp_path.glob("step_*")] == ["step_00000003"]
     *_, state, warnings = load(tmp_path)
     assert (state, warnings) == ({"step": 3, "again": True}, [])
@@ -271,9 +272,9 @@ def test_collapse_is_announced_once(tmp_path: Path) -> None:
 def test_run_folder_is_not_overwritten_by_accident(tmp_path: Path) -> None:
     resolved = resolve([Layer("test", {"method": "videomae"})])
     run = RunFolder.create(tmp_path / "run", resolved)
-    take = f"from pathlib import Path; from recipes.training.run import RunFolder; RunFolder(Path({str(tmp_path / 'run')!r})).lock()"
+    take = f"from pathlib import Path; from recipes.training.run import RunFolder; RunFolder(Path({str(tmp_path / 'run')!r})).lock.take()"
     second = subprocess.run([sys.executable, "-c", take], capture_output=True, text=True, cwd=REPO, check=False)
-    assert "another process is running in this folder" in second.stderr
+    assert f"another run is going on in this folder (process {os.getpid()})" in second.stderr
     run.unlock()
     assert subprocess.run([sys.executable, "-c", take], capture_output=True, cwd=REPO, check=False).returncode == 0
     with pytest.raises(ConfigError, match="not empty"):
@@ -299,7 +300,7 @@ def test_environment_names_no_person_and_no_host() -> None:
 
 def test_one_process_may_train_twice_at_different_precision() -> None:
     from recipes.config import RunConfig
-    from recipes.training.loop import make_accelerator
+    from recipes.training.processes import make_accelerator
 
     for precision, expected in (("fp32", "no"), ("bf16", "bf16"), ("fp32", "no")):
         config = RunConfig.model_validate({"train": {"precision": precision}})
