@@ -1,11 +1,12 @@
-"""Clips a second out of a prepared folder on a storage: frame files fetched whole and kept, against ranges fetched for each clip.
+"""Clips a second out of a prepared folder on a storage: frame files fetched whole, against the blocks that hold each clip.
 
     python benchmarks/remote.py                              # 20 ms away, 100 MB/s
     python benchmarks/remote.py --latency 2 --clips 128
 
 The storage is moto's S3 server in a process of its own; before it answers it waits for the latency, and as long as the bytes would take. Clips of 16
 frames, every fourth, from random places, by four threads (as four loader processes would). Three sizes of recordings: a cine of 100 frames,
-a minute, twenty minutes. "first": nothing is in the cache yet. "again": the same recordings a second time, other places, as in the next epoch.
+a minute, twenty minutes. "first": nothing is in the cache yet. "again": the same recordings once more, other places, as in the next
+epoch. What is fetched either way is kept.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def make(folder: Path, frames: int, videos: int) -> int:
 
 
 def clips_a_second(prepared: Prepared, count: int, seed: int) -> float:
-    """Random clips, `count` of each video's share, as fast as four threads draw them."""
+    """Random clips, `count` over all videos, as fast as four threads draw them."""
     rng = np.random.default_rng(seed)
     asked = []
     for number in range(count):
@@ -120,7 +121,7 @@ def main() -> None:
     storage._opened(Url("s3://bench/x"))[0].mkdir("bench")
     print(f"{asked.latency:g} ms, {asked.rate:g} MB/s")
     print(
-        "| recording | MB | whole, first | whole, again | ranges, first | ranges, again | local |\n|---|---|---|---|---|---|---|"
+        "| recording | MB | whole, first | whole, again | blocks, first | blocks, again | local |\n|---|---|---|---|---|---|---|"
     )
     try:
         for title, frames, videos in KINDS:

@@ -3,9 +3,10 @@
     $VFM_CACHE, else $XDG_CACHE_HOME/vfm, else ~/.cache/vfm
         tables/<of the URL>/<of what lies there>/    prepared.json, manifest.parquet, index.arrow, ...: a folder that opens like any other
         objects/ab/<sha256>                          frame files by their content: shared between folders, and right by their name
+        objects/ab/<sha256>.7                        a block of a large one
 
-Frame files of at most `WHOLE` bytes are fetched whole, larger ones by the ranges that are asked for, and not kept: docs/storage.md says what
-was measured. The objects are held below $VFM_CACHE_GB (50): those that were not read for longest go first. Removing any of it is safe.
+Frame files of at most `WHOLE` bytes are fetched whole, larger ones by the blocks that are asked for: docs/storage.md says what was measured.
+The objects are held below $VFM_CACHE_GB (50): those that were not read for longest go first. Removing any of it is safe.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from domains.errors import ConfigError, DataError, MissingError, StorageError, UnreachableError
@@ -28,7 +29,7 @@ from domains.remote.place import Url
 from domains.remote.storage import Entry
 
 WHOLE = 32 << 20  # bytes of a frame file that is fetched whole
-GAP = 256 << 10  # bytes between two ranges that are rather read through than asked for apart
+BLOCK = 1 << 20  # bytes of the pieces in which a larger one is fetched
 STALE = 14 * 86400  # seconds after which the tables of an earlier upload go
 TOUCHED = 3600  # seconds in which a file counts as just read
 CHECKED = 64 << 20  # bytes of a table that is compared with its hash each time; a larger one by its size
@@ -132,28 +133,14 @@ def whole(url: Url, relative: str, size: int, sha256: str) -> Path | bytes:
     Raises MissingError, UnreachableError; DataError where it is not what it should be.
     """
     path = object_file(sha256)
-    try:
-        about = path.stat()
-        if about.st_size == size:
-            if time.time() - about.st_mtime > TOUCHED:
-                os.utime(path)
+    with contextlib.suppress(OSError):
+        if path.stat().st_size == size:
+            _touch(path)
             return path
-    except OSError:
-        pass
     data = storage.read(url, storage.at(url, relative, size))
     if len(data) != size or hashlib.sha256(data).hexdigest() != sha256:
         raise DataError("differs from what was written", where=url / relative)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        draft.write_bytes(data)
-        draft.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            draft.unlink()
-        return data
-    _room.added(size)
-    return path
+    return path if _keep(path, data) else data
 
 
 def forget(sha256: str) -> bool:
@@ -168,21 +155,65 @@ def forget(sha256: str) -> bool:
     return True
 
 
-def parts(url: Url, relative: str, size: int, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
-    """Ranges [start, end) of a large object, those that lie close together in one request; nothing is kept. Raises as `whole`."""
-    spans: list[list[int]] = []
-    for start, end in sorted(set(wanted)):
-        if spans and start - spans[-1][1] <= GAP:
-            spans[-1][1] = max(end, spans[-1][1])
-        else:
-            spans.append([start, end])
-    blocks = storage.read_ranges(url, storage.at(url, relative, size), [(start, end) for start, end in spans])
-    found = {}
-    for (first, last), block in zip(spans, blocks, strict=True):
-        for start, end in wanted:
-            if first <= start and end <= last:
-                found[start, end] = block[start - first : end - first]
-    return found
+def parts(
+    url: Url, relative: str, size: int, sha256: str, wanted: Sequence[tuple[int, int]]
+) -> Callable[[int, int], bytes]:
+    """`part(start, end)` for the ranges in `wanted` of an object that is too large to be fetched whole. Raises as `whole`.
+
+    What is fetched are the blocks of `BLOCK` bytes that hold them, each kept as an object of its own: `<sha256>.<number>`. They are no
+    more than a storage sent: only a decoder can tell whether one is damaged (`forget_blocks`).
+    """
+    numbers = sorted({number for start, end in wanted for number in range(start // BLOCK, -(-end // BLOCK))})
+    blocks: dict[int, bytes] = {}
+    for number in numbers:
+        with contextlib.suppress(OSError):
+            path = object_file(f"{sha256}.{number}")
+            data = path.read_bytes()
+            if len(data) == min(BLOCK, size - number * BLOCK):
+                blocks[number] = data
+                _touch(path)
+    missing = [number for number in numbers if number not in blocks]
+    if missing:
+        runs = [(number * BLOCK, min((number + 1) * BLOCK, size)) for number in missing]
+        for number, data in zip(missing, storage.read_ranges(url, storage.at(url, relative, size), runs), strict=True):
+            if len(data) != min(BLOCK, size - number * BLOCK):
+                raise DataError("differs from what was written", where=url / relative)
+            _keep(object_file(f"{sha256}.{number}"), data)
+            blocks[number] = data
+
+    def part(start: int, end: int) -> bytes:
+        first = start // BLOCK
+        run = b"".join(blocks[number] for number in range(first, -(-end // BLOCK)))
+        return run[start - first * BLOCK : end - first * BLOCK]
+
+    return part
+
+
+def forget_blocks(sha256: str) -> None:
+    """Drop all blocks of an object."""
+    for path in object_file(sha256).parent.glob(f"{sha256}.*"):
+        path.unlink(missing_ok=True)
+
+
+def _touch(path: Path) -> None:
+    """It was just read."""
+    if time.time() - path.stat().st_mtime > TOUCHED:
+        os.utime(path)
+
+
+def _keep(path: Path, data: bytes) -> bool:
+    """Whether the cache could take it; whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft.write_bytes(data)
+        draft.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        return False
+    _room.added(len(data))
+    return True
 
 
 class _Room:

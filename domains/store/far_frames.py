@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +28,19 @@ class RemoteFile:
     def read(self, path: Path, offsets: NDArray[np.int64], indices: Sequence[int], size: int, channels: int) -> Frames:
         """As `domains.store.frames.read`; path: for the error. Raises MediaError, UnreachableError."""
         total = int(offsets[-1])
+        assemble = partial(jpeg.assemble, path, offsets=offsets, indices=indices, size=size, channels=channels)
         try:
             if total > cache.WHOLE:
                 wanted = [(int(offsets[index]), int(offsets[index + 1])) for index in indices]
-                blocks = cache.parts(self.url, self.relative, total, wanted)
-                return jpeg.assemble(path, lambda a, b: blocks[a, b], offsets, indices, size, channels)
+                try:
+                    return assemble(cache.parts(self.url, self.relative, total, self.sha256, wanted))
+                except MediaError:  # a block may have gone bad in the cache
+                    cache.forget_blocks(self.sha256)
+                    return assemble(cache.parts(self.url, self.relative, total, self.sha256, wanted))
             for _ in range(2):
                 file = cache.whole(self.url, self.relative, total, self.sha256)
                 if isinstance(file, bytes):
-                    return jpeg.assemble(path, lambda a, b, data=file: data[a:b], offsets, indices, size, channels)  # type: ignore[misc]
+                    return assemble(_within(file))
                 try:
                     return jpeg.read(file, offsets, indices, size, channels)
                 except MediaError as error:
@@ -48,3 +53,7 @@ class RemoteFile:
         except DataError as error:
             raise MediaError(path, f"{error.what}; upload the folder again") from None
         raise MediaError(path, "the cache does not keep what is fetched")
+
+
+def _within(data: bytes) -> Callable[[int, int], bytes]:
+    return lambda start, end: data[start:end]

@@ -132,13 +132,38 @@ def test_a_storage_that_does_not_answer_is_no_fault_of_the_video(both: tuple[Pre
     there.frames(0, [0])
 
 
-def test_large_files_are_read_by_ranges_and_not_kept(both: tuple[Prepared, Prepared], monkeypatch: pytest.MonkeyPatch):
+def test_large_files_are_read_by_the_blocks_that_are_asked_for(
+    both: tuple[Prepared, Prepared], monkeypatch: pytest.MonkeyPatch
+):
     here, there = both
     monkeypatch.setattr(cache, "WHOLE", 100)
-    monkeypatch.setattr(cache, "GAP", 0)
-    np.testing.assert_array_equal(there.frames(0, [9, 2, 3, 9]), here.frames(0, [9, 2, 3, 9]))
-    assert len(reads("mjpeg")) == 2  # 2 and 3 lie side by side
-    assert not (cache.cache_folder() / "objects").exists()
+    monkeypatch.setattr(cache, "BLOCK", 1000)
+    for indices in ([9, 2, 3, 9], [11], list(range(12))):
+        np.testing.assert_array_equal(there.frames(0, indices), here.frames(0, indices))
+        kept = [path.stat().st_size for path in (cache.cache_folder() / "objects").rglob("*.*")]
+        blocks = {
+            number
+            for i in indices
+            for number in range(there.offsets(0)[i] // 1000, -(-there.offsets(0)[i + 1] // 1000))
+        }
+        assert len(kept) >= len(blocks)
+        assert len(reads("mjpeg")) == len(kept)  # no block is asked for twice
+    assert sum(kept) == there.row(0).bytes
+    before = list(Troubled.calls)
+    there.frames(0, [5, 6])
+    assert Troubled.calls == before
+
+
+def test_a_block_that_went_bad_in_the_cache_is_fetched_again(
+    both: tuple[Prepared, Prepared], monkeypatch: pytest.MonkeyPatch
+):
+    here, there = both
+    monkeypatch.setattr(cache, "WHOLE", 100)
+    monkeypatch.setattr(cache, "BLOCK", 1000)
+    there.frames(0, [0])
+    for block in (cache.cache_folder() / "objects").rglob("*.0"):
+        block.write_bytes(b"\0" * 1000)
+    np.testing.assert_array_equal(there.frames(0, [0]), here.frames(0, [0]))
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(both: tuple[Prepared, Prepared]):
