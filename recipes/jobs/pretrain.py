@@ -131,7 +131,7 @@ def rows_of(prepared: Prepared, split: str) -> Sequence[int]:
     rows = [row for row, part in enumerate(read_split(prepared, split)) if part == "train"]
     if not rows:
         what = f"no recording is in the training part of the split '{split}'"
-        raise DataError(what, where=prepared.folder, do="Leave data.split out")
+        raise DataError(what, where=prepared.place, do="Leave data.split out")
     return rows
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from domains.base import AugmentPolicies, ClipSettings
-from domains.errors import MediaError
+from domains.errors import MediaError, UnreachableError
 from domains.store.clips import Clip, draw_views, sample_seed
 from domains.store.prepared import Prepared
 from recipes.encoders.base import Geometry
@@ -77,6 +77,8 @@ class ClipData(Dataset[dict[str, Any]]):
             try:
                 drawn = draw_views(self.prepared, row, self.views, self.clip, self.policies, self.seed, epoch, draw)
                 break
+            except UnreachableError as error:  # of a storage: the next sample would fare no better
+                return {"failures": [*failures, f"{self.prepared.video_id(row)}: {error.what}"]}
             except MediaError as error:
                 failures.append(f"{self.prepared.video_id(row)}: {error.reason}")
                 if len(failures) >= ATTEMPTS:

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch.distributed import DistError
 
 from domains.errors import TrainingError
+from domains.remote.place import Place
 from recipes.config import RunConfig
 from recipes.objective import Objective
 from recipes.parts.distributed import world_size
@@ -46,10 +47,12 @@ def in_one_line(run: Path, config: RunConfig, objective: Objective) -> Iterator[
         raise TrainingError(what, where=run, do=do) from None
 
 
-def check_replaced(replaced: int, last: str, step: int, config: RunConfig, lost: bool, prepared: Path) -> None:
+def check_replaced(replaced: int, last: str, step: int, config: RunConfig, lost: bool, prepared: Place) -> None:
     """Too many unreadable samples end the run, and so does one that nothing readable replaces (`lost`). Raises TrainingError."""
     train = config.train
     seen = (step + 1) * train.batch_size * train.accumulate
     if lost or replaced > max(train.batch_size, config.data.max_failures * seen):
         what = f"{replaced} unreadable samples among the first {seen}; the last: {last}"
-        raise TrainingError(what, where=prepared, do="Prepare the folder again, or raise data.max_failures")
+        raise TrainingError(
+            what, where=prepared, do="Prepare the folder again, or raise data.max_failures; then --resume"
+        )

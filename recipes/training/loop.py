@@ -276,7 +276,7 @@ class _Loop:
         if failures:
             self.state["replaced"] += len(failures)
             self.reporter.warn(f"replaced an unreadable sample: {failures[0]}")
-            check_replaced(self.state["replaced"], failures[-1], step, self.config, lost, self.data.prepared.folder)
+            check_replaced(self.state["replaced"], failures[-1], step, self.config, lost, self.data.prepared.place)
 
     def log(self, step: int) -> None:
         """metrics.jsonl, TensorBoard and the reporter, at the end of `step`."""
