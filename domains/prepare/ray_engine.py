@@ -61,11 +61,13 @@ def _needs(tasks: Sequence[Any]) -> list[Needs]:
     for task in tasks:
         if not isinstance(task, Task):
             found.append(Needs())
-        elif task.out is None:
-            found.append(Needs(writable=(str(task.scratch),), readable=str(task.path)))
+            continue
+        readable = str(task.path) if task.source.remote is None else ""  # what is at a URL is asked for there
+        if task.out is None:
+            found.append(Needs(writable=(str(task.scratch),), readable=readable))
         else:
             folders = (str(task.out / "frames"), str(task.scratch))
-            found.append(Needs(str(task.out / LOCK), token, folders, str(task.path)))
+            found.append(Needs(str(task.out / LOCK), token, folders, readable))
     return found
 
 
