@@ -105,8 +105,7 @@ class _Shift:
                     if found is not None:
                         yield found
         finally:
-            for slot in self._crew:
-                self._dismiss(slot)
+            self._end()
 
     def _staff(self) -> None:
         """A task for everyone who has none; as many workers as there are tasks for."""
@@ -184,6 +183,15 @@ class _Shift:
             return slot.number, "killed"
         self._waiting.appendleft(slot.number)
         return None
+
+    def _end(self) -> None:
+        """Everyone goes; who was at work is waited for, so that nothing is written behind our back."""
+        for slot in self._crew:
+            self._dismiss(slot)
+        calls = [slot.call for slot in self._crew if slot.number is not None]
+        if calls:
+            with contextlib.suppress(Exception):
+                self._ray.wait(calls, num_returns=len(calls), timeout=5)
 
     def _dismiss(self, slot: _Slot) -> None:
         with contextlib.suppress(Exception):

@@ -23,6 +23,7 @@ from domains.prepare import journal, ray_engine
 from domains.prepare.ingest import prepare
 from domains.prepare.ray_cluster import cluster
 from domains.prepare.ray_engine import Cluster
+from domains.remote.place import Url
 
 ray = pytest.importorskip("ray", reason="needs the extra: pip install 'vfm[ray]'")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
@@ -214,6 +215,14 @@ def test_a_worker_that_does_not_see_the_folders_ends_it_in_one_line(
             prepare(given, out, ECHO, key=KEY, workers=1, engine=crew)
     finally:
         os.close(987)
+
+
+def test_recordings_at_a_url_are_fetched_by_the_workers(crew: Cluster, source: Path, tmp_path: Path) -> None:
+    url = Url(f"file://{source / 'DOE_JANE1'}")
+    prepare(url, tmp_path / "ray", ECHO, key=KEY, workers=2, engine=crew)
+    prepare(source / "DOE_JANE1", tmp_path / "local", ECHO, key=KEY)
+    assert digests(tmp_path / "ray") == digests(tmp_path / "local")
+    assert len(digests(tmp_path / "ray")) == 4 + 5
 
 
 def test_a_file_that_went_away_for_everyone_is_set_aside_as_ever(crew: Cluster, tmp_path: Path) -> None:
