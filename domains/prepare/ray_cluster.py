@@ -92,7 +92,7 @@ def _own(stack: contextlib.ExitStack, cores: int) -> dict[str, Any]:
         os.environ[name] = value
     return {
         "num_cpus": cores, "num_gpus": 0, "include_dashboard": False, "object_store_memory": STORE,
-        "_temp_dir": f"{folder}/r", "_node_ip_address": "127.0.0.1",
+        "_temp_dir": f"{folder}/r", "_node_ip_address": "127.0.0.1", "_system_config": {"worker_niceness": 0},  # as ours, not 15
     }  # fmt: skip
 
 

@@ -131,12 +131,12 @@ def test_ctrl_c_and_a_killed_driver_are_taken_up_by_the_next_call(
         workers |= {pid for worker in workers for pid in below(worker)}
         assert len(workers) >= 4  # two actors, each with a process that looks at files
         os.killpg(driver.pid, number) if number == signal.SIGINT else driver.send_signal(number)
-        _, errors = driver.communicate(timeout=30)
+        _, errors = driver.communicate(timeout=90)
         assert driver.returncode == code
         assert "Traceback" not in errors
         if number == signal.SIGINT:
             assert errors.splitlines()[-1].startswith("vfm: stopped. ")
-        end = time.monotonic() + 15
+        end = time.monotonic() + 60
         while (alive := {pid for pid in workers if running(pid)}) and time.monotonic() < end:
             time.sleep(0.05)
         assert not alive  # they went with it
@@ -277,7 +277,7 @@ def test_leaving_early_ends_the_workers(crew: Cluster) -> None:
     results = crew(work, ["a", "hang", "hang"], workers=3)
     assert next(results) == (0, "A")
     results.close()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while (
         busy := [line for line in below(os.getpid()).values() if line.startswith("ray::Worker")]
     ) and time.monotonic() < end:
