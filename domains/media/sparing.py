@@ -11,8 +11,8 @@ def can_spare(codec: str, extradata: bytes | None) -> bool:
     """Whether FFmpeg's "NONREF" names frames that nothing else is decoded from.
 
     In H.264 it does: nal_ref_idc 0 is for good (H.264 7.4.1). In HEVC it means that no frame of the same temporal sub-layer needs it, and a
-    higher one may (a sub-layer non-reference picture, in the words of H.265): it does only where the stream has one layer, which the parameter sets in
-    the container's header say. Other codecs are decoded whole.
+    higher one may (a sub-layer non-reference picture, in the words of H.265): it does only where the stream has one layer, which the
+    parameter sets in the container's header say. Other codecs are decoded whole.
 
     extradata: of an HEVC stream the configuration record of MP4 and Matroska (ISO/IEC 14496-15).
     """
