@@ -16,6 +16,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from domains.base import AugmentPolicies, ClipSettings
 from domains.errors import ConfigError
 from domains.schema import Strict, nearest, parse, read_yaml, submodel
+from recipes.monitor import MonitorSettings
 
 
 class LoRASettings(Strict):
@@ -36,6 +37,10 @@ class EncoderSettings(Strict):
     mode: Literal["full", "lora", "last_k", "frozen"] = Field("full", description="what is trained of it")
     last_k: NonNegativeInt = Field(2, description="blocks trained in mode last_k, counted from the top")
     lora: LoRASettings = LoRASettings()
+    checkpointing: bool = Field(
+        False,
+        description="recompute activations in the backward pass: memory of one block instead of all, a third more time",
+    )
 
 
 class DataSettings(Strict):
@@ -70,12 +75,21 @@ class TrainSettings(Strict):
     steps: PositiveInt | None = Field(None, description="optimiser steps")
     batch_size: PositiveInt = Field(16, description="samples of one process in one forward pass")
     accumulate: PositiveInt = Field(1, description="forward passes in one optimiser step")
+    piece: PositiveInt | None = Field(
+        None, description="contrastive methods: samples in memory at once; gradients stay those of the whole batch_size"
+    )
     seed: NonNegativeInt = 0
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32")
+    profile: NonNegativeInt = Field(
+        0, description="steps whose time is taken apart, from the third on; 0: none (vfm pretrain --profile)"
+    )
     save_every: PositiveInt = Field(200, description="steps between checkpoints; the last step is always saved")
-    keep: PositiveInt = Field(2, description="checkpoints kept")
+    keep: PositiveInt = Field(2, description="newest checkpoints kept")
+    keep_every: PositiveInt | None = Field(None, description="checkpoints of every n-th step kept as well; null: none")
+    keep_best: NonNegativeInt = Field(0, description="checkpoints that are best by best_by kept as well")
+    best_by: str = Field("loss", description="a logged figure; least is best, with + before it the largest: +rankme")
     log_every: PositiveInt = Field(10, description="steps between lines of metrics.jsonl")
-    monitor_every: PositiveInt = Field(50, description="steps between looks at RankMe and the feature deviation")
+    monitor_every: PositiveInt = Field(50, description="steps between looks at RankMe, entropies, spread (monitor.*)")
 
 
 class TaskRunSettings(Strict):
@@ -114,6 +128,7 @@ class RunConfig(Strict):
     augment: AugmentPolicies = AugmentPolicies()
     optim: OptimSettings = OptimSettings()
     train: TrainSettings = TrainSettings()
+    monitor: MonitorSettings = MonitorSettings()
     task: TaskRunSettings = TaskRunSettings()
 
 

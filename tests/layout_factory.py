@@ -11,6 +11,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from source_factory import cine, write_avi
 
 FILE_LIST = "FileName,EF,ESV,EDV,FrameHeight,FrameWidth,FPS,NumberOfFrames,Split"
 TRIPLET_WIDTHS = {"triplet": 100, "instrument": 6, "verb": 10, "target": 15}
@@ -58,6 +59,16 @@ def echonet_dynamic(root: Path) -> Path:
     )  # fmt: skip
     write(root, {"FileList.csv": "\ufeff" + table(FILE_LIST, *rows), "VolumeTracings.csv": tracings})
     return touch(root, "Videos/0XAAA.avi", "Videos/0XBBB.avi", "Videos/0XZZZ.avi", "Videos/._0XAAA.avi")
+
+
+def filmed_echonet(root: Path, videos: int = 12) -> Path:
+    """EchoNet-Dynamic with videos that can be read: a third of them tests, a sixth validates."""
+    rows = []
+    for number in range(videos):
+        part = ("TEST", "TRAIN", "VAL", "TEST", "TRAIN", "TRAIN")[number % 6]
+        rows.append(f"0X{number:04d},{30 + 3 * number},40,90,240,320,25,20,{part}")
+        write_avi(root / f"Videos/0X{number:04d}.avi", cine(20, seed=number))
+    return write(root, {"FileList.csv": table(FILE_LIST, *rows)})
 
 
 def echonet_pediatric(root: Path) -> Path:

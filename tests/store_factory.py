@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,3 +101,29 @@ def make_prepared(
         writer.writeheader()
         writer.writerows(labels)
     return Made(Prepared.open(folder), table)
+
+
+def as_data_set(made: Made, test: int, val: int = 0) -> Prepared:
+    """The same folder as if it came from a public data set: labels.csv, and an official split by patient in their order."""
+    folder = made.prepared.folder
+    with made.labels.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    people = sorted({line["patient"] for line in lines})
+    part_of = dict(zip(people, ["test"] * test + ["val"] * val + ["train"] * len(people), strict=False))
+    for name, columns in (("labels.csv", ["video_id", "ef", "view"]), ("splits.csv", ["video_id", "official"])):
+        with (folder / name).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows({**line, "official": part_of[line["patient"]]} for line in lines)
+    counts = Counter(part_of[line["patient"]] for line in lines)
+    tasks = {
+        "ef": {"kind": "regression", "column": "ef", "unit": "%"},
+        "view": {"kind": "classification", "column": "view"},
+    }
+    told = {
+        "name": "miniature", "title": "Miniature", "grouped_by": "procedures", "tasks": tasks, "splits": {"official": dict(counts)},
+        "labels": {"ef": len(lines), "view": len(lines)}, "spans": {}, "texts": 0, "withheld": {}, "notes": {},
+    }  # fmt: skip
+    info = json.loads((folder / "prepared.json").read_text())
+    (folder / "prepared.json").write_text(json.dumps({**info, "layout": told}))
+    return Prepared.open(folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from layout_factory import filmed_echonet
 
 from vfm_cli.console import run_guarded
 from vfm_cli.main import cli
@@ -53,8 +54,11 @@ def test_commands_run(
     assert found
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VFM_KEY", str(phantom / "test.key"))
+    monkeypatch.setenv("VFM_CACHE", str(tmp_path / "cache"))
     (tmp_path / "fast.yaml").write_text(yaml.safe_dump(FAST))
     (tmp_path / "studies").symlink_to(phantom / "studies")
+    if any("EchoNet-Dynamic" in words for words in found):
+        filmed_echonet(tmp_path / "EchoNet-Dynamic")
     (tmp_path / "labels.csv").symlink_to(phantom / "studies" / "labels.csv")
     for words in found:
         assert words[0] == "vfm"
@@ -63,7 +67,7 @@ def test_commands_run(
             words = [*words, "--overwrite"] if "10" not in words else []
             if not words:  # the shared phantom is this very command's result
                 continue
-        if words[:2] == ["data", "prepare"] and not {"--key", "--update"} & set(words):
+        if words[:3] == ["data", "prepare", "studies"] and not {"--key", "--update"} & set(words):
             out = Path(words[words.index("--out") + 1])
             if not out.exists():
                 out.symlink_to(phantom / "prepared")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from domains.errors import DataError
 from domains.media.decoders import can_decode, decoders, family_of, package
 from domains.media.needs import needed
 from domains.prepare.find import Source
+from domains.remote.place import Place
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Missing:
     decoder: str
     files: int
     install: str
-    first: Path
+    first: Place
 
     def __str__(self) -> str:
         return f"{self.files} need {self.decoder} (pip install {self.install})"
@@ -33,13 +33,16 @@ Asked = Callable[[list[Missing]], None]
 def missing_decoders(sources: Sequence[Source]) -> list[Missing]:
     """By header alone, the most needed first. Files that no package decodes (JPEG XL) are left to be set aside by name.
 
-    Costs nothing where every decoder is installed: no file is opened then. Files within a .tar.gz are not asked.
+    Costs nothing where every decoder is installed: no file is opened then. Files within a .tar.gz, and those
+    of a storage, which would have to be fetched, are not asked: without its decoder such a file is set aside when its turn comes.
     """
     if everything_is_there():
         return []
-    found: dict[str, list[Path]] = {}
+    found: dict[str, list[Place]] = {}
     packages: dict[str, str] = {}
     for source in sources:
+        if source.remote is not None:
+            continue
         what = needed(source.member or source.path)
         if what and not can_decode(what) and (install := package(what)):
             found.setdefault(family_of(what), []).append(source.shown)
@@ -53,7 +56,7 @@ def everything_is_there() -> bool:
     return all(decoder.available for decoder in decoders())
 
 
-def insist(source: Path, sources: Sequence[Source]) -> None:
+def insist(source: Place, sources: Sequence[Source]) -> None:
     """Raises DataError where a decoder is missing: nobody should find out after a night's work."""
     missing = missing_decoders(sources)
     if not missing:

@@ -17,8 +17,8 @@ class TokenDecoder(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, width: int, inner: int, depth: int, heads: int, tokens: int) -> None:
-        """width: of the encoder's tokens and of the output; inner: of the blocks; tokens: N of the clip."""
+    def __init__(self, width: int, inner: int, depth: int, heads: int, tokens: int, out: int | None = None) -> None:
+        """width: of the encoder's tokens; inner: of the blocks; tokens: N of the clip; out: of the output, None: `width`."""
         super().__init__()
         self.enter = nn.Linear(width, inner)
         self.mask_token = nn.Parameter(torch.randn(inner) * 0.02)
@@ -28,12 +28,12 @@ class TokenDecoder(nn.Module):
             for _ in range(depth)
         )
         self.norm = nn.LayerNorm(inner)
-        self.leave = nn.Linear(inner, width)
+        self.leave = nn.Linear(inner, out or width)
 
     def forward(self, tokens: Tensor, visible: Tensor, wanted: Tensor | None = None) -> Tensor:
         """Tokens of the positions `wanted`, in that order; of all, in raster order, where `wanted` is None.
 
-        tokens (B, V, D) of positions visible (B, V); wanted (B, W), which may overlap `visible`. Returns (B, W, D).
+        tokens (B, V, D) of positions visible (B, V); wanted (B, W), which may overlap `visible`. Returns (B, W, out).
         """
         known = self.enter(tokens) + self.positions[visible]
         if wanted is None:

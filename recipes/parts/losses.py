@@ -30,19 +30,3 @@ def cluster_cross_entropy(scores: Tensor, assignments: Tensor, temperature: floa
 def entropy(probabilities: Tensor) -> Tensor:
     """Mean entropy in nats of the rows of (..., K)."""
     return -(probabilities * probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()).sum(dim=-1).mean()
-
-
-def normalise_patches(pixels: Tensor, channels: int, epsilon: float = 1e-6) -> Tensor:
-    """Patches (..., C * p) with mean 0 and deviation 1 in each channel of each patch.
-
-    VideoMAE's convention: per channel, (x - mean) / (std + 1e-6) with the unbiased deviation.
-    """
-    by_channel = pixels.float().unflatten(-1, (channels, -1))
-    mean, std = by_channel.mean(dim=-1, keepdim=True), by_channel.std(dim=-1, keepdim=True)
-    return ((by_channel - mean) / (std + epsilon)).flatten(-2)
-
-
-def masked_pixel_loss(predicted: Tensor, pixels: Tensor, channels: int, normalise: bool = True) -> Tensor:
-    """Mean squared error over hidden patches; predicted and pixels (..., H, C * p), channels first in each patch."""
-    target = normalise_patches(pixels, channels) if normalise else pixels.float()
-    return F.mse_loss(predicted.float(), target)

@@ -50,6 +50,30 @@ def tube_masks(
     )
 
 
+def running_cells(seeds: Tensor, hidden: Tensor, grid: tuple[int, int, int], share: float, *, name: str = "") -> Tensor:
+    """Which hidden tokens of a tube mask a decoder predicts (B, D), rising: VideoMAE V2's running cells (Wang et al., CVPR 2023).
+
+    hidden (B, H) of `tube_masks`; share: of the hidden places, at least one, in every frame. Frames are cut into cells of 2 x 2 places;
+    of each cell, the places that are predicted move on by one from frame to frame, so that every place has its turn and neighbours in
+    time stay out. What the mask leaves of the cells is filled up, or cut, at random to the same number in every frame.
+    """
+    t, h, w = grid
+    keep = max(1, round(hidden.shape[1] // t * share))
+    places = hidden.view(len(hidden), t, -1)[:, 0]  # those of the first frame are those of all
+    corner = places // w % 2 * 2 + places % w % 2
+    corner = torch.where(corner > 1, 5 - corner, corner)  # round the cell, not line by line
+    stream = zlib.crc32(f"{name} cells".encode())
+    rank = np.empty((len(seeds), t, places.shape[1]))
+    for row, seed in enumerate(seeds.tolist()):
+        random = np.random.Generator(np.random.Philox(key=np.array([seed, stream], np.uint64)))
+        start, luck = random.integers(4), random.random((t, places.shape[1]))
+        # How many frames until a place's turn: 0 to 3. The smallest are predicted, chance decides between equals.
+        rank[row] = (corner[row].numpy() - start - np.arange(t)[:, None]) % 4 + luck
+    chosen = torch.from_numpy(rank.argsort(axis=-1)[..., :keep])
+    taken = places.unsqueeze(1).expand(-1, t, -1).gather(-1, chosen)
+    return (taken.sort(dim=-1).values + torch.arange(t).view(-1, 1) * h * w).flatten(1)
+
+
 def _tubes(places: Tensor, frames: int, per_frame: int) -> Tensor:
     """(B, M, P) places of a frame -> (B, M, T * P) positions of the clip, rising."""
     starts = torch.arange(frames).view(-1, 1) * per_frame

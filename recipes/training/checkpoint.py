@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from domains.errors import ModelError, StorageError
+from recipes.training.retention import Retention
 
 LATEST = "latest"
 STATE = "state.json"
@@ -28,9 +29,9 @@ TENSORS = ("objective.safetensors", "optimiser.safetensors")
 
 
 def save_checkpoint(
-    folder: Path, objective: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any], keep: int
+    folder: Path, objective: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any], keep: Retention
 ) -> Path:
-    """Write `folder/step_N` for N = state["step"] and remove all but the newest `keep`.
+    """Write `folder/step_N` for N = state["step"] and remove those that `keep` lets go; it reads state["losses"] and ["figures"].
 
     Raises StorageError where the disk refuses; earlier checkpoints stay as they were and nothing half-written remains.
     """
@@ -57,16 +58,24 @@ def save_checkpoint(
         raise StorageError(
             f"the checkpoint of step {state['step']} cannot be written ({reason})", where=folder, do=do
         ) from None
-    prune(folder, name, keep)
+    prune(folder, state["step"], keep)
     return final
 
 
-def prune(folder: Path, newest: str, keep: int) -> None:
-    """Keep `newest` and the `keep` - 1 before it. Later ones are of steps that are being run again, from before a fall back: they go."""
-    names = sorted(path.name for path in folder.glob("step_????????"))
-    before = [name for name in names if name < newest]
-    for name in set(names) - {newest, *before[len(before) - (keep - 1) :]}:
-        shutil.rmtree(folder / name, ignore_errors=True)
+def prune(folder: Path, newest: int, keep: Retention) -> None:
+    """Remove the checkpoints that `keep` lets go. What cannot be removed stays: it does no harm."""
+    found = {int(path.name.removeprefix("step_")): figures_of(path) for path in folder.glob("step_????????")}
+    for step in set(found) - keep.kept(found, newest):
+        shutil.rmtree(folder / f"step_{step:08d}", ignore_errors=True)
+
+
+def figures_of(path: Path) -> dict[str, float]:
+    """What was last logged when a checkpoint was written; nothing where it cannot be read."""
+    try:
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        return {**state["losses"], **state["figures"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def load_checkpoint(
@@ -95,11 +104,16 @@ def load_checkpoint(
 def candidates(folder: Path) -> list[str]:
     """Names of checkpoints, the one that `latest` points to first, then from new to old. Drafts never count."""
     names = sorted((path.name for path in folder.glob("step_????????") if path.is_dir()), reverse=True)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # what is no text points nowhere
         pointed = (folder / LATEST).read_text(encoding="utf-8").strip()
         if pointed in names:
             names.sort(key=lambda name: name != pointed)
     return names
+
+
+def latest_step(folder: Path) -> int | None:
+    """Step of the checkpoint that a run would go on from; None where there is none."""
+    return next((int(name.removeprefix("step_")) for name in candidates(folder)), None)
 
 
 def find_damage(path: Path) -> str | None:

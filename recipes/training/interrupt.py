@@ -47,10 +47,11 @@ class StopSignal:
             raise KeyboardInterrupt
         self.number = number
 
-    def agreed(self, device: torch.device) -> int:
-        """The signal that any rank received, 0 for none; the same answer on every rank."""
+    def agreed(self, device: torch.device, broken: bool = False) -> tuple[int, bool]:
+        """(the signal that any rank received, 0 for none; whether anything is broken on any rank); the same answer on every rank."""
         if world_size() == 1:
-            return self.number
-        flag = torch.tensor(float(self.number), device=device)
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return int(flag.item())
+            return self.number, broken
+        flags = torch.tensor([float(self.number), float(broken)], device=device)
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        number, anywhere = flags.tolist()
+        return int(number), bool(anywhere)

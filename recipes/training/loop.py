@@ -9,22 +9,33 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
+from safetensors import SafetensorError
 from torch import Tensor
-from torch.distributed import DistError
 
-from domains.errors import ConfigError, TrainingError
+from domains.errors import TrainingError
 from recipes.config import RunConfig
-from recipes.objective import Objective, Progress
-from recipes.parts.distributed import world_size
-from recipes.training.checkpoint import load_checkpoint, save_checkpoint
+from recipes.objective import Batch, Objective, Progress
+from recipes.runs.status import write_status
+from recipes.training.board import Board
+from recipes.training.broken import seed_step, write_broken
+from recipes.training.checkpoint import latest_step, load_checkpoint, save_checkpoint
 from recipes.training.data import ClipData, StreamSampler, batches_of, make_loader, to_batch
+from recipes.training.failures import check_replaced, in_one_line
+from recipes.training.flops import flops_on_paper, peak
 from recipes.training.interrupt import Interrupted, StopSignal
-from recipes.training.monitors import CollapseMonitor
+from recipes.training.meter import Meter
+from recipes.training.monitors import Monitors, Probe
 from recipes.training.optim import learning_rate, make_optimiser, set_learning_rate
+from recipes.training.passes import learn
+from recipes.training.phases import Phases
+from recipes.training.processes import check_data, make_accelerator, shared_anew, total_steps
+from recipes.training.profile import FOLDER as PROFILE
+from recipes.training.profile import Profiler
 from recipes.training.reporter import Reporter, StepInfo
-from recipes.training.run import RunFolder
+from recipes.training.retention import Retention
+from recipes.training.run import RunFolder, full
 
 Validate = Callable[[Progress], Mapping[str, float]]
 
@@ -41,57 +52,6 @@ class TrainResult:
     monitors: Mapping[str, float]
 
 
-@dataclass
-class Meter:
-    """Sums since the last look. Tensors stay on the device until then: no synchronisation per step."""
-
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    forwards: int = 0
-    clips: int = 0
-    waited: float = 0.0
-    since: float = field(default_factory=time.perf_counter)
-
-    def add(self, losses: Mapping[str, Tensor], clips: int, waited: float) -> None:
-        """One forward pass."""
-        for name, value in losses.items():
-            value = value.detach().float()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.forwards, self.clips, self.waited = self.forwards + 1, self.clips + clips, self.waited + waited
-
-    def means(self) -> dict[str, float]:
-        """Mean of every loss."""
-        return {name: float(value) / self.forwards for name, value in self.sums.items()}
-
-
-def total_steps(config: RunConfig, samples: int, world: int) -> int:
-    """Optimiser steps of a run over `samples` an epoch."""
-    per_step = config.train.batch_size * config.train.accumulate * world
-    return config.train.steps or max(1, math.ceil(config.train.epochs * samples / per_step))
-
-
-def mixed_precision(setting: str) -> str:
-    """Accelerate's word for a precision; auto: bf16 where the hardware multiplies it natively, which a CPU may do as well."""
-    if setting != "auto":
-        return {"fp32": "no", "bf16": "bf16"}[setting]
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "no"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
-
-
-def make_accelerator(config: RunConfig) -> Accelerator:
-    """Accelerate, on the GPU where there is one; processes come from torchrun, accelerate launch, or `--processes`."""
-    from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedDataParallelKwargs
-
-    AcceleratorState._reset_state()  # a process may train again, at another precision: `vfm demo`, a notebook
-    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=config.encoder.mode == "lora")
-    return Accelerator(
-        cpu=not torch.cuda.is_available(),
-        mixed_precision=mixed_precision(config.train.precision),
-        kwargs_handlers=[ddp],
-    )
-
-
 def train(
     objective: Objective,
     data: ClipData,
@@ -101,48 +61,69 @@ def train(
     *,
     resume: bool = False,
     validate: Validate | None = None,
+    probe: Probe | None = None,
 ) -> TrainResult:
     """Minimise `objective` over `data`.
 
     `validate` is called on the main process at the end of every epoch and of the run; the figures it returns are logged.
-    Raises TrainingError (a loss that is not finite, too many unreadable samples), StorageError (a checkpoint cannot be written) and
-    Interrupted; after each of them `resume=True` goes on from the last checkpoint, with the same result as if nothing had happened.
+    `probe` is called on every process every `monitor.knn.every` steps with the encoder as the run would leave it.
+    Raises AlarmError (of a monitor whose action is to stop), TrainingError (a loss that is not finite, too many unreadable samples),
+    StorageError (a checkpoint cannot be written) and Interrupted; after each of them `resume=True` goes on from the last checkpoint, with
+    the same result as if nothing had happened.
     """
     accelerator = make_accelerator(config)
-    device = accelerator.device
     main = accelerator.is_main_process
+    if main and not run.lock.enforced:
+        reporter.warn(f"the file system of {run.path} has no locks: see that no other run writes there")
+    accelerator.wait_for_everyone()  # the main process has made the folder
+    if resume:
+        begun, config = config.train, shared_anew(config, run, accelerator.num_processes)
+        if (config.train.batch_size, config.train.accumulate) != (begun.batch_size, begun.accumulate):
+            shared = f"{accelerator.num_processes} x {config.train.accumulate} x {config.train.batch_size}"
+            reporter.note(f"a step is shared anew: {shared} (processes, forward passes, samples), as many as before")
     if not any(parameter.requires_grad for parameter in objective.parameters()):
         raise TrainingError("nothing to train: every parameter is frozen", do="Use another encoder.mode")
-    objective.to(device).train()
+    objective.to(accelerator.device).train()
     optimiser = make_optimiser(objective, config.optim)
     total = total_steps(config, len(data), accelerator.num_processes)
-    # What the order of samples follows from, beside the settings: a run that goes on must find it as it was.
-    stream = {"processes": accelerator.num_processes, "data": data.fingerprint()}
-    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "replaced": 0, "monitor_start": {}, **stream}
+    # What the samples follow from, beside the settings: a run that goes on must find it as it was.
+    state: dict[str, Any] = {
+        "step": 0,
+        "seconds": 0.0,
+        "replaced": 0,
+        "monitor_start": {},
+        "losses": {},
+        "figures": {},
+        "data": data.fingerprint(),
+    }
     if resume and (found := load_checkpoint(run.checkpoints, objective, optimiser, reporter.warn)) is not None:
-        check_stream(found, stream, run)
+        check_data(found, state["data"], run)
         state = found
     if resume and main:  # also where the run died before its first checkpoint: it starts at step 0, and so does its log
         run.rewind_metrics(state["step"])
+    if main:
+        write_status(run.path, total=total)
     accelerator.wait_for_everyone()
     wrapped, optimiser = accelerator.prepare(objective, optimiser, device_placement=[False, False])
-    monitor = CollapseMonitor(data.prepared, data.rows, data.clip, reporter.warn) if main else None
-    if monitor is not None:
-        monitor.start.update(state["monitor_start"])
+    device = accelerator.device
+    monitors = Monitors(objective, data, config, run.path, state, device, reporter.warn, probe=probe)
     loop = _Loop(
-        accelerator, wrapped, objective, optimiser, data, config, run, reporter, monitor, total, state, validate
+        accelerator,
+        wrapped,
+        objective,
+        optimiser,
+        data,
+        config,
+        run,
+        reporter,
+        monitors,
+        total,
+        state,
+        validate,
+        Phases(device),
     )
+    loop.losses, loop.figures = dict(state["losses"]), dict(state["figures"])  # as last logged, until they are again
     return loop.run_to_end()
-
-
-def check_stream(before: Mapping[str, Any], now: Mapping[str, Any], run: RunFolder) -> None:
-    """Raises ConfigError where samples would come in another order than the run began with."""
-    if before["processes"] != now["processes"]:
-        what = f"the run began with {before['processes']} processes and would go on with {now['processes']}"
-        raise ConfigError(what, where=run.path, do=f"Resume with --processes {before['processes']}")
-    if before["data"] != now["data"]:
-        what = "the prepared folder holds other recordings than when the run began"
-        raise ConfigError(what, where=run.path, do="Start another run with --init-from")
 
 
 @dataclass
@@ -157,10 +138,14 @@ class _Loop:
     config: RunConfig
     run: RunFolder
     reporter: Reporter
-    monitor: CollapseMonitor | None
+    monitors: Monitors
     total: int
     state: dict[str, Any]
-    validate: Validate | None = None
+    validate: Validate | None
+    time: Phases
+    stop: StopSignal = field(default_factory=StopSignal)
+    board: Board | None = None
+    meter: Meter | None = None
     figures: dict[str, float] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
 
@@ -171,62 +156,82 @@ class _Loop:
             train.batch_size, train.accumulate, accelerator.process_index, accelerator.num_processes, first, self.total
         )
         loader = make_loader(self.data, sampler, self.config.data.workers, pin=accelerator.device.type == "cuda")
-        board = open_board(self.run, first) if accelerator.is_main_process else None
         self.reporter.start(self.total, first)
         before, started = self.state["seconds"], time.perf_counter()
-        with StopSignal() as stop, self.others_live(), batches_of(loader) as batches:
-            meter = Meter()
+        profiler = Profiler(
+            self.run.path, train.profile if accelerator.is_main_process else 0, self.config.data.workers
+        )
+        with (
+            self.stop,
+            in_one_line(self.run.path, self.config, self.objective),
+            batches_of(loader) as batches,
+            self.drawn(first),
+            profiler.running(),
+        ):
             if first == 0:
-                self.look(0)
+                self.monitors.judge(0, self.look(0))
             for step in range(first, self.total):
-                self.step(step, batches, meter)
+                number = self.step(step, batches)
+                if (found := profiler.tick()) is not None:
+                    self.reporter.note(f"profile: {found.bottleneck} ({self.run.path / PROFILE}/)")
                 self.at_epoch_end(step)
                 self.state.update(step=step + 1, seconds=before + time.perf_counter() - started)
                 if (step + 1) % train.log_every == 0 or step + 1 == self.total:
-                    self.log(step + 1, meter, board)
-                    meter = Meter()
-                number = stop.agreed(accelerator.device)
-                if number or (step + 1) % train.save_every == 0 or step + 1 == self.total:
+                    self.log(step + 1)
+                halt = bool(self.monitors.stop) and step + 1 < self.total  # a run that is at its end may as well end
+                if number or halt or (step + 1) % train.save_every == 0 or step + 1 == self.total:
                     self.save()
                 if number:
                     raise Interrupted(number, step + 1, self.run.path)
+                if halt:
+                    raise self.monitors.end(step + 1)
         self.reporter.finish()
-        if board is not None:
-            board.close()
         samples = self.total * train.batch_size * train.accumulate * accelerator.num_processes
         return TrainResult(
             self.total, self.state["seconds"], samples, self.state["replaced"], self.losses, self.figures
         )
 
-    def step(self, step: int, batches: Iterator[Mapping[str, Any]], meter: Meter) -> None:
-        """One optimiser step."""
+    def step(self, step: int, batches: Iterator[Mapping[str, Any]]) -> int:
+        """One optimiser step. Returns the signal to stop after it, the same on all ranks; 0 for none."""
         config, accelerator = self.config, self.accelerator
         set_learning_rate(self.optimiser, learning_rate(config.optim, step, self.total))
         self.objective.before_step(self.progress(step))
-        # Dropout draws from a generator that is a function of the step, so that a resumed run needs no saved generator state.
-        torch.manual_seed(hash((config.train.seed, step, accelerator.process_index)) % 2**63)
-        rows: list[int] = []
+        seed_step(config.train.seed, step, accelerator.process_index)
+        done: list[tuple[Mapping[str, Any], Mapping[str, Tensor]]] = []
         for forward in range(config.train.accumulate):
-            asked = time.perf_counter()
-            collated = next(batches)
-            waited = time.perf_counter() - asked
+            with self.time("data"):
+                collated = next(batches)
             self.count_failures(collated["failures"], step, lost="views" not in collated)
-            batch = to_batch(collated, self.objective.encoder.geometry, accelerator.device)
-            rows += collated["rows"].tolist()
+            with self.time("transfer"):
+                batch = to_batch(collated, self.objective.encoder.geometry, accelerator.device)
+            meter = self.measuring(batch)
             last = forward + 1 == config.train.accumulate
-            with contextlib.nullcontext() if last else accelerator.no_sync(self.wrapped):
-                losses = self.wrapped(batch)
-                accelerator.backward(losses["loss"] / config.train.accumulate)
-            meter.add(losses, len(batch) * accelerator.num_processes, waited)
-        parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
-        norm = accelerator.clip_grad_norm_(parameters, config.optim.clip_norm or math.inf)
-        if not math.isfinite(float(norm)):  # before the update: the weights are still good
-            self.stop_not_finite(step, float(losses["loss"].detach()), rows)
-        meter.add({"grad_norm": norm}, 0, 0.0)
-        meter.forwards -= 1
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        self.objective.after_step(self.progress(step + 1))
+            losses = learn(accelerator, self.wrapped, self.objective, batch, config.train, self.time, last=last)
+            done.append((collated, {name: value.detach() for name, value in losses.items()}))
+            meter.add(losses, len(batch))
+        with self.time("optimiser"):
+            parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+            norm = accelerator.clip_grad_norm_(parameters, config.optim.clip_norm or math.inf)
+        # One number, and so one wait for the device: it is not finite where any of these is not.
+        health = float(norm + sum(losses["loss"].to(norm) for _, losses in done))
+        number, broken = self.stop.agreed(accelerator.device, not math.isfinite(health))
+        if broken:  # before the update: the weights are still good
+            self.stop_not_finite(step, done)
+        meter.add_norm(norm)
+        self.monitors.gradient(norm)
+        with self.time("optimiser"):
+            self.optimiser.step()
+            self.optimiser.zero_grad()
+            self.objective.after_step(self.progress(step + 1))
+        return number
+
+    def measuring(self, batch: Batch) -> Meter:
+        """The meter; made once it is known what a batch looks like."""
+        if self.meter is None:
+            ours, bf16 = self.accelerator, self.accelerator.mixed_precision == "bf16"
+            flops = flops_on_paper(self.objective, batch) if ours.is_main_process else None
+            self.meter = Meter(self.time, ours.num_processes, flops, peak(ours.device, bf16))
+        return self.meter
 
     def progress(self, step: int) -> Progress:
         """Where the run stands after `step` steps."""
@@ -234,81 +239,73 @@ class _Loop:
         seen = step * train.batch_size * train.accumulate * self.accelerator.num_processes
         return Progress(step, self.total, seen / len(self.data))
 
-    def stop_not_finite(self, step: int, loss: float, rows: list[int]) -> None:
-        """Raise TrainingError that names step and videos."""
-        names = ", ".join(self.data.prepared.video_id(row) for row in rows[:4])
-        broken = "gradient" if math.isfinite(loss) else "loss"
-        what = f"the {broken} of step {step + 1} is not finite (videos {names}, ...); the weights were not changed"
-        raise TrainingError(
-            what,
-            where=self.run.path,
-            do="Lower optim.lr or use train.precision=fp32, then --resume from the last checkpoint",
+    def stop_not_finite(self, step: int, done: list[tuple[Mapping[str, Any], Mapping[str, Tensor]]]) -> None:
+        """Keep the step for `vfm debug replay` and raise TrainingError, on all ranks."""
+        forwards = [(collated, {name: float(v) for name, v in losses.items()}) for collated, losses in done]
+        terms = [name for _, losses in forwards for name, value in losses.items() if not math.isfinite(value)]
+        terms = gather_object(terms)  # of all ranks: the main one keeps and says them
+        # `loss` is the sum of the others: they say more.
+        what = (
+            f"the loss of step {step + 1} is not finite ({min(terms, key=lambda name: name == 'loss')})"
+            if terms
+            else ""
         )
-
-    @contextlib.contextmanager
-    def others_live(self) -> Iterator[None]:
-        """The death of a loader process or of another rank, e.g. for lack of memory, is a TrainingError, wherever it shows."""
+        what = what or f"the gradient of step {step + 1} is not finite"
+        videos = [[self.data.prepared.video_id(row) for row in collated["rows"].tolist()] for collated, _ in forwards]
+        kept = f"'vfm debug replay {self.run.path}' tells where it comes from"
         try:
-            yield
-        except RuntimeError as error:
-            if "DataLoader worker" in str(error):
-                who, do = "a loader process", "Free memory or use fewer data.workers"
-            elif world_size() > 1 and ("gloo" in str(error) or isinstance(error, DistError)):
-                who, do = "another process of this run", "Free memory or use fewer processes"
-            else:
-                raise
-            do = f"{do}, then --resume from the last checkpoint"
-            raise TrainingError(f"{who} was killed from outside", where=self.run.path, do=do) from None
+            precision = {"no": "fp32"}.get(self.accelerator.mixed_precision, self.accelerator.mixed_precision)
+            write_broken(
+                self.run.broken, what, precision, self.progress(step), self.objective, self.config, forwards, videos,
+                self.accelerator.process_index, self.accelerator.num_processes,
+            )  # fmt: skip
+        except (OSError, SafetensorError) as error:
+            kept = f"The step could not be kept ({getattr(error, 'strerror', None) or error})"
+        self.accelerator.wait_for_everyone()  # a rank that leaves ends the others
+        good = latest_step(self.run.checkpoints)
+        do = f"--resume from step {good}, the last good checkpoint," if good else "Start again with --overwrite,"
+        names = ", ".join([name for forward in videos for name in forward][:2])
+        raise TrainingError(
+            f"{what}; the weights were not changed (videos {names}, ...)",
+            where=self.run.path,
+            do=f"{kept}. {do} with a lower optim.lr or train.precision=fp32",
+        )
 
     def count_failures(self, failures: list[str], step: int, lost: bool) -> None:
-        """Unreadable samples were replaced; too many of them end the run, and so does one that nothing readable replaces (`lost`)."""
-        if not failures:
-            return
-        self.state["replaced"] += len(failures)
-        self.reporter.warn(f"replaced an unreadable sample: {failures[0]}")
-        train = self.config.train
-        seen = (step + 1) * train.batch_size * train.accumulate
-        if lost or self.state["replaced"] > max(train.batch_size, self.config.data.max_failures * seen):
-            raise TrainingError(
-                f"{self.state['replaced']} unreadable samples among the first {seen}; the last: {failures[-1]}",
-                where=self.data.prepared.folder,
-                do="Prepare the folder again, or raise data.max_failures",
-            )
+        """Unreadable samples were replaced; too many of them end the run."""
+        if failures:
+            self.state["replaced"] += len(failures)
+            self.reporter.warn(f"replaced an unreadable sample: {failures[0]}")
+            check_replaced(self.state["replaced"], failures[-1], step, self.config, lost, self.data.prepared.place)
 
-    def log(self, step: int, meter: Meter, board: Any) -> None:
+    def log(self, step: int) -> None:
         """metrics.jsonl, TensorBoard and the reporter, at the end of `step`."""
-        now = time.perf_counter()
-        seconds = max(1e-9, now - meter.since)
-        if step % self.config.train.monitor_every < self.config.train.log_every or step == self.total:
-            self.look(step)
-        self.losses = meter.means()
-        rate = meter.clips / seconds
+        assert self.meter is not None  # there was a step
+        means, speed = self.meter.read()
+        self.losses = means | self.monitors.largest_gradient()
+        looked = self.look(step)
         train = self.config.train
-        left = (
-            (self.total - step) * train.batch_size * train.accumulate * self.accelerator.num_processes / max(rate, 1e-9)
-        )
-        lr = learning_rate(self.config.optim, step - 1, self.total)
-        info = StepInfo(
-            step,
-            self.total,
-            self.progress(step).epoch,
-            {**self.losses, **self.figures},
-            lr,
-            rate,
-            left,
-            meter.waited / seconds,
-        )
-        self.reporter.step(info)
+        left = (self.total - step) * train.batch_size * train.accumulate * self.accelerator.num_processes
+        lr, rate = learning_rate(self.config.optim, step - 1, self.total), speed["clips_per_second"]
+        epoch = self.progress(step).epoch
+        self.reporter.step(
+            StepInfo(
+                step, self.total, epoch, {**self.losses, **self.figures}, lr, rate, left / max(rate, 1e-9), speed["data_wait"]
+            )
+        )  # fmt: skip
+        self.monitors.judge(step, {**self.losses, **looked})
         if not self.accelerator.is_main_process:
             return
         line = {
-            "step": step, "epoch": round(info.epoch, 4), "lr": lr, "clips_per_second": round(rate, 2), "data_wait": round(info.data_wait, 4),
+            "step": step, "epoch": round(epoch, 4), "lr": lr, **{name: round(value, 4) for name, value in speed.items()},
             "seconds": round(self.state["seconds"], 2), **self.losses, **self.figures,
         }  # fmt: skip
         self.run.append_metrics(line)
-        for name, value in line.items():
-            if name not in ("step", "epoch", "seconds"):
-                board.add_scalar(name, value, step)
+        if self.board is not None:
+            try:
+                self.board.add({name: v for name, v in line.items() if name not in ("step", "epoch", "seconds")}, step)
+            except OSError as error:
+                raise full(error, self.run.path) from None
 
     def at_epoch_end(self, step: int) -> None:
         """Validation, where `step` was the last of an epoch or of the run."""
@@ -318,29 +315,32 @@ class _Loop:
         if int(now.epoch) > int(self.progress(step).epoch) or now.step == now.total:
             self.figures.update(self.validate(now))
 
-    def look(self, step: int) -> None:
-        """The collapse monitors, on the main process."""
-        if self.monitor is not None:
-            self.figures.update(self.monitor.look(self.objective.encoder, self.accelerator.device))
-            self.state["monitor_start"] = self.monitor.start
+    def look(self, step: int) -> dict[str, float]:
+        """What monitors see after `step` steps, where it is due."""
+        looked = self.monitors.look(step, self.total)
+        self.figures.update(looked)
+        return looked
 
     def save(self) -> None:
         """A checkpoint, by the main process; the others wait."""
         if self.accelerator.is_main_process:
             raw = getattr(self.optimiser, "optimizer", self.optimiser)
-            save_checkpoint(self.run.checkpoints, self.objective, raw, self.state, self.config.train.keep)
+            self.state.update(losses=self.losses, figures=self.figures)
+            save_checkpoint(self.run.checkpoints, self.objective, raw, self.state, Retention.of(self.config.train))
         self.accelerator.wait_for_everyone()
 
-
-def open_board(run: RunFolder, first: int) -> Any:
-    """A TensorBoard writer under run/tensorboard; what an earlier part of the run drew after step `first` is hidden."""
-    import socket
-
-    from torch.utils.tensorboard import SummaryWriter
-
-    # It puts the machine's name into its file's name, and a machine in a hospital is named after the place, the room or its owner.
-    asked, socket.gethostname = socket.gethostname, lambda: "vfm"
-    try:
-        return SummaryWriter(str(run.path / "tensorboard"), purge_step=first + 1 if first else None)
-    finally:
-        socket.gethostname = asked
+    @contextlib.contextmanager
+    def drawn(self, first: int) -> Iterator[None]:
+        """TensorBoard's curves, from step `first` on, by the main process."""
+        if not self.accelerator.is_main_process:
+            yield
+            return
+        try:
+            self.board = Board(self.run.path / "tensorboard", first)
+        except OSError as error:
+            raise full(error, self.run.path) from None
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # of a full disk, which whoever wrote last has been told of
+                self.board.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
@@ -10,21 +9,43 @@ import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, NamedTuple
 
-from domains.errors import ConfigError, StorageError
-from domains.schema import parse
+from domains.errors import ConfigError, StorageError, VfmError
+from domains.schema import parse, read_yaml
 from recipes.config import Resolved, RunConfig
+from recipes.runs.run import ORIGINS
+from recipes.training import lock
+from recipes.training.lock import FolderLock
 
 PACKAGES = ("vfm", "torch", "transformers", "peft", "accelerate", "numpy", "opencv-python-headless", "pydicom", "av")
+# How a run is loaded, logged and kept, and how its global batch is shared, may change when it goes on.
+FREE = {
+    "data.workers", "train.save_every", "train.keep", "train.keep_every", "train.keep_best", "train.best_by", "train.log_every",
+    "train.monitor_every", "train.batch_size", "train.profile",
+}  # fmt: skip
+# After a step that was not finite, which would not be finite again:
+MENDING = {"optim.lr", "optim.final_lr", "optim.warmup", "optim.clip_norm", "train.precision"}
+NOT_EMPTY = "the output folder is not empty"
+
+
+class Shape(NamedTuple):
+    """How the processes of a run shared its global batch when it began."""
+
+    batch_size: int
+    accumulate: int
+    processes: int
 
 
 class RunFolder:
-    """config.resolved.yaml, env.json, metrics.jsonl, checkpoints/, tensorboard/, encoder/; one process at a time."""
+    """config.resolved.yaml, env.json, metrics.jsonl, checkpoints/, tensorboard/, encoder/; one run at a time.
+
+    broken/: the last step that was not finite (`recipes.training.broken`).
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: IO[str] | None = None
+        self.lock = FolderLock(path)
 
     @property
     def checkpoints(self) -> Path:
@@ -35,6 +56,11 @@ class RunFolder:
     def encoder(self) -> Path:
         """Folder of the finished encoder."""
         return self.path / "encoder"
+
+    @property
+    def broken(self) -> Path:
+        """Folder of the step that was not finite, if there was one."""
+        return self.path / "broken"
 
     @property
     def finished(self) -> bool:
@@ -49,80 +75,100 @@ class RunFolder:
         those of the run that is to go on; StorageError where it cannot be written.
         """
         run = cls(path)
-        used = path.exists() and any(path.iterdir()) if path.is_dir() or not path.exists() else True
+        used = path.is_dir() and any(path.iterdir())
         if path.exists() and not path.is_dir():
             raise ConfigError("is a file, not a folder", where=path, do="Choose another --out")
-        if resume and used:
-            run.lock()
-            run.check_same(resolved)
-            return run
-        if used and not overwrite:
-            raise ConfigError(
-                "the output folder is not empty",
-                where=path,
-                do="Use --resume to go on, --overwrite to start again, or another --out",
-            )
         if used and not is_run(path):
-            raise ConfigError(
-                "holds other things than a vfm run; it is not overwritten", where=path, do="Choose another --out"
-            )
+            if resume:
+                raise ConfigError("not a vfm run (no config.resolved.yaml); nothing to resume", where=path)
+            what = "holds other things than a vfm run; it is not overwritten" if overwrite else NOT_EMPTY
+            raise ConfigError(what, where=path, do="Choose another --out")
         try:
+            if used:  # before anything else is found wrong with a folder in which another run may be going on
+                run.lock.take()
+            if used and resume:
+                run.check_same(resolved)
+                return run
+            if used and not overwrite:
+                do = "Use --resume to go on, --overwrite to start again, or another --out"
+                raise ConfigError(NOT_EMPTY, where=path, do=do)
             path.mkdir(parents=True, exist_ok=True)
-            run.lock()
-            for entry in path.iterdir():
-                if entry.name != ".lock":
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-            (path / "config.resolved.yaml").write_text(resolved.to_yaml(), encoding="utf-8")
-            (path / "env.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+            run.lock.take()
+            run.begin(resolved)
         except OSError as error:
+            run.unlock()
             raise StorageError(f"cannot be written ({error.strerror})", where=path) from None
+        except VfmError:
+            run.unlock()
+            raise
         return run
+
+    def begin(self, resolved: Resolved) -> None:
+        """Empty the folder and write down what the run is. Raises OSError."""
+        for entry in self.path.iterdir():
+            if entry.name != lock.NAME:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        (self.path / ORIGINS).write_text(json.dumps(resolved.origins, indent=2) + "\n", encoding="utf-8")
+        (self.path / "env.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+        (self.path / ORIGINS).write_text(json.dumps(resolved.origins, indent=2) + "\n", encoding="utf-8")
+        replace(self.path / "config.resolved.yaml", resolved.to_yaml())  # last: with it, the folder is a run
 
     def check_same(self, resolved: Resolved) -> None:
         """A run is resumed with the settings that it began with; how it is loaded and logged may change."""
         from recipes.config import flatten, yaml_layer
 
         file = self.path / "config.resolved.yaml"
-        if not file.is_file():
-            raise ConfigError("not a vfm run (no config.resolved.yaml); nothing to resume", where=self.path)
         # Settings that an earlier vfm did not have are at their defaults.
         before = dict(flatten(parse(RunConfig, yaml_layer(file).values, file).model_dump(mode="json")))
         now = dict(flatten(resolved.config.model_dump(mode="json")))
-        free = {"data.workers", "train.save_every", "train.keep", "train.log_every", "train.monitor_every"}
-        for key in sorted(set(before) | set(now)):
-            if before.get(key) != now.get(key) and key not in free:
-                raise ConfigError(
-                    f"'{key}' was {before.get(key)!r} when the run began and is {now.get(key)!r} now",
-                    where=self.path,
-                    do="Resume with the same settings, or start another run with --init-from",
-                )
-
-    def lock(self) -> None:
-        """One process (group) a folder. Raises ConfigError.
-
-        A POSIX lock: it ends with this process, however it ends, and loader processes do not inherit it.
-        """
-        try:
-            self._lock = (self.path / ".lock").open("w")
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
+        changed = [
+            key for key in sorted(set(before) | set(now)) if before.get(key) != now.get(key) and not is_free(key)
+        ]
+        mends = bool(changed) and self.broken.is_dir() and set(changed) <= MENDING
+        if changed and not mends:
             raise ConfigError(
-                "another process is running in this folder", where=self.path, do="Wait for it, or choose another --out"
-            ) from None
+                f"'{changed[0]}' was {before.get(changed[0])!r} when the run began and is {now.get(changed[0])!r} now",
+                where=self.path,
+                do="Resume with the same settings, or start another run with --init-from",
+            )
+        if mends:
+            self.note_change({key: [before.get(key), now.get(key)] for key in changed}, resolved)
+
+    def note_change(self, changed: dict[str, list[Any]], resolved: Resolved) -> None:
+        """Settings that mend a run from here on: kept beside those that it began with, in changes.jsonl. Raises StorageError."""
+        shape = self.shape()
+        train = resolved.config.train.model_copy(
+            update={"batch_size": shape.batch_size, "accumulate": shape.accumulate} if shape else {}
+        )
+        config = Resolved(resolved.config.model_copy(update={"train": train}), resolved.origins)
+        try:
+            with (self.path / "changes.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"after": [row["step"] for row in self.metrics()][-1:], **changed}) + "\n")
+            replace(self.path / "config.resolved.yaml", config.to_yaml())
         except OSError as error:
-            raise StorageError(f"cannot be written ({error.strerror})", where=self.path) from None
+            raise full(error, self.path) from None
+
+    def shape(self) -> Shape | None:
+        """How the run began; None where an older vfm has not written it down."""
+        try:
+            begun = json.loads((self.path / "env.json").read_text(encoding="utf-8"))["processes"]
+            file = self.path / "config.resolved.yaml"
+            train = parse(RunConfig, read_yaml(file), file).train
+        except (OSError, ValueError, KeyError):
+            return None
+        return Shape(train.batch_size, train.accumulate, int(begun))
 
     def unlock(self) -> None:
         """Let others in."""
-        if self._lock is not None:
-            (self.path / ".lock").unlink(missing_ok=True)  # while held: nobody may lock a file that is about to go
-            self._lock.close()
-            self._lock = None
+        self.lock.release()
 
     def append_metrics(self, values: dict[str, Any]) -> None:
-        """One line of metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        """One line of metrics.jsonl. Raises StorageError."""
+        try:
+            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise full(error, self.path) from None
 
     def metrics(self) -> list[dict[str, Any]]:
         """All lines; one that was cut off by a kill is left out."""
@@ -138,14 +184,39 @@ class RunFolder:
     def rewind_metrics(self, step: int) -> None:
         """Drop what was logged after `step`: those steps are run again."""
         rows = [row for row in self.metrics() if row["step"] <= step]
-        draft = self.path / "metrics.jsonl.tmp"
-        draft.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        draft.replace(self.path / "metrics.jsonl")
+        try:
+            replace(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        except OSError as error:
+            raise full(error, self.path) from None
+
+
+def is_free(key: str) -> bool:
+    """Whether a setting may change when a run goes on; looking at a run changes nothing of it."""
+    return key in FREE or key.startswith("monitor.")
+
+
+def replace(file: Path, text: str) -> None:
+    """Write a text file whole or not at all. Raises OSError."""
+    draft = file.with_name(file.name + ".tmp")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(file)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def full(error: OSError, where: Path) -> StorageError:
+    """The disk refused; the last checkpoint is whole."""
+    return StorageError(
+        f"cannot be written ({error.strerror})", where=where, do="Free some space, then continue with --resume"
+    )
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder was made by vfm."""
-    return (path / "config.resolved.yaml").is_file() or {entry.name for entry in path.iterdir()} <= {".lock"}
+    """Whether a folder was made by vfm, be it that it was killed before it had written down what it would do."""
+    begun = {lock.NAME, "env.json", ORIGINS, "config.resolved.yaml.tmp"}
+    return (path / "config.resolved.yaml").is_file() or {entry.name for entry in path.iterdir()} <= begun
 
 
 def environment() -> dict[str, Any]:
@@ -162,6 +233,7 @@ def environment() -> dict[str, Any]:
     return {
         "python": sys.version.split()[0],
         "platform": f"{platform.system()} {platform.machine()}",
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "cpus": os.cpu_count(),
         "gpus": gpus,
         "threads": torch.get_num_threads(),

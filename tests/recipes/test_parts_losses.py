@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from recipes.encoders.tokens import patches
 from recipes.parts import schedules
 from recipes.parts.centre import Centre
 from recipes.parts.heads import CosineLinear, DistillationHead, renormalise
@@ -13,10 +14,9 @@ from recipes.parts.losses import (
     cluster_cross_entropy,
     distillation_loss,
     entropy,
-    masked_pixel_loss,
-    normalise_patches,
     teacher_probabilities,
 )
+from recipes.parts.pixels import PIECE, masked_pixel_loss, normalise_patches_
 from recipes.parts.prototypes import Prototypes, sinkhorn
 
 
@@ -125,14 +125,46 @@ def test_the_head_gives_cosines() -> None:
 
 
 def test_patches_are_normalised_per_channel() -> None:
-    patch = torch.tensor([[1.0, 2.0, 3.0, 10.0, 10.0, 10.0]])  # two channels of three pixels
-    torch.testing.assert_close(normalise_patches(patch, 2), torch.tensor([[-1.0, 0.0, 1.0, 0.0, 0.0, 0.0]]))
+    patch = torch.tensor([[[1.0, 2.0, 3.0], [10.0, 10.0, 10.0]]])  # two channels of three pixels
+    torch.testing.assert_close(normalise_patches_(patch), torch.tensor([[[-1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]]))
 
 
 def test_pixel_loss_by_hand() -> None:
-    pixels, predicted = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[0.0, 0.0, 0.0]])
-    assert masked_pixel_loss(predicted, pixels, 1).item() == pytest.approx(2 / 3, abs=1e-5)
-    assert masked_pixel_loss(predicted, pixels, 1, normalise=False).item() == pytest.approx(14 / 3, abs=1e-5)
+    """One frame of one channel: one hidden patch, of 1, 2, 3, 4."""
+    clip = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).view(1, 1, 1, 2, 2)
+    predicted, hidden = torch.zeros(1, 1, 4), torch.tensor([[0]])
+    assert masked_pixel_loss(predicted, clip, hidden, (1, 2), normalise=False).item() == pytest.approx(30 / 4)
+    assert masked_pixel_loss(predicted, clip, hidden, (1, 2)).item() == pytest.approx(3 / 4, abs=1e-5)  # n - 1 of n
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_pixel_loss_and_its_gradient_are_those_of_the_formula(normalise: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the plain way, whole and in pieces."""
+    torch.manual_seed(0)
+    clip = torch.randn(5, 4, 3, 8, 8, dtype=torch.float64)
+    hidden = torch.stack([torch.randperm(8)[:5] for _ in range(5)])
+    predicted = torch.randn(5, 5, 3 * 2 * 16, dtype=torch.float64, requires_grad=True)
+    target = patches(clip, 2, 4, hidden).unflatten(-1, (3, -1))
+    if normalise:
+        target = (target - target.mean(-1, keepdim=True)) / (target.std(-1, keepdim=True) + 1e-6)
+    plain = F.mse_loss(predicted, target.flatten(-2))
+    (expected,) = torch.autograd.grad(3 * plain, predicted)
+    for piece in (1, 2 * clip[0].numel(), 1 << 30):
+        monkeypatch.setitem(PIECE, "cpu", piece)
+        loss = masked_pixel_loss(predicted, clip, hidden, (2, 4), normalise)
+        (found,) = torch.autograd.grad(3 * loss, predicted)
+        torch.testing.assert_close(loss, plain)
+        torch.testing.assert_close(found, expected)
+
+
+def test_pixel_loss_is_computed_in_full_precision() -> None:
+    clip, hidden = torch.randn(2, 2, 3, 8, 8), torch.arange(4).expand(2, -1)
+    predicted = torch.randn(2, 4, 3 * 2 * 16).bfloat16().requires_grad_()
+    loss = masked_pixel_loss(predicted, clip, hidden, (2, 4))
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert predicted.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(loss, masked_pixel_loss(predicted.float(), clip, hidden, (2, 4)))
 
 
 def test_schedules() -> None:

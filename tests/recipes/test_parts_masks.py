@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recipes.parts.masks import tube_masks
+from recipes.parts.masks import running_cells, tube_masks
 
 GRID = (3, 4, 5)
 
@@ -52,3 +52,29 @@ def test_places_are_hidden_equally_often() -> None:
 @pytest.mark.parametrize(("ratio", "kept"), [(0.0, 49), (0.9, 5), (0.99, 1), (0.999, 1)])
 def test_the_share(ratio: float, kept: int) -> None:
     assert tube_masks(torch.tensor([0]), (2, 7, 7), ratio).visible.shape == (1, 1, 2 * kept)
+
+
+def test_running_cells_take_the_same_number_of_hidden_places_in_every_frame() -> None:
+    seeds = torch.tensor([3, 8, 2**62])
+    hidden = tube_masks(seeds, GRID, 0.75).hidden[:, 0]
+    wanted = running_cells(seeds, hidden, GRID, 0.4)
+    assert wanted.shape == (3, 3 * 6)
+    assert (wanted.diff(dim=-1) > 0).all()
+    for row in range(3):
+        assert set(wanted[row].tolist()) <= set(hidden[row].tolist())
+        assert torch.bincount(wanted[row] // 20, minlength=3).tolist() == [6, 6, 6]
+    assert torch.equal(running_cells(seeds[1:2], hidden[1:2], GRID, 0.4)[0], wanted[1])  # a sample's own
+    assert torch.equal(running_cells(seeds, hidden, GRID, 1.0), hidden)
+
+
+def test_running_cells_go_round() -> None:
+    """Where everything is hidden, half of each cell is wanted, and all of it after two frames."""
+    t, h, w = grid = (8, 4, 4)
+    hidden = torch.arange(t * h * w).unsqueeze(0)
+    wanted = torch.zeros(t * h * w).index_fill(0, running_cells(torch.tensor([5]), hidden, grid, 0.5)[0], 1.0)
+    cells = wanted.view(t, 2, 2, 2, 2).permute(0, 1, 3, 2, 4).flatten(3)  # t, cells down, cells across, 4
+    assert (cells.sum(dim=-1) == 2).all()
+    assert (cells[0] == cells[0, 0, 0]).all()
+    assert (cells[:-2] + cells[2:] == 1).all()
+    assert not torch.equal(cells[0], cells[1])
+    assert torch.equal(cells[:4], cells[4:])

@@ -11,7 +11,8 @@ from recipes.config import RunConfig, recipe_names, recipe_yaml, yaml_layer
 from recipes.encoders import open_encoder
 from recipes.encoders.base import IMAGENET_MEAN, IMAGENET_STD
 from recipes.objective import Batch
-from recipes.parts.masks import tube_masks
+from recipes.parts.masks import running_cells, tube_masks
+from recipes.parts.pixels import masked_pixel_loss
 from recipes.pretrain import METHODS, method
 from recipes.pretrain.videomae import VideoMAE
 
@@ -30,8 +31,8 @@ def batch() -> Batch:
 
 def test_the_target_is_transformers_own(objective: VideoMAE) -> None:
     """With predictions of zero the loss is the mean square of the target, whatever the weights."""
-    torch.nn.init.zeros_(objective.to_pixels.weight)
-    torch.nn.init.zeros_(objective.to_pixels.bias)
+    torch.nn.init.zeros_(objective.decoder.leave.weight)
+    torch.nn.init.zeros_(objective.decoder.leave.bias)
     theirs = VideoMAEForPreTraining(VideoMAEConfig(**VIDEOMAE))
     torch.nn.init.zeros_(theirs.decoder.head.weight)
     torch.nn.init.zeros_(theirs.decoder.head.bias)
@@ -46,8 +47,8 @@ def test_the_target_is_transformers_own(objective: VideoMAE) -> None:
 def test_pixels_without_normalisation_by_hand(tmp_path) -> None:
     encoder = open_encoder(write_encoder(tmp_path / "model", "videomae"))
     objective = VideoMAE(encoder, VideoMAE.Settings(**SMALL, normalise_target=False))
-    torch.nn.init.zeros_(objective.to_pixels.weight)
-    torch.nn.init.constant_(objective.to_pixels.bias, 1.0)
+    torch.nn.init.zeros_(objective.decoder.leave.weight)
+    torch.nn.init.constant_(objective.decoder.leave.bias, 1.0)
     constant = Batch({"clip": torch.full((2, 4, 3, 32, 32), 3.0)}, torch.tensor([1, 2]))
     assert objective(constant)["loss"].item() == pytest.approx(4.0, abs=1e-5)
 
@@ -70,6 +71,19 @@ def test_only_hidden_patches_count(objective: VideoMAE) -> None:
     assert torch.equal(asked[0][1], masks.hidden[:, 0])
 
 
+def test_a_part_of_the_hidden_patches_can_be_predicted(tmp_path) -> None:
+    """decode_share: the loss is that of the predicted patches, the encoder sees what it saw."""
+    encoder = open_encoder(write_encoder(tmp_path / "model", "videomae"))
+    objective = VideoMAE(encoder, VideoMAE.Settings(**{**SMALL, "mask_ratio": 0.75}, decode_share=0.5))
+    data = batch()
+    masks = tube_masks(data.seeds, encoder.grid, 0.75)
+    wanted = running_cells(data.seeds, masks.hidden[:, 0], encoder.grid, 0.5)
+    assert wanted.shape[1] < masks.hidden.shape[2]
+    predicted = objective.decoder(encoder(data["clip"], masks.visible[:, 0]), masks.visible[:, 0], wanted)
+    expected = masked_pixel_loss(predicted, data["clip"], wanted, encoder.patch)
+    torch.testing.assert_close(objective(data)["loss"], expected)
+
+
 def test_a_short_run_learns(objective: VideoMAE) -> None:
     optimiser = torch.optim.AdamW(objective.parameters(), lr=3e-3)
     wave = torch.linspace(0, 12, 32).sin().view(1, 1, 1, 1, -1).expand(4, 4, 3, 32, -1).contiguous()
@@ -88,7 +102,7 @@ def test_every_parameter_is_used(objective: VideoMAE) -> None:
     assert not [name for name, p in objective.named_parameters() if p.requires_grad and p.grad is None]
 
 
-@pytest.mark.parametrize("name", ["discovr", "videomae"])
+@pytest.mark.parametrize("name", ["discovr", "simclr", "videomae"])
 def test_the_recipe_is_whole(name: str) -> None:
     path = recipe_yaml(name)
     config = parse(RunConfig, yaml_layer(path).values, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -22,9 +23,11 @@ from domains.store.splits import patient_folds
 from recipes.evaluate.compare import Labelled, compare
 from recipes.evaluate.evaluation import Evaluation
 from recipes.evaluate.features import Failure, Features
-from recipes.report import Contents, write_report
 from recipes.report import maps as maps_module
-from recipes.report.training import place_free, read_series
+from recipes.report.contents import Contents
+from recipes.report.page import write_report
+from recipes.report.training import place_free
+from recipes.runs.metrics import read_metrics, series_of
 
 VIEW = TaskSettings(kind="classification", column="view")
 EF = TaskSettings(kind="regression", column="ef", unit="%")
@@ -221,10 +224,23 @@ def test_paths_are_shortened_and_hub_names_are_not(value, shown):
 
 
 def test_series_leave_out_clocks_and_repeats_of_held_figures(made):
-    series = read_series(made[3])
+    series = series_of(read_metrics(made[3]), least=2)
     assert set(series) == {"loss", "rankme"}
     assert series["loss"] == [(s, 2.0 / s) for s in range(1, 11)]
     assert series["rankme"] == [(1, 8.0), (6, 5.0)]
+
+
+def test_alarms_and_labels_that_were_looked_at_are_told(whole, tmp_path):
+    contents, page = whole
+    assert "Alarm at step" not in page.text
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "alarms.jsonl").write_text(json.dumps({"step": 40, "text": f"rankme is 1, below 2 {HOSTILE}"}) + "\n")
+    (run / "seen.json").write_text(json.dumps({"looked": [{"task": "ef", "patients": ["a"]}]}))
+    told = read(write_report(tmp_path / "page.html", dataclasses.replace(contents, run=run)))
+    assert "Alarm at step 40: rankme is 1, below 2" in told.text
+    assert "Labels of ef of 1 patient were looked at while it trained." in told.text
+    assert "script" not in {tag for tag, _ in told.tags}
 
 
 def test_neighbours_are_of_other_patients_nearest_first(whole, monkeypatch):
