@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -145,7 +146,11 @@ class VideoReader(Reader):
 
     def _keep(self) -> None:
         shape = self._coded, self._turns, self.channels == 1
-        remember(self._identity, Index(self._times, self._keys, self._sequential, self._sure, self.note, *shape))
+        times, keys = (
+            array("q", self._times),
+            array("q", self._keys),
+        )  # of hours: a list of integers takes five times as much
+        remember(self._identity, Index(times, keys, self._sequential, self._sure, self.note, *shape))
 
     def _rewind(self) -> None:
         """The next frame is sought anew."""

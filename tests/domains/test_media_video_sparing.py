@@ -11,7 +11,7 @@ import pytest
 from test_media_video import EVEN, UNEVEN, read_number, write
 
 from domains.errors import MediaError
-from domains.media import open_reader
+from domains.media import open_reader, video_index
 from domains.media import video as video_module
 from domains.media.sparing import can_spare
 from domains.media.video_index import forget
@@ -193,6 +193,18 @@ def test_damage_within_the_last_group_is_counted_out(tmp_path: Path) -> None:
         assert "claimed" in reader.note
         assert not numbers or numbers[:2] == [0, 10]
         assert len(reader.frames(range(count))) == count
+
+
+def test_what_is_remembered_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget()
+    monkeypatch.setattr(video_index, "MOST_TIMES", 130)
+    paths = [write(tmp_path / f"{number}.mp4", "libx264", EVEN) for number in range(3)]
+    for path in paths:
+        assert len(open_reader(path)) == 60
+    assert [video_index.recall(video_index.identify(path)) is not None for path in paths] == [False, True, True]
+    monkeypatch.setattr(video_index, "MOST_TIMES", 10)  # the file at hand is remembered, however long
+    assert len(open_reader(paths[0])) == 60
+    assert [video_index.recall(video_index.identify(path)) is not None for path in paths] == [True, False, False]
 
 
 def test_a_rate_of_the_frames_that_are_there(tmp_path: Path) -> None:
