@@ -50,6 +50,12 @@ class TrainingError(VfmError):
     exit_code = 6
 
 
+class AlarmError(VfmError):
+    """A monitor's alarm whose action is `stop`; everything up to it is saved."""
+
+    exit_code = 7
+
+
 class MediaError(DataError):
     """One file that cannot be read: its path and the reason, short enough for a table cell."""
 

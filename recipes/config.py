@@ -36,6 +36,10 @@ class EncoderSettings(Strict):
     mode: Literal["full", "lora", "last_k", "frozen"] = Field("full", description="what is trained of it")
     last_k: NonNegativeInt = Field(2, description="blocks trained in mode last_k, counted from the top")
     lora: LoRASettings = LoRASettings()
+    checkpointing: bool = Field(
+        False,
+        description="recompute activations in the backward pass: memory of one block instead of all, a third more time",
+    )
 
 
 class DataSettings(Strict):
@@ -70,6 +74,9 @@ class TrainSettings(Strict):
     steps: PositiveInt | None = Field(None, description="optimiser steps")
     batch_size: PositiveInt = Field(16, description="samples of one process in one forward pass")
     accumulate: PositiveInt = Field(1, description="forward passes in one optimiser step")
+    piece: PositiveInt | None = Field(
+        None, description="contrastive methods: samples in memory at once; gradients stay those of the whole batch_size"
+    )
     seed: NonNegativeInt = 0
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32")
     save_every: PositiveInt = Field(200, description="steps between checkpoints; the last step is always saved")

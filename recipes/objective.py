@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from domains.schema import Strict
 from domains.store.clips import Clip
+from recipes.parts.gradient_cache import surrogate
 
 if TYPE_CHECKING:
     from recipes.encoders.base import VideoEncoder
 
-__all__ = ["Batch", "Clip", "Losses", "Objective", "ObjectiveSettings", "Progress"]
+__all__ = ["Batch", "Clip", "Contrast", "Losses", "Objective", "ObjectiveSettings", "Progress"]
 
 Losses = dict[str, Tensor]
 
@@ -62,6 +63,19 @@ class Batch:
     def __len__(self) -> int:
         return len(self.seeds)
 
+    def pieces(self, size: int) -> list[Batch]:
+        """The batch in pieces of at most `size` samples, in order."""
+        cuts = [slice(first, first + size) for first in range(0, len(self), size)]
+        return [
+            Batch(
+                {name: clip[cut] for name, clip in self.clips.items()},
+                self.seeds[cut],
+                {name: values[cut] for name, values in self.targets.items()},
+                self.index[cut],
+            )
+            for cut in cuts
+        ]
+
 
 class Objective(nn.Module, ABC):
     """What a run minimises. Knows no device, no rank, no checkpoint, no file.
@@ -93,3 +107,22 @@ class Objective(nn.Module, ABC):
     def final_encoder(self) -> VideoEncoder:
         """The encoder that the run leaves behind: the trained one, or a teacher that averages it."""
         return self.encoder
+
+
+class Contrast(Objective):
+    """An objective whose loss compares all samples of the batch, of all ranks. What it computes of a sample does not depend on the others, so that
+    a batch larger than memory can be taken in pieces (`train.piece`) with the gradients of the whole.
+    """
+
+    @abstractmethod
+    def embed(self, batch: Batch) -> dict[str, Tensor]:
+        """name -> (B, ...): all that `compare` needs of each sample."""
+
+    @abstractmethod
+    def compare(self, embedded: Mapping[str, Tensor]) -> Losses:
+        """As `forward`, of the embeddings of the whole batch."""
+
+    def forward(self, batch: Batch, slopes: Mapping[str, Tensor] | None = None) -> Losses:
+        """The losses of a batch; of a piece of one whose `slopes` are known, a `loss` with the piece's share of the batch's gradients."""
+        embedded = self.embed(batch)
+        return self.compare(embedded) if slopes is None else {"loss": surrogate(embedded, slopes)}

@@ -11,7 +11,17 @@ import pytest
 
 REPO = Path(__file__).resolve().parents[1]
 FLOOR = {"domains": 0, "recipes": 1, "vfm_cli": 2}
-ROOMS = {"encoders": 0, "parts": 1, "pretrain": 2, "finetune": 3, "training": 4, "evaluate": 5, "report": 6, "jobs": 7}
+ROOMS = {
+    "encoders": 0,
+    "parts": 1,
+    "pretrain": 2,
+    "finetune": 3,
+    "runs": 4,
+    "training": 5,
+    "evaluate": 6,
+    "report": 7,
+    "jobs": 8,
+}
 
 
 def imports(path: Path) -> list[str]:
@@ -81,7 +91,15 @@ def test_no_method_imports_another() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["domains", "ls"], ["recipes", "ls"], ["data", "--help"], ["pretrain", "--help"], ["--version"]],
+    [
+        ["--help"],
+        ["domains", "ls"],
+        ["recipes", "ls"],
+        ["data", "--help"],
+        ["pretrain", "--help"],
+        ["--version"],
+        ["runs", "--help"],
+    ],
 )
 def test_quick_verbs_import_no_torch(words: list[str]) -> None:
     code = f"""

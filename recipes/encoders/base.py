@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from domains.errors import ModelError
 from domains.schema import Strict
@@ -42,6 +43,7 @@ class VideoEncoder(nn.Module, ABC):
         kind: the transformers `model_type`.
         source: where its weights came from, as the user named it.
         random_start: True while its weights are those it was born with.
+        checkpointing: recompute a block's activations in the backward pass instead of keeping them.
     """
 
     model: Any
@@ -52,6 +54,7 @@ class VideoEncoder(nn.Module, ABC):
     def __init__(self, model: Any, geometry: Geometry, source: str = "") -> None:
         super().__init__()
         self.model, self.source, self.random_start = model, source, False
+        self.checkpointing = False
         # peft's wrapper of `model` (mode lora). In a tuple, so that its parameters are not counted a second time.
         self.adapter: tuple[Any, ...] = ()
         self.set_geometry(geometry)
@@ -109,6 +112,12 @@ class VideoEncoder(nn.Module, ABC):
         Returns (B, N, D), or (B, V, D) or (B, M, V, D) in the order of `visible`. Hidden tokens are dropped before the
         first block, so their pixels cannot reach the output. Raises ModelError for clips of another geometry.
         """
+
+    def through(self, block: nn.Module, *inputs: Tensor | None) -> Any:
+        """A block's output; with `checkpointing`, its activations are forgotten and computed again when gradients are."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
 
     def pool(self, tokens: Tensor) -> Tensor:
         """(..., V, D) -> (..., D): the mean of the tokens after the final norm. These models have no CLS token; this

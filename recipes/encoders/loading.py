@@ -49,6 +49,7 @@ def build_encoder(
     if settings.init_from is not None:
         take_weights(encoder, settings.init_from)
     adapt(encoder, settings)
+    encoder.checkpointing = settings.checkpointing
     return encoder
 
 

@@ -80,7 +80,7 @@ class VideoMAEEncoder(VideoEncoder):
         shape = hidden.shape
         hidden = hidden.flatten(0, -3)  # views are samples of their own
         for block in self.blocks:
-            hidden = block(hidden)
+            hidden = self.through(block, hidden)
         if self.final_norm is not None:
             hidden = self.final_norm(hidden)
         return hidden.view(shape)

@@ -64,5 +64,5 @@ class VJEPA2Encoder(VideoEncoder):
         hidden = hidden.flatten(0, -3)  # views are samples of their own
         places = None if visible is None else visible.flatten(0, -2)
         for block in self.blocks:
-            hidden = block(hidden, places)[0]
+            hidden = self.through(block, hidden, places)[0]
         return self.final_norm(hidden).view(shape)

@@ -28,6 +28,7 @@ from recipes.finetune.material import Material, read_material
 from recipes.finetune.task import TARGET, TaskObjective, head_settings
 from recipes.jobs.seen import write_seen
 from recipes.objective import Progress
+from recipes.runs.status import recorded
 from recipes.training.data import ClipData
 from recipes.training.launch import is_main
 from recipes.training.loop import TrainResult, train
@@ -98,9 +99,10 @@ def finetune(
             # Validation patients chose the epoch: they count as met.
             write_seen(run.path, material.prepared, material.rows(split.train | split.validation), config.task.name)
         check = Validation(objective, material, best)
-        result = train(objective, data, config, run, reporter, resume=resume, validate=check)
-        if is_main():
-            finish(run, objective, material, config, result, best, reporter)
+        with recorded(run.path, main=is_main()):
+            result = train(objective, data, config, run, reporter, resume=resume, validate=check)
+            if is_main():
+                finish(run, objective, material, config, result, best, reporter)
     finally:
         run.unlock()
     return out
@@ -243,9 +245,8 @@ def finish(
             "seconds": round(result.seconds, 1),
             "verdict": evaluation.verdict(),
         }
-        replace(
-            run.path / "record.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-        )  # last and whole: with it, the run is finished
+        # last and whole: with it, the run is finished
+        replace(run.path / "record.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         what = f"the finished model cannot be written ({error.strerror})"
         raise StorageError(what, where=run.path, do="Free some space, then --resume") from None

@@ -20,6 +20,9 @@ from recipes.encoders.base import VideoEncoder
 from recipes.jobs.seen import write_seen
 from recipes.objective import Objective
 from recipes.pretrain import method
+from recipes.runs.curves import draw_curves
+from recipes.runs.metrics import CLOCKS, series_of
+from recipes.runs.status import recorded
 from recipes.training.data import ClipData
 from recipes.training.launch import is_main
 from recipes.training.loop import TrainResult, train
@@ -74,9 +77,10 @@ def pretrain(
         )  # fmt: skip
         if is_main():
             write_seen(run.path, prepared, data.rows)
-        result = train(objective, data, config, run, reporter, resume=resume)
-        if is_main():
-            finish(run, objective, prepared, config, result)
+        with recorded(run.path, main=is_main()):
+            result = train(objective, data, config, run, reporter, resume=resume)
+            if is_main():
+                finish(run, objective, prepared, config, result)
     finally:
         run.unlock()
     return run.encoder
@@ -95,14 +99,12 @@ def rows_of(prepared: Prepared, split: str) -> Sequence[int]:
 
 def finish(run: RunFolder, objective: Objective, prepared: Prepared, config: RunConfig, result: TrainResult) -> None:
     """Leave the encoder in transformers' format, the curves as a picture, and a record of what was done."""
-    from recipes.training.curves import draw_curves
-
     encoder = objective.final_encoder()
     try:
         encoder.save(run.encoder)
         if encoder.adapter:
             save_adapter(encoder, run.path / "adapter")
-        draw_curves(run.metrics(), run.path / "curves.png")
+        draw_curves({"": series_of(run.metrics(), skip=CLOCKS)}, run.path / "curves.png")
         record: dict[str, Any] = {
             "method": objective.name,
             "paper": objective.paper,
@@ -117,9 +119,8 @@ def finish(run: RunFolder, objective: Objective, prepared: Prepared, config: Run
             "losses": dict(result.losses),
             "monitors": dict(result.monitors),
         }
-        replace(
-            run.path / "record.json", json.dumps(record, indent=2) + "\n"
-        )  # last and whole: with it, the run is finished
+        # last and whole: with it, the run is finished
+        replace(run.path / "record.json", json.dumps(record, indent=2) + "\n")
     except OSError as error:
         raise StorageError(
             f"the finished encoder cannot be written ({error.strerror})",

@@ -12,7 +12,8 @@ from recipes.evaluate.baselines import BASELINES
 from recipes.evaluate.evaluation import Evaluation
 from recipes.evaluate.features import ReadProgress
 from recipes.jobs.evaluate import evaluate, gather
-from recipes.report import Contents, write_report
+from recipes.report.contents import Contents
+from recipes.report.page import write_report
 
 
 def evaluate_and_report(

@@ -6,9 +6,10 @@ from domains.errors import ConfigError
 from domains.schema import nearest
 from recipes.objective import Objective
 from recipes.pretrain.discovr import DISCOVR
+from recipes.pretrain.simclr import SimCLR
 from recipes.pretrain.videomae import VideoMAE
 
-METHODS: list[type[Objective]] = [DISCOVR, VideoMAE]
+METHODS: list[type[Objective]] = [DISCOVR, VideoMAE, SimCLR]
 
 
 def method(name: str) -> type[Objective]:

@@ -248,7 +248,7 @@ class Distilled(NamedTuple):
 def frame_encoder_like(encoder: VideoEncoder, depth: int | None) -> VideoMAEEncoder:
     """A per-frame ViT beside `encoder`: a VideoMAE of one frame and tubelet 1, same width, patch, heads and size. It
     starts at random (from torch's generator) and is trained together with the video branch."""
-    return fresh_videomae(
+    frames = fresh_videomae(
         Geometry(frames=1, size=encoder.geometry.size),
         seed=int(torch.randint(2**31, ())),
         hidden_size=encoder.width,
@@ -258,6 +258,8 @@ def frame_encoder_like(encoder: VideoEncoder, depth: int | None) -> VideoMAEEnco
         patch_size=encoder.patch[1],
         tubelet_size=1,
     )
+    frames.checkpointing = encoder.checkpointing
+    return frames
 
 
 def as_frames(clip: Tensor, tubes: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, Tensor]:

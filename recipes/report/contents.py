@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from domains.store.labels import Labels
 from domains.store.manifest import EXCLUDED
@@ -45,30 +43,6 @@ class Contents:
     phantom: bool = False
     notes: Sequence[str] = ()
     seed: int = 0
-
-
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; one that a killed run left half written is passed over."""
-    try:
-        lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    rows = []
-    for line in lines:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return [row for row in rows if isinstance(row, dict)]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is none to read."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def read_excluded(prepared: Prepared) -> list[dict[str, str]]:

@@ -8,9 +8,10 @@ from typing import Any
 
 from domains.store.labels import Labels
 from domains.store.manifest import CONTACT_SHEET
-from recipes.report.contents import Contents, read_excluded, read_metrics
+from recipes.report.contents import Contents, read_excluded
 from recipes.report.html import card, count, section, span, table, task_name
 from recipes.report.pictures import contact_sheet
+from recipes.runs.metrics import read_metrics
 
 REASONS = 3  # of a category, before the rest is only counted
 

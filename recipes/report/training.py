@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -12,20 +11,18 @@ import yaml
 
 from recipes.config import flatten
 from recipes.report.charts import curve, number
-from recipes.report.contents import Contents, read_json, read_metrics
+from recipes.report.contents import Contents
 from recipes.report.html import card, section, table
+from recipes.runs.metrics import ordered, read_json, read_metrics, series_of
 
-# Clocks and counters say nothing as a curve.
-NOT_CURVES = {"step", "epoch", "seconds", "lr", "clips_per_second", "data_wait"}
 CURVES = 12
-HELD = ("val_", "rankme", "deviation")  # measured now and then, and logged on every line until measured again
 NAMES = {"rankme": "RankMe (effective rank)", "deviation": "feature deviation", "grad_norm": "gradient norm"}
 
 
 def training(contents: Contents) -> str:
     """Every logged figure as a curve, losses first."""
-    series = read_series(contents.run) if contents.run else {}
-    names = sorted(series, key=lambda name: ("loss" not in name, name != "loss"))
+    series = series_of(read_metrics(contents.run), least=2) if contents.run else {}
+    names = ordered(list(series))
     drawn = []
     for name in names[:CURVES]:
         steps, values = zip(*series[name], strict=True)
@@ -38,20 +35,6 @@ def training(contents: Contents) -> str:
     return section(
         "training", "Training", lead, f'<div class="curves">{"".join(card(chart) for chart in drawn if chart)}</div>'
     )
-
-
-def read_series(run: Path) -> dict[str, list[tuple[float, float]]]:
-    """Figure -> (step, value) points, for figures with two or more; of held figures only where they change."""
-    series: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for row in read_metrics(run):
-        for name, value in row.items():
-            number_like = isinstance(value, int | float) and not isinstance(value, bool)
-            if name in NOT_CURVES or not number_like or "step" not in row:
-                continue
-            held = name.startswith(HELD) and series[name] and series[name][-1][1] == value
-            if not held:
-                series[name].append((float(row["step"]), float(value)))
-    return {name: points for name, points in series.items() if len(points) > 1}
 
 
 def provenance(contents: Contents) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 from domains.errors import TrainingError
 from recipes.config import RunConfig
 from recipes.objective import Objective, Progress
+from recipes.runs.status import write_status
 from recipes.training.board import Board
 from recipes.training.broken import seed_step, write_broken
 from recipes.training.checkpoint import latest_step, load_checkpoint, save_checkpoint
@@ -113,6 +114,8 @@ def train(
         state = found
     if resume and main:  # also where the run died before its first checkpoint: it starts at step 0, and so does its log
         run.rewind_metrics(state["step"])
+    if main:
+        write_status(run.path, total=total)
     accelerator.wait_for_everyone()
     wrapped, optimiser = accelerator.prepare(objective, optimiser, device_placement=[False, False])
     monitor = CollapseMonitor(data.prepared, data.rows, data.clip, reporter.warn) if main else None

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from domains.errors import ConfigError, StorageError, VfmError
 from domains.schema import parse, read_yaml
 from recipes.config import Resolved, RunConfig
+from recipes.runs.run import ORIGINS
 from recipes.training import lock
 from recipes.training.lock import FolderLock
 
@@ -107,6 +108,7 @@ class RunFolder:
         for entry in self.path.iterdir():
             if entry.name != lock.NAME:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        (self.path / ORIGINS).write_text(json.dumps(resolved.origins, indent=2) + "\n", encoding="utf-8")
         (self.path / "env.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
         replace(self.path / "config.resolved.yaml", resolved.to_yaml())  # last: with it, the folder is a run
 

@@ -102,7 +102,7 @@ def test_every_parameter_is_used(objective: VideoMAE) -> None:
     assert not [name for name, p in objective.named_parameters() if p.requires_grad and p.grad is None]
 
 
-@pytest.mark.parametrize("name", ["discovr", "videomae"])
+@pytest.mark.parametrize("name", ["discovr", "simclr", "videomae"])
 def test_the_recipe_is_whole(name: str) -> None:
     path = recipe_yaml(name)
     config = parse(RunConfig, yaml_layer(path).values, path)

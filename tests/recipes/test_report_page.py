@@ -22,9 +22,11 @@ from domains.store.splits import patient_folds
 from recipes.evaluate.compare import Labelled, compare
 from recipes.evaluate.evaluation import Evaluation
 from recipes.evaluate.features import Failure, Features
-from recipes.report import Contents, write_report
 from recipes.report import maps as maps_module
-from recipes.report.training import place_free, read_series
+from recipes.report.contents import Contents
+from recipes.report.page import write_report
+from recipes.report.training import place_free
+from recipes.runs.metrics import read_metrics, series_of
 
 VIEW = TaskSettings(kind="classification", column="view")
 EF = TaskSettings(kind="regression", column="ef", unit="%")
@@ -221,7 +223,7 @@ def test_paths_are_shortened_and_hub_names_are_not(value, shown):
 
 
 def test_series_leave_out_clocks_and_repeats_of_held_figures(made):
-    series = read_series(made[3])
+    series = series_of(read_metrics(made[3]), least=2)
     assert set(series) == {"loss", "rankme"}
     assert series["loss"] == [(s, 2.0 / s) for s in range(1, 11)]
     assert series["rankme"] == [(1, 8.0), (6, 5.0)]

@@ -1,0 +1,39 @@
+"""Losses that compare every clip of a batch with every other; the batch is that of all ranks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch.nn import functional as F
+
+from recipes.parts.distributed import gather, world_size
+
+
+def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Normalised temperature-scaled cross entropy (Chen et al., SimCLR, ICML 2020) of two views of each sample.
+
+        loss = mean over both views of all N samples of  - log  exp(z_i . z_i' / tau) / sum over k other than i of exp(z_i . z_k / tau)
+
+    first, second (B, D) of this rank, of any length; they are brought to length one, in fp32. z_i' is the other view of the same sample; k
+    runs over both views of all samples of all ranks, 2 N - 1 of them. Every rank counts its own rows: averaged over ranks, values and gradients are
+    those of one rank with the whole batch. Every rank must hold as many samples.
+    """
+    first, second = F.normalize(first.float(), dim=-1), F.normalize(second.float(), dim=-1)
+    return (_one_way(first, second, temperature) + _one_way(second, first, temperature)) / 2
+
+
+def _one_way(own: Tensor, other: Tensor, temperature: float) -> Tensor:
+    """From each row of `own` to its partner in `other`, among all rows of both."""
+    start = len(own) * (dist.get_rank() if world_size() > 1 else 0)
+    place = torch.arange(start, start + len(own), device=own.device)
+    alike = own @ gather(own).T / temperature
+    alike = alike.scatter(1, place.unsqueeze(1), float("-inf"))  # nobody is compared with itself
+    logits = torch.cat([own @ gather(other).T / temperature, alike], dim=1)
+    return F.cross_entropy(logits, place)
+
+
+@torch.no_grad()
+def agreement(first: Tensor, second: Tensor) -> Tensor:
+    """Mean cosine of the two views of a sample, on this rank: 1 where views say the same, and also where everything does."""
+    return F.cosine_similarity(first.float(), second.float(), dim=-1).mean()

@@ -1,0 +1,147 @@
+"""`--batch-size auto`: the largest batch that fits into memory, and what to do where one did not."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from domains.base import ClipSettings
+from domains.errors import TrainingError
+from domains.machine import free_memory
+from recipes.config import RunConfig
+from recipes.objective import Batch, Contrast, Objective, Progress
+
+MARGIN = 0.9  # of the memory that is free: fragments, and batches whose masks keep a little more
+TEMPORARY = 1.5  # CPU: memory of a step, in what its forward pass keeps; the backward pass holds gradients of a block or two beside it
+STATE = 12  # bytes of a trained fp32 parameter beside itself: its gradient and AdamW's two averages
+
+
+def sizes(limit: int) -> list[int]:
+    """Batch sizes that are tried, rising: 1, 2, 3, 4, 6, 8, 12, 16, 24, ... up to `limit`."""
+    found = sorted({size for power in range(limit.bit_length()) for size in (1 << power, 3 << power)} | {1})
+    return [size for size in found if size <= limit]
+
+
+def largest(fits: Callable[[int], bool], limit: int) -> int:
+    """The largest of `sizes(limit)` that fits, 0 for none; asks about few, and about none far above the answer."""
+    candidates = sizes(limit)
+    best, step = -1, 0
+    while step < len(candidates) and fits(candidates[step]):  # every other one, twice as large each time
+        best, step = step, step + 2
+    between = best + 1  # of the last that fits and the first that does not
+    if between < min(step, len(candidates)) and fits(candidates[between]):
+        best = between
+    return candidates[best] if best >= 0 else 0
+
+
+def largest_batch(
+    objective: Objective, clip: ClipSettings, config: RunConfig, device: torch.device, bf16: bool, limit: int
+) -> int:
+    """Samples of one process that a forward and backward pass of `objective` has room for on `device`, at most `limit`.
+
+    objective: one made for the trial; its buffers and gradients are spoiled. On a GPU by trying, with the optimiser's memory set aside; on a
+    CPU, where trying too much ends the process, from what two small passes keep. Raises TrainingError where not even one sample fits.
+    """
+    objective.to(device).train()
+    objective.before_step(Progress(0, 1, 0.0))
+    found = (
+        largest(lambda size: fits_gpu(objective, clip, size, device, bf16), limit)
+        if device.type == "cuda"
+        else largest(lambda size: needed(objective, clip, bf16, size) < MARGIN * free_memory(), limit)
+    )
+    if not found:
+        raise TrainingError("not even one sample fits into memory", do=advice(config, objective))
+    return found
+
+
+def fits_gpu(objective: Objective, clip: ClipSettings, size: int, device: torch.device, bf16: bool) -> bool:
+    """Whether a step of `size` samples stays within the GPU's memory, by doing it."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    try:
+        aside = torch.empty(STATE * trained(objective), dtype=torch.uint8, device=device)
+        one_pass(objective, made_up(objective, clip, size, device), bf16)
+        del aside
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        objective.zero_grad()
+    free, total = torch.cuda.mem_get_info(device)
+    ours = torch.cuda.memory_reserved(device)
+    return torch.cuda.max_memory_reserved(device) <= MARGIN * (free + ours) <= total
+
+
+def needed(objective: Objective, clip: ClipSettings, bf16: bool, size: int) -> float:
+    """Bytes of a CPU step of `size` samples, from what passes of two and of four keep for their backward pass."""
+    two, four = (kept(objective, made_up(objective, clip, count, torch.device("cpu")), bf16) for count in (2, 4))
+    each = (four - two) / 2
+    return STATE * trained(objective) + TEMPORARY * (two - 2 * each + each * size)
+
+
+def kept(objective: Objective, batch: Batch, bf16: bool) -> int:
+    """Bytes of the clips and of all that a forward pass keeps for its backward pass, parameters apart."""
+    storages = {clip.untyped_storage().data_ptr(): clip.untyped_storage().nbytes() for clip in batch.clips.values()}
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*objective.parameters(), *objective.buffers())}
+    alive: list[Tensor] = []  # or their memory, and with it their address, would be given away again
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        one_pass(objective, batch, bf16, backward=False)
+    return sum(storages.values())
+
+
+def one_pass(objective: Objective, batch: Batch, bf16: bool, backward: bool = True) -> None:
+    """Forward, and backward."""
+    device = next(iter(batch.clips.values())).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        loss = objective(batch)["loss"]
+    if backward:
+        loss.backward()
+
+
+def made_up(objective: Objective, clip: ClipSettings, size: int, device: torch.device) -> Batch:
+    """A batch of noise in the shapes of the objective's views."""
+    geometry = objective.encoder.geometry
+    shape = (size, geometry.frames, 3, geometry.size, geometry.size)
+    clips = {name: torch.randn(shape, device=device) for name in objective.views}
+    return Batch(clips, torch.arange(size), index=torch.arange(size))
+
+
+def trained(objective: Objective) -> int:
+    """Parameters with gradients."""
+    return sum(parameter.numel() for parameter in objective.parameters() if parameter.requires_grad)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch found no memory, on a GPU or on the machine."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "can't allocate memory" in str(error))
+    )
+
+
+def advice(config: RunConfig, objective: Objective) -> str:
+    """What to change so that a run needs less memory, the same steps first."""
+    train, ways = config.train, []
+    if isinstance(objective, Contrast):
+        size = max(1, (train.piece or train.batch_size) // 2)
+        if size < (train.piece or train.batch_size):
+            ways.append(f"train.piece={size} (the same gradients)")
+    elif train.batch_size > 1:
+        half = train.batch_size // 2
+        ways.append(f"train.batch_size={half} train.accumulate={train.accumulate * 2} (steps of the same size)")
+    if not config.encoder.checkpointing:
+        ways.append("encoder.checkpointing=true (a third more time)")
+    if train.precision == "fp32":
+        ways.append("train.precision=bf16")
+    ways.append("smaller clips (clip.frames, clip.size)")
+    return f"Try {', or '.join(ways)}"

@@ -1,0 +1,100 @@
+"""What a step costs and where its time goes: operations counted by hand, phases, and the page that `--profile` leaves."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from recipes.training.flops import flops_of, peak
+from recipes.training.phases import PHASES, Phases
+from recipes.training.profile import Profiler, Summary, _covered
+
+CPU = torch.device("cpu")
+
+
+def test_operations_of_a_linear_layer_and_its_gradients_by_hand() -> None:
+    layer, x = nn.Linear(8, 16), torch.randn(5, 8)
+    assert flops_of(lambda: layer(x)) == 2 * 5 * 8 * 16
+    assert flops_of(lambda: layer(x).sum().backward()) == 2 * (2 * 5 * 8 * 16)  # x needs no gradient
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_operations_of_attention_by_hand(bf16: bool) -> None:
+    q = torch.randn(2, 3, 10, 8, requires_grad=True)
+    forward = 2 * (2 * 3) * (10 * 10 * 8) * 2  # scores and values, batch times heads, multiply and add
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        assert flops_of(lambda: F.scaled_dot_product_attention(q, q, q)) == forward
+        assert flops_of(lambda: F.scaled_dot_product_attention(q, q, q).sum().backward()) == 3 * forward
+
+
+def test_a_cpu_has_no_peak_that_we_know() -> None:
+    assert peak(CPU, bf16=True) is None
+
+
+def test_phases_are_shares_of_the_time_and_start_anew() -> None:
+    phases = Phases(CPU)
+    with phases("data"):
+        time.sleep(0.03)
+    with phases("forward"):
+        time.sleep(0.01)
+    time.sleep(0.01)
+    shares = phases.shares()
+    assert set(shares) == set(PHASES)
+    assert shares["data"] > shares["forward"] > 0 == shares["backward"]
+    assert sum(shares.values()) < 1
+    assert phases.shares()["data"] == 0
+
+
+def steps_of(profiler: Profiler, phases: Phases, steps: int, wait: float, size: int) -> list[Summary]:
+    layer, x = nn.Linear(size, size), torch.randn(size, size)
+    found = []
+    with profiler.running():
+        for _ in range(steps):
+            with phases("data"):
+                time.sleep(wait)
+            with phases("forward"):
+                loss = layer(x).square().mean()
+            with phases("backward"):
+                loss.backward()
+            found.append(profiler.tick())
+    return [summary for summary in found if summary is not None]
+
+
+def test_a_profile_leaves_a_trace_and_names_the_bottleneck(tmp_path: Path) -> None:
+    (summary,) = steps_of(Profiler(tmp_path, 2, workers=3), Phases(CPU), steps=9, wait=0.02, size=16)
+    assert summary.steps == 2
+    assert summary.seconds > 0.02
+    assert summary.phases["data"] > 0.5
+    assert summary.idle is None
+    assert "waits for data: raise data.workers (now 3)" in summary.bottleneck
+    written = json.loads((tmp_path / "profile/summary.json").read_text())
+    assert written["bottleneck"] == summary.bottleneck
+    assert "bottleneck: " in (tmp_path / "profile/summary.txt").read_text()
+    with gzip.open(tmp_path / "profile/trace.json.gz") as file:
+        names = {event.get("name") for event in json.load(file)["traceEvents"]}
+    assert {"vfm.data", "vfm.forward", "vfm.backward", "aten::addmm"} <= names
+
+
+def test_a_run_that_computes_is_told_what_is_dearest(tmp_path: Path) -> None:
+    (summary,) = steps_of(Profiler(tmp_path, 3, workers=0), Phases(CPU), steps=6, wait=0, size=512)
+    assert summary.phases["data"] < 0.15
+    assert next(iter(summary.operations)) in summary.bottleneck
+    assert all(name.startswith("aten::") for name in summary.operations)
+
+
+def test_no_profile_where_none_is_asked(tmp_path: Path) -> None:
+    assert steps_of(Profiler(tmp_path, 0, workers=0), Phases(CPU), steps=5, wait=0, size=4) == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_idle_gpu_is_named() -> None:
+    summary = Summary(5, 0.1, {**dict.fromkeys(PHASES, 0.0), "forward": 0.5}, 0.3, {"gemm": 0.6}, 2)
+    assert summary.bottleneck.startswith("the GPU is idle for 30% of the time")
+    assert _covered([(0, 2), (1, 3), (5, 6), (5.5, 5.7)]) == 4
