@@ -126,6 +126,7 @@ def rank_of(job: Job, rank: int, port: int, kill: Kill | None, answers: Any) -> 
     from recipes.training.reporter import SilentReporter
 
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of loader processes, as ever; not that of this process
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if job.processes > 1:
         os.environ |= {
