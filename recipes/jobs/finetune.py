@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from domains.errors import StorageError
+from domains.errors import ConfigError, StorageError
 from recipes.config import Resolved, RunConfig
 from recipes.encoders import TINY, VideoEncoder, build_encoder, open_encoder, save_adapter
 from recipes.encoders.base import quiet
@@ -28,6 +28,8 @@ from recipes.finetune.material import Material, read_material
 from recipes.finetune.task import TARGET, TaskObjective, head_settings
 from recipes.jobs.seen import write_seen
 from recipes.objective import Progress
+from recipes.runs.metrics import read_lines
+from recipes.runs.run import ALARMS
 from recipes.runs.status import recorded
 from recipes.training.data import ClipData
 from recipes.training.launch import is_main
@@ -75,6 +77,9 @@ def finetune(
     `recipes.training.loop.train`.
     """
     config = resolved.config
+    if config.monitor.knn.task:
+        what = "'monitor.knn' is for pretraining; fine-tuning is watched by its validation patients"
+        raise ConfigError(what, do="Leave it out")
     material = read_material(config, key)
     objective = build_task(config, material, online=online)
     run = RunFolder.create(out, resolved, overwrite=overwrite, resume=resume) if is_main() else RunFolder(out)
@@ -244,6 +249,8 @@ def finish(
             "replaced": result.replaced,
             "seconds": round(result.seconds, 1),
             "verdict": evaluation.verdict(),
+            "monitors": dict(result.monitors),
+            "alarms": read_lines(run.path / ALARMS),
         }
         # last and whole: with it, the run is finished
         replace(run.path / "record.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")

@@ -18,14 +18,14 @@ from store_factory import make_prepared
 from torch import nn
 
 from domains.base import AugmentPolicies, ClipSettings
-from domains.errors import ConfigError, ModelError, StorageError
+from domains.errors import ConfigError, ModelError, StorageError, UnreachableError
 from domains.store.manifest import frame_file
+from domains.store.prepared import Prepared
 from recipes.config import Layer, OptimSettings, resolve
 from recipes.encoders.base import Geometry
 from recipes.objective import Clip
 from recipes.training import checkpoint
 from recipes.training.data import ATTEMPTS, ClipData, StreamSampler, collate, to_batch
-from recipes.training.monitors import CollapseMonitor, deviation, rankme
 from recipes.training.optim import learning_rate, make_optimiser, set_learning_rate
 from recipes.training.retention import Retention
 from recipes.training.run import RunFolder, environment
@@ -62,6 +62,18 @@ def test_a_sample_is_a_function_of_its_position(data: ClipData) -> None:
     one, again, other = data[13], data[13], data[3]
     assert np.array_equal(one["views"]["clip"].frames, again["views"]["clip"].frames)
     assert one["seed"] == again["seed"] != other["seed"]
+
+
+def test_a_storage_that_does_not_answer_ends_the_run_and_replaces_nothing(
+    data: ClipData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(self: Prepared, index: int, indices: object) -> None:
+        raise UnreachableError("the storage cannot be reached")
+
+    monkeypatch.setattr(Prepared, "frames", gone)
+    sample = data[0]
+    assert [failure.partition(": ")[2] for failure in sample["failures"]] == ["the storage cannot be reached"]
+    assert collate([sample]) == {"failures": sample["failures"]}  # which the loop takes for the end
 
 
 def test_an_unreadable_sample_is_replaced_deterministically_and_counted(data: ClipData) -> None:
@@ -215,45 +227,6 @@ def test_another_model_does_not_fit(tmp_path: Path) -> None:
     other = nn.Linear(5, 5)
     with pytest.raises(ModelError, match="does not fit"):
         checkpoint.load_checkpoint(tmp_path, other, make_optimiser(other, OptimSettings()), print)
-
-
-def test_rankme_of_known_spectra() -> None:
-    assert rankme(torch.eye(8)) == pytest.approx(8, rel=1e-4)
-    assert rankme(torch.ones(8, 5)) == pytest.approx(1, abs=1e-3)
-    two = torch.zeros(8, 4)
-    two[0, 0] = two[1, 1] = 3
-    assert rankme(two) == pytest.approx(2, abs=1e-3)
-
-
-def test_deviation_of_collapsed_and_spread_features() -> None:
-    assert deviation(torch.ones(16, 8)) == pytest.approx(0, abs=1e-6)
-    spread = torch.randn(4096, 8, generator=torch.Generator().manual_seed(0))
-    assert deviation(spread) == pytest.approx(1, abs=0.03)
-
-
-class Fake(nn.Module):
-    """An encoder whose features are `scale` times what it sees, plus a constant."""
-
-    geometry = Geometry(frames=4, size=32)
-
-    def __init__(self, scale: float) -> None:
-        super().__init__()
-        self.scale = scale
-
-    def embed(self, clips: torch.Tensor) -> torch.Tensor:
-        return torch.ones(len(clips), 6) + self.scale * clips.flatten(1)[:, ::997][:, :6]
-
-
-def test_collapse_is_announced_once(tmp_path: Path) -> None:
-    prepared, _ = make_prepared(tmp_path / "prepared", videos=8, patients=8, size=40, frames=16)
-    warnings: list[str] = []
-    monitor = CollapseMonitor(prepared, list(range(8)), CLIP, warnings.append)
-    first = monitor.look(Fake(1.0), torch.device("cpu"))  # type: ignore[arg-type]
-    assert first["deviation"] > 0.05
-    assert not warnings
-    monitor.look(Fake(1e-4), torch.device("cpu"))  # type: ignore[arg-type]
-    monitor.look(Fake(1e-4), torch.device("cpu"))  # type: ignore[arg-type]
-    assert len([text for text in warnings if "deviation fell" in text]) == 1
 
 
 def test_run_folder_is_not_overwritten_by_accident(tmp_path: Path) -> None:
