@@ -6,18 +6,20 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from domains.store.info import described
-from recipes.report.charts import number
+from recipes.report.scale import number
 from recipes.runs.metrics import Points, is_number, leading, ordered, series_of, time_spent
 from recipes.runs.run import Run
-from recipes.runs.settings import Difference, defaults_of, differences_from_recipe
 from recipes.runs.status import FINISHED, RUNNING
 from vfm_cli.console import duration, table
 from vfm_cli.plots import Style, grid
+
+if TYPE_CHECKING:
+    from recipes.runs.settings import Difference
 
 CHARTS = 6  # of the figures that people look at first; --all shows every one
 
@@ -104,6 +106,8 @@ def looked_lines(run: Run) -> list[str]:
 
 def settings_table(run: Run) -> None:
     """Settings that differ from the recipe's."""
+    from recipes.runs.settings import defaults_of, differences_from_recipe
+
     found, unknown = differences_from_recipe(run)
     _, words = defaults_of(run)
     if found:
@@ -184,6 +188,8 @@ def time_line(run: Run) -> str:
 
 def show_json(run: Run) -> dict[str, Any]:
     """Everything that `vfm runs show` tells, as values."""
+    from recipes.runs.settings import differences_from_recipe
+
     found, unknown = differences_from_recipe(run)
     return {
         **row_of(run, str(run.path)),

@@ -275,7 +275,7 @@ try:
     main({["runs", *words]!r})
 except SystemExit as leave:
     assert leave.code == 0, leave.code
-slow = {{"torch", "transformers", "matplotlib", "pyarrow", "cv2", "sklearn", "scipy"}} & set(sys.modules)
+slow = {{"torch", "transformers", "matplotlib", "numpy", "pyarrow", "cv2", "sklearn", "scipy"}} & set(sys.modules)
 assert not slow, slow
 """
         done = subprocess.run(

@@ -12,7 +12,6 @@ import click
 
 from recipes.runs.metrics import CLOCKS, Follower, Points, Row, is_number, series_of
 from recipes.runs.run import Run, find_runs
-from recipes.runs.settings import differences, environments
 from recipes.runs.status import FINISHED, RUNNING
 from vfm_cli import run_pages as pages
 from vfm_cli.console import emit_json, say, table
@@ -103,6 +102,8 @@ def compare(
     runs: tuple[Path, ...], everything: bool, wanted: tuple[str, ...], png: Path | None, ascii_only: bool, as_json: bool
 ) -> None:
     """Lay runs side by side: settings that differ, curves over one another, evaluations."""
+    from recipes.runs.settings import differences, environments
+
     if len(runs) < 2:
         raise click.UsageError("compare needs two runs or more. For example: vfm runs compare runs/a runs/b")
     found = [Run.open(path) for path in runs]
