@@ -7,6 +7,10 @@ them; `vfm_cli.console` alone prints them.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from domains.remote.place import Place
 
 
 class VfmError(Exception):
@@ -14,7 +18,7 @@ class VfmError(Exception):
 
     exit_code = 1
 
-    def __init__(self, what: str, *, where: str | Path | None = None, do: str | None = None) -> None:
+    def __init__(self, what: str, *, where: str | Place | None = None, do: str | None = None) -> None:
         self.what, self.where, self.do = what, where, do
         line = what if where is None else f"{where}: {what}"
         super().__init__(line if do is None else f"{line}. {do}")
@@ -32,6 +36,10 @@ class DataError(VfmError):
     exit_code = 3
 
 
+class MissingError(DataError):
+    """There is no such bucket, folder or object on a storage."""
+
+
 class ModelError(VfmError):
     """An encoder, adapter or checkpoint that cannot be loaded or does not fit."""
 
@@ -42,6 +50,10 @@ class StorageError(VfmError):
     """The disk refused: full, read-only, or no permission."""
 
     exit_code = 5
+
+
+class UnreachableError(StorageError):
+    """A storage (s3://, ...) that does not answer, or refuses: connection, credentials, permission. Nothing is known of the data itself."""
 
 
 class TrainingError(VfmError):

@@ -80,6 +80,9 @@ class TrainSettings(Strict):
     )
     seed: NonNegativeInt = 0
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32")
+    profile: NonNegativeInt = Field(
+        0, description="steps whose time is taken apart, from the third on; 0: none (vfm pretrain --profile)"
+    )
     save_every: PositiveInt = Field(200, description="steps between checkpoints; the last step is always saved")
     keep: PositiveInt = Field(2, description="newest checkpoints kept")
     keep_every: PositiveInt | None = Field(None, description="checkpoints of every n-th step kept as well; null: none")

@@ -15,10 +15,12 @@ import contextlib
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -220,51 +222,107 @@ def start(job: Job, reporter: Any) -> None:
 
 
 @contextlib.contextmanager
-def patched(what: str, rank: int) -> Any:
-    """Make something go wrong, or be noted.
+def patched(what: str, rank: int) -> Iterator[None]:
+    """Make something go wrong, or be noted; several, with commas between them.
 
-    seen: every rank writes `out`.seen/RANK.jsonl, the manifest rows and the sample seeds of each forward pass.
-    nan-loss:STEP[:RANK], nan-gradient:STEP[:RANK]: the loss (its gradient) of that step, counted from 1, is not a number.
+    seen:FILE: every rank writes FILE.RANK.jsonl, the seeds of the samples of each forward pass.
+    stop:STEP: rank 0 gets SIGTERM in that step, counted from 1.
+    kill-loader:STEP, term-loader:STEP, term-all:STEP: SIGKILL or SIGTERM to the loader processes, or to them and to the run itself.
+    fill:STEP:FILE:BYTES: from that step on the disk that FILE is on has BYTES bytes left, FILE having taken the rest.
+    limit:STEP:BYTES: from that step on no file may grow beyond BYTES.
+    wait:STEP:FILE: that step begins once FILE is there.
+    nan-loss:STEP:RANK, nan-gradient:STEP:RANK: that step's loss, or its gradient alone, is not a number on that rank.
     """
-    import torch
-
-    from recipes.objective import Objective
     from recipes.training import loop
 
-    kind, _, rest = what.partition(":")
-    if kind == "seen":
-        real = loop.to_batch
-
-        def noted(collated: Any, *others: Any) -> Any:
-            with Path(f"{rest}.{rank}.jsonl").open("a") as file:
-                file.write(json.dumps(collated["seeds"].tolist()) + "\n")
-            return real(collated, *others)
-
-        loop.to_batch = noted
-    elif kind in ("nan-loss", "nan-gradient"):
-        step, _, only = rest.partition(":")
-        now = [0]
-        before, real_step = Objective.before_step, loop._Loop.step
-
-        def counted(self: Any, number: int, *others: Any) -> Any:
-            now[0] = number + 1
-            return real_step(self, number, *others)
-
-        loop._Loop.step = counted  # type: ignore[method-assign]
-        from recipes.pretrain.videomae import VideoMAE
-
-        forward = VideoMAE.forward
-
-        def poisoned(self: Any, batch: Any) -> Any:
-            losses = forward(self, batch)
-            if now[0] == int(step) and (not only or rank == int(only)):
-                weight = self.encoder.model.embeddings.patch_embeddings.projection.weight
-                zero = (weight * 0).sum()
-                # d sqrt(x) / dx at 0 is infinite, times 0 is not a number; its value is 0.
-                extra = zero.abs().sqrt() if kind == "nan-gradient" else zero + torch.nan
-                losses = {"loss": losses["loss"] + extra, "loss_extra": extra.detach()}
-            return losses
-
-        VideoMAE.forward = poisoned  # type: ignore[method-assign]
-        del before
+    for word in filter(None, what.split(",")):
+        kind, _, rest = word.partition(":")
+        if kind == "seen":
+            loop.to_batch = noting(loop.to_batch, Path(f"{rest}.{rank}.jsonl"))
+        elif kind == "stop" and rank == 0:
+            at_step(int(rest), lambda: os.kill(os.getpid(), signal.SIGTERM))
+        elif kind in ("kill-loader", "term-loader", "term-all"):
+            number = signal.SIGKILL if kind == "kill-loader" else signal.SIGTERM
+            at_step(int(rest), lambda n=number, all=kind == "term-all": to_loaders(n, all))
+        elif kind == "fill":
+            step, file, free = rest.split(":")
+            at_step(int(step), lambda f=file, b=free: fill(Path(f), int(b)))
+        elif kind == "limit":
+            step, size = rest.split(":")
+            at_step(
+                int(step), lambda s=int(size): resource.setrlimit(resource.RLIMIT_FSIZE, (s, resource.RLIM_INFINITY))
+            )
+        elif kind == "wait":
+            step, file = rest.split(":")
+            at_step(int(step), lambda f=Path(file): wait_for(f))
+        elif kind.startswith("nan-") and rank == int(rest.split(":")[1]):
+            at_step(int(rest.split(":")[0]), lambda kind=kind: poison(kind.removeprefix("nan-")))
     yield
+
+
+def noting(real: Any, file: Path) -> Any:
+    """`to_batch` that notes which samples it is given."""
+
+    def noted(collated: Any, *others: Any) -> Any:
+        with file.open("a") as lines:
+            lines.write(json.dumps(collated["seeds"].tolist()) + "\n")
+        return real(collated, *others)
+
+    return noted
+
+
+def at_step(step: int, do: Callable[[], None]) -> None:
+    """Call `do` as step `step`, counted from 1, begins."""
+    from recipes.training import loop
+
+    real = loop._Loop.step
+
+    def step_of(self: Any, number: int, *others: Any) -> Any:
+        if number + 1 == step:
+            do()
+        return real(self, number, *others)
+
+    loop._Loop.step = step_of  # type: ignore[method-assign]
+
+
+def to_loaders(number: int, run_too: bool) -> None:
+    """A signal to the loader processes of this one, and to itself if asked."""
+    for child in multiprocessing.active_children():
+        os.kill(child.pid or 0, number)
+    if run_too:
+        os.kill(os.getpid(), number)
+    time.sleep(0.2)  # it is there before the step goes on
+
+
+def fill(file: Path, free: int) -> None:
+    """Take all of a small disk but `free` bytes."""
+    with file.open("wb", buffering=0) as taken:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.write(bytes(4096))
+        taken.truncate(max(0, taken.tell() - free))
+
+
+def wait_for(file: Path) -> None:
+    """Until it is there, a minute at most."""
+    end = time.monotonic() + 60
+    while not file.exists() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def poison(part: str) -> None:
+    """From here on VideoMAE's loss, or the gradient of its patch embedding alone, is not a number."""
+    import torch
+
+    from recipes.pretrain.videomae import VideoMAE
+
+    real = VideoMAE.forward
+
+    def forward(self: Any, batch: Any) -> Any:
+        losses = real(self, batch)
+        zero = (self.encoder.model.embeddings.patch_embeddings.projection.weight * 0).sum()
+        # d sqrt(x) / dx is infinite at 0, and times 0 not a number; sqrt(0) itself is 0.
+        extra = zero + torch.nan if part == "loss" else zero.sqrt()
+        return {"loss": losses["loss"] + extra, "loss_extra": extra.detach()}
+
+    VideoMAE.forward = forward  # type: ignore[method-assign]

@@ -54,6 +54,7 @@ def test_commands_run(
     assert found
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VFM_KEY", str(phantom / "test.key"))
+    monkeypatch.setenv("VFM_CACHE", str(tmp_path / "cache"))
     (tmp_path / "fast.yaml").write_text(yaml.safe_dump(FAST))
     (tmp_path / "studies").symlink_to(phantom / "studies")
     if any("EchoNet-Dynamic" in words for words in found):

@@ -9,15 +9,44 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from domains.errors import ConfigError
+from domains.remote.place import Place, is_url, to_place
+
 if TYPE_CHECKING:
     from recipes.config import Layer, Resolved
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+class PlaceType(click.ParamType):
+    """A local path, or a URL that fsspec reads. One that names what is not there is found out by whoever opens it."""
+
+    name = "path or URL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+        """A URL with a password, a chain of URLs: ConfigError."""
+        return to_place(value)
+
+
+class LocalType(click.ParamType):
+    """A local path, for what must not or cannot lie on a storage: runs, keys, reports."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """A URL: ConfigError."""
+        if is_url(str(value)):
+            what = f"{param.opts[0] if param else 'this'} takes a local path, not a URL"
+            raise ConfigError(what, do="Sources and prepared folders can be on a storage; all else is local")
+        return Path(value)
+
+
+PLACE, LOCAL = PlaceType(), LocalType()
+
 domain_option = click.option("--domain", default=None, help="A shipped domain (vfm domains ls) or a YAML of your own.")
 key_option = click.option(
     "--key",
-    type=click.Path(path_type=Path),
+    type=LOCAL,
     default=None,
     help="Pseudonym key; default $VFM_KEY or ~/.config/vfm/pseudonym.key.",
 )
@@ -31,10 +60,8 @@ def run_options(command: F) -> F:
     """Options of verbs that train: --config, --out, --resume, --overwrite, --processes, --dry-run, --json, --online, key=value."""
     for decorate in reversed(
         (
-            click.option(
-                "--config", type=click.Path(path_type=Path), default=None, help="YAML with settings of your own."
-            ),
-            click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder of the run."),
+            click.option("--config", type=LOCAL, default=None, help="YAML with settings of your own."),
+            click.option("--out", type=LOCAL, default=None, help="Folder of the run."),
             click.option("--resume", is_flag=True, help="Go on exactly where the run in --out stopped."),
             overwrite_option,
             click.option("--dry-run", is_flag=True, help="Print every setting and where it comes from; do nothing."),

@@ -177,13 +177,16 @@ def checkpoint_lines(run: Run) -> list[str]:
 def time_line(run: Run) -> str:
     """Where the time went; "" where nothing tells."""
     spent = time_spent(run.rows)
-    total = sum(spent.values())
+    words = {"training": "training", "data": "waiting for data", "monitors": "monitors"}
+    total = sum(spent[name] for name in words)
     if total <= 0:
         return ""
-    words = {"training": "training", "data": "waiting for data", "monitors": "monitors"}
-    parts = ", ".join(f"{words[name]} {seconds / total:.1%}" for name, seconds in spent.items())
-    rate = run.last.get("clips_per_second")
-    return f"{duration(total)}: {parts}" + (f"; {rate:.1f} clips/s at the end" if is_number(rate) else "")
+    parts = ", ".join(f"{words[name]} {spent[name] / total:.1%}" for name in words)
+    inside = ", ".join(f"{name} {seconds / total:.1%}" for name, seconds in spent.items() if name not in words)
+    said = f"{duration(total)}: {parts}" + (f" ({inside})" if inside else "")
+    rate, mfu = run.last.get("clips_per_second"), run.last.get("mfu")
+    said += f"; {rate:.1f} clips/s at the end" if is_number(rate) else ""
+    return said + (f", MFU {mfu:.1%}" if is_number(mfu) else "")
 
 
 def show_json(run: Run) -> dict[str, Any]:

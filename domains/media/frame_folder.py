@@ -6,7 +6,8 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
 import cv2
 import numpy as np
@@ -143,10 +144,18 @@ def _find(path: Path) -> Numbered | None:
     if not path.is_dir():
         return None
     entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+    found = numbered(entries)
+    if found is None or any(sniff_file(one) for one in entries if one.suffix.lower() not in ENDINGS and one.is_file()):
+        return None
+    return found
+
+
+def numbered(entries: Sequence[PurePath]) -> Numbered | None:
+    """What a folder's pictures are by their names alone; `Numbered.paths` are some of `entries`. None where they are not one recording."""
     pictures = [entry for entry in entries if entry.suffix.lower() in ENDINGS]
     if len(pictures) < FEWEST:
         return None
-    alike: dict[tuple[str, str], list[tuple[int, str, Path]]] = defaultdict(list)
+    alike: dict[tuple[str, str], list[tuple[int, str, Any]]] = defaultdict(list)
     for picture in pictures:
         if parts := NUMBERED.fullmatch(picture.stem):
             alike[parts[1], picture.suffix.lower()].append((int(parts[2]), picture.name, picture))
@@ -154,8 +163,6 @@ def _find(path: Path) -> Numbered | None:
     chosen = sorted(largest)
     strays = len(pictures) - len(chosen)
     if len(chosen) < FEWEST or strays > STRAYS * len(pictures):
-        return None
-    if any(sniff_file(entry) for entry in entries if entry.suffix.lower() not in ENDINGS and entry.is_file()):
         return None
     return Numbered([number for number, _, _ in chosen], [picture for _, _, picture in chosen], strays)
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +18,16 @@ import numpy as np
 from domains.errors import DataError, MediaError
 from domains.prepare import identifiers, output, written
 from domains.prepare.contact_sheet import draw_sheet
-from domains.prepare.find import find_sources
+from domains.prepare.find import Source, find_sources
 from domains.prepare.identifiers import Words
 from domains.prepare.ingest import Progress
 from domains.prepare.letters import find_rows
 from domains.prepare.privacy import MANUFACTURERS
+from domains.remote.cache import tables
+from domains.remote.place import Place
+from domains.remote.transfer import download
 from domains.store.frames import Frames
-from domains.store.manifest import MANIFEST, frame_file, vfm_version
+from domains.store.manifest import INFO, MANIFEST, frame_file, vfm_version
 from domains.store.prepared import Prepared
 
 PSEUDONYM = r"[a-z2-7]{16}"
@@ -85,21 +89,41 @@ class Audit:
 
 
 def audit(
-    prepared: Path,
-    against: Path | None = None,
+    prepared: Place,
+    against: Place | None = None,
     also: Sequence[Path] = (),
     *,
+    local: Path | None = None,
     looked: bool = False,
     progress: Progress | None = None,
 ) -> Audit:
     """Search everything below `prepared` and `also` (runs, reports) for what the sources hold.
 
+    prepared: a folder, or a URL, of which everything is fetched into a temporary folder first. local: where the URL's folder was made.
     against: the folder that was prepared; None: identifiers are not searched, the rest is. looked: a person has looked at the suspects'
     pictures and found no text; that is noted, and they no longer count. progress(done, total) counts source files.
-    Writes audit.json, and a picture of suspects if there are any, to `<prepared>.private`. Raises DataError.
+    Writes audit.json, and a picture of suspects if there are any, to `<prepared>.private` (of a URL, `<local>.private`). Raises DataError,
+    UnreachableError where a storage does not answer.
     """
+    if isinstance(prepared, Path):
+        return _audit(prepared, against, also, output.private_folder(prepared), looked, progress)
+    tables(prepared, INFO)  # what is no prepared folder is not fetched
+    with tempfile.TemporaryDirectory(prefix="vfm-") as scratch:
+        download(prepared, Path(scratch))
+        private = output.private_folder(local or Path(prepared.name))
+        return _audit(Path(scratch), against, also, private, looked, progress)
+
+
+def _audit(
+    prepared: Path,
+    against: Place | None,
+    also: Sequence[Path],
+    private: Path,
+    looked: bool,
+    progress: Progress | None,
+) -> Audit:
     store = Prepared.open(prepared)
-    folders = [Path(prepared), *also]
+    folders = [prepared, *also]
     for folder in also:
         if not folder.exists():
             raise DataError("no such file or folder", where=folder)
@@ -118,7 +142,7 @@ def audit(
         )
     else:
         result.checks[-1].found = [Finding(one, "may hold text") for one in suspects]
-    private = output.make_private(Path(prepared))
+    private.mkdir(parents=True, exist_ok=True, mode=0o700)
     result.notes.append(f"{private.name} leads back to the sources by design and was not searched")
     (private / "audit.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
     if suspects:
@@ -127,7 +151,7 @@ def audit(
 
 
 def _search(
-    files: list[tuple[Path, Path]], against: Path, prepared: Path, notes: list[str], progress: Progress | None
+    files: list[tuple[Path, Path]], against: Place, prepared: Path, notes: list[str], progress: Progress | None
 ) -> Check:
     """Identifiers of every source file, in every file that was written and in its name."""
     needles, unread, common = collect(against, prepared, progress)
@@ -156,16 +180,21 @@ def _search(
     return check
 
 
-def collect(source: Path, prepared: Path, progress: Progress | None = None) -> tuple[dict[Words, str], int, int]:
+def collect(source: Place, prepared: Path, progress: Progress | None = None) -> tuple[dict[Words, str], int, int]:
     """(words -> where the sources hold them, source files with unreadable headers, values that mean nothing)."""
     ours = (prepared, output.draft_folder(prepared), output.private_folder(prepared))
     sources = find_sources(source, skip=ours)
+    with tempfile.TemporaryDirectory(prefix="vfm-") as scratch:
+        return _collect(sources, Path(scratch), progress)
+
+
+def _collect(sources: Sequence[Source], scratch: Path, progress: Progress | None) -> tuple[dict[Words, str], int, int]:
     needles: dict[Words, str] = {}
     common: set[Words] = set()
     unread = 0
     for number, one in enumerate(sources, start=1):
         try:
-            for where, needle in identifiers.of_source(one):
+            for where, needle in identifiers.of_source(one, scratch):
                 if needle in needles or needle in common:
                     continue
                 if identifiers.is_checkable(needle):

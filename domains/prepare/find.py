@@ -10,6 +10,8 @@ from pathlib import Path
 from domains.errors import DataError
 from domains.media.archive import Member, expand
 from domains.media.frame_folder import is_frame_folder
+from domains.remote.fetched import Remote
+from domains.remote.place import Place, Url
 
 
 @dataclass(frozen=True)
@@ -17,21 +19,30 @@ class Source:
     """Something that may be a recording.
 
     path: a file, a folder of frames, or the archive that holds it. relative: its path below the source folder, with
-    forward slashes, members of archives as if the archive were a folder. member: of an archive.
+    forward slashes, members of archives as if the archive were a folder. member: of an archive. remote: what has to be fetched first; `path`
+    is then the relative one, and no file until it is there (`domains.prepare.afar`).
     """
 
     path: Path
     relative: str
     member: Member | None = None
+    remote: Remote | None = None
 
     @property
-    def shown(self) -> Path:
-        """For the terminal of its owner."""
-        return self.path / self.member.name if self.member is not None and self.member.name else self.path
+    def shown(self) -> Place:
+        """For the terminal of its owner: a path, or a URL."""
+        place: Place = self.path if self.remote is None else self.remote.url
+        return place / self.member.name if self.member is not None and self.member.name else place
 
 
-def find_sources(source: Path, skip: Sequence[Path] = ()) -> list[Source]:
-    """Everything below `source` in order of path, archives opened. skip: folders of our own. Raises DataError."""
+def find_sources(source: Place, skip: Sequence[Path] = ()) -> list[Source]:
+    """Everything below `source` in order of path, archives opened. skip: folders of our own. Raises DataError, and what
+    `domains.remote.storage.listing` raises.
+    """
+    if isinstance(source, Url):
+        from domains.prepare.afar import find_remote
+
+        return find_remote(source)
     paths = find_files(source, skip)
     root = source.parent if paths == [source] else source
     found = []

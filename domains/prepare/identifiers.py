@@ -7,7 +7,6 @@ itself. A value becomes words in lower case, so that "DOE^JANE", "Doe, Jane" and
 from __future__ import annotations
 
 import re
-import tempfile
 import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from domains.errors import MediaError
 from domains.media import content_files, sniff
-from domains.media.archive import opened
+from domains.prepare.afar import at_hand
 from domains.prepare.find import Source
 from domains.prepare.privacy import age, manufacturer, stem
 
@@ -44,22 +43,21 @@ def words(text: str) -> list[str]:
     return WORD.findall(plain.casefold())
 
 
-def of_source(source: Source) -> Iterator[tuple[str, Words]]:
-    """(where it stands, words) of every identifier of one source: path, header, container.
+def of_source(source: Source, scratch: Path) -> Iterator[tuple[str, Words]]:
+    """(where it stands, words) of every identifier of one source: path, header, container. scratch: for what must be unpacked or fetched.
 
     Raises MediaError where the header cannot be read to its end (after the identifiers of the path).
     """
     parts = PurePosixPath(source.relative).parts
-    if source.path.is_dir():
+    if source.remote is not None:
+        parts += tuple(PurePosixPath(entry.relative).name for entry in source.remote.entries)
+    elif source.path.is_dir():
         parts += tuple(path.name for path in content_files(source.path))
     for part in parts:
         for name in {part, stem(part)}:
             yield from of_value("file or folder name", "LO", name)
-    if source.member is None:
-        yield from _of_file(source.path)
-    else:
-        with tempfile.TemporaryDirectory(prefix="vfm-") as scratch, opened(source.member, scratch) as path:
-            yield from _of_file(path)
+    with at_hand(source, scratch) as path:
+        yield from _of_file(path)
 
 
 def _of_file(path: Path) -> Iterator[tuple[str, Words]]:

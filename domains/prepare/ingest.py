@@ -15,15 +15,16 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 from domains.base import Domain
-from domains.errors import DataError, StorageError
+from domains.errors import DataError, StorageError, UnreachableError
 from domains.layouts import Layout
-from domains.prepare import listed, output, pool
+from domains.prepare import decodable, listed, output, pool
 from domains.prepare.contact_sheet import write_contact_sheet
 from domains.prepare.find import Source, find_sources
 from domains.prepare.journal import Journal, Stamp, take_over
 from domains.prepare.listed import Listed
 from domains.prepare.privacy import KEY_BYTES, Pseudonyms
-from domains.prepare.source import DiskRefused, Outcome, Refused, Task, Usable, examine
+from domains.prepare.source import DiskRefused, Outcome, Refused, Task, Unreached, Usable, examine
+from domains.remote.place import Place, Url, to_place
 from domains.store.manifest import EXCLUDED, VideoRow, frame_file, write_info, write_manifest
 
 PATIENCE = 60.0  # seconds without a sign of life before a file is given up
@@ -38,9 +39,9 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Excluded:
-    """A file set aside. source: the real path, for the terminal of its owner; never written into the output."""
+    """A file set aside. source: the real path or URL, for the terminal of its owner; never written into the output."""
 
-    source: Path
+    source: Place
     reason: str
     category: str
 
@@ -56,7 +57,7 @@ class PrepareResult:
     excluded: list[Excluded]
     seconds: float
     patients_from: dict[str, int] = field(default_factory=dict)
-    noted: list[tuple[Path, str]] = field(default_factory=list)
+    noted: list[tuple[Place, str]] = field(default_factory=list)
     reused: int = 0
     listed: Listed | None = None
 
@@ -66,7 +67,7 @@ class PrepareResult:
 
 
 def prepare(
-    source: str | Path,
+    source: str | Place,
     out: str | Path,
     domain: Domain,
     *,
@@ -75,27 +76,31 @@ def prepare(
     overwrite: bool = False,
     update: bool = False,
     layout: Layout | None = None,
+    without_decoders: bool = False,
     progress: Progress | None = None,
 ) -> PrepareResult:
-    """Prepare every recording below `source` (a folder, or one file) into `out`.
+    """Prepare every recording below `source` (a folder, one file, or a URL) into `out`.
 
     The result does not depend on `workers`, nor on interruptions: a call that was killed is taken up by the next one. A
     file that crashes or hangs its decoder is set aside like any other bad file. `out` appears when all is done; until
     then the work lies in `<out>.partial`. overwrite: replace `out`, every file looked at anew. update: bring `out` up
     to date; files that are as they were (by size and time of change) are not looked at again, those that are gone leave
     the output. layout: `source` holds a public data set: its tables say which files are recordings, and their labels, official splits, spans
-    and texts are written beside the manifest (`domains.store.annotated`). progress(done, total) is called after every file.
+    and texts are written beside the manifest (`domains.store.annotated`). without_decoders: set files aside whose decoder is not installed,
+    instead of raising before anything is written. progress(done, total) is called after every file.
 
-    Raises DataError where there is no usable recording, ConfigError where `out` must not be touched, StorageError where
-    the disk refuses.
+    Raises DataError where there is no usable recording or a decoder is missing, ConfigError where `out` must not be touched, StorageError where
+    the disk refuses, or a storage does not answer any more: the same call then goes on where this one stopped.
     """
     began = time.monotonic()
-    source, out = Path(source), Path(out)
+    source, out = to_place(source), Path(out)
     if out.is_symlink():  # to the disk that has the room: the draft and the private folder belong there too
         out = out.resolve()
     recordings = None if layout is None else listed.recordings_of(layout)
     sources = _sources(source, out) if layout is None or recordings is None else listed.sources_of(layout, recordings)
     output.check(source, out, overwrite, update)
+    if not without_decoders:
+        decodable.insist(source, sources)
     relatives = [one.relative for one in sources]
     names = Pseudonyms(key)
     journal = Journal(out, domain, names)
@@ -104,7 +109,7 @@ def prepare(
     with output.writing(out, resume=keep) as draft, output.scratch(out) as scratch, contextlib.closing(journal):
         journal.start(keep)
         tasks = [Task(one, draft, scratch, domain, key) for one in sources]
-        stamps = [Stamp.of(one.path, one.relative, names) for one in sources]
+        stamps = [Stamp.of_source(one, names) for one in sources]
         before = _known(stamps, journal, draft, out, AGAIN if update and not going_on else frozenset())
         outcomes = _examine_all(tasks, workers, progress, before, lambda n, outcome: journal.add(stamps[n], outcome))
         rows, refused = _settle(outcomes, relatives, names)
@@ -129,7 +134,7 @@ def prepare(
     return PrepareResult(len(rows), patients, excluded, seconds, patients_from, noted, len(before), found)
 
 
-def _sources(source: Path, out: Path | None = None) -> list[Source]:
+def _sources(source: Place, out: Path | None = None) -> list[Source]:
     """Everything below `source` that may be a recording; what vfm writes is none."""
     ours = () if out is None else (out, output.draft_folder(out), output.private_folder(out))
     return find_sources(source, skip=ours)
@@ -139,28 +144,32 @@ def _sources(source: Path, out: Path | None = None) -> list[Source]:
 class Looked:
     """One file as `prepare` would see it. row: what the manifest would hold, None for a file that would be set aside, with the reason.
 
-    source: the real path, for the terminal of its owner.
+    source: the real path or URL, for the terminal of its owner.
     """
 
-    source: Path
+    source: Place
     row: VideoRow | None
     category: str = ""
     reason: str = ""
 
 
 def check(
-    source: str | Path,
+    source: str | Place,
     domain: Domain,
     *,
     workers: int = 1,
     layout: Layout | None = None,
+    missing: decodable.Asked | None = None,
     progress: Progress | None = None,
 ) -> list[Looked]:
     """Look at every file below `source` as `prepare` does, every frame decoded, and write nothing. In order of path.
 
-    Raises DataError where there is no file.
+    missing: told before work starts which decoders are not installed (`decodable.missing_decoders`). Raises DataError where there is no file,
+    UnreachableError where its storage does not answer.
     """
-    sources = _sources(Path(source)) if layout is None else listed.sources_of(layout, listed.recordings_of(layout))
+    sources = _sources(to_place(source)) if layout is None else listed.sources_of(layout, listed.recordings_of(layout))
+    if missing is not None:
+        missing(decodable.missing_decoders(sources))
     key = secrets.token_bytes(KEY_BYTES)  # pseudonyms of this one look: nobody will see them
     with tempfile.TemporaryDirectory(prefix="vfm-") as scratch:
         tasks = [Task(one, None, Path(scratch), domain, key) for one in sources]
@@ -205,6 +214,9 @@ def _examine_all(
         if isinstance(outcome, DiskRefused):
             what = f"cannot be written ({outcome.reason})"
             raise StorageError(what, where=tasks[number].out, do=output.GO_ON)
+        if isinstance(outcome, Unreached):
+            do = "What was done is kept: the same command goes on where this one stopped"
+            raise UnreachableError(outcome.reason, where=tasks[number].source.shown, do=do)
         if outcome == "crashed":
             outcome = Refused("unreadable", "its decoder crashed", "its decoder crashed")
         elif outcome == "hung":
@@ -290,14 +302,15 @@ def _private_rows(
     sources: list[Source], rows: dict[int, VideoRow], refused: dict[int, Refused], names: Pseudonyms
 ) -> Iterator[tuple[str, str, str, str, str]]:
     for number, source in enumerate(sources):
-        pseudonym, shown = names.token("path", source.relative), str(source.shown.absolute())
+        shown = str(source.shown if isinstance(source.shown, Url) else source.shown.absolute())
+        pseudonym = names.token("path", source.relative)
         if number in rows:
             yield shown, pseudonym, "prepared", rows[number].video_id, ""
         else:
             yield shown, pseudonym, refused[number].category, "", refused[number].reason
 
 
-def _nothing_usable(source: Path, looked: int, categories: list[str]) -> DataError:
+def _nothing_usable(source: Place, looked: int, categories: list[str]) -> DataError:
     found = ", ".join(f"{count} {category}" for category, count in Counter(categories).most_common())
     do = "Give a folder with DICOM or video recordings; their content decides, not their names"
     return DataError(f"no usable recording among {looked} files ({found})", where=source, do=do)

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from domains.base import Domain
 from domains.errors import StorageError
+from domains.prepare.find import Source
 from domains.prepare.output import make_private, private_folder
 from domains.prepare.privacy import Pseudonyms
 from domains.prepare.source import Outcome, Refused, Usable
@@ -23,11 +24,20 @@ NAME = "journal.jsonl"
 
 @dataclass(frozen=True)
 class Stamp:
-    """What tells that a file is the one that was looked at: its name below the source (a pseudonym), size in bytes, time of change."""
+    """What tells that a file is the one that was looked at: its name below the source (a pseudonym), size in bytes, time of change; on a
+    storage, a number that its version (checksum, tag, times) becomes.
+    """
 
     path: str
     size: int
     changed: int
+
+    @classmethod
+    def of_source(cls, source: Source, names: Pseudonyms) -> Stamp | None:
+        """What is listed of it, without its bytes. None for a file that cannot be asked: it is looked at again."""
+        if source.remote is not None:
+            return cls(names.token("path", source.relative), source.remote.size, int(source.remote.version, 16))
+        return cls.of(source.path, source.relative, names)
 
     @classmethod
     def of(cls, path: Path, relative: str, names: Pseudonyms) -> Stamp | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from domains.errors import ConfigError, DataError, StorageError
+from domains.remote.place import Place
 from domains.store import annotated
 from domains.store.manifest import CONTACT_SHEET, EXCLUDED, INDEX, INFO, MANIFEST
 
@@ -41,9 +42,9 @@ def draft_folder(out: Path) -> Path:
     return out.with_name(out.name + ".partial")
 
 
-def check(source: Path, out: Path, overwrite: bool, update: bool = False) -> None:
+def check(source: Place, out: Path, overwrite: bool, update: bool = False) -> None:
     """Raises ConfigError where writing to `out` would destroy something, or where there is nothing to update."""
-    if source.resolve().is_relative_to(out.resolve()):
+    if isinstance(source, Path) and source.resolve().is_relative_to(out.resolve()):
         raise ConfigError("the output holds the source", where=out, do="Choose another --out")
     if not out.exists():
         return

@@ -14,11 +14,12 @@ import cv2
 import numpy as np
 
 from domains.base import Domain
-from domains.errors import MediaError, StorageError
+from domains.errors import MediaError, StorageError, UnreachableError
 from domains.media import content_files, open_reader, sniff
-from domains.media.archive import opened
+from domains.media.enhanced import pixel_spacing
 from domains.media.reader import Reader
 from domains.prepare import classify, letters, region
+from domains.prepare.afar import at_hand
 from domains.prepare.classify import SetAside
 from domains.prepare.find import Source
 from domains.prepare.held import held
@@ -39,7 +40,7 @@ MOST_PIXELS = 64_000_000  # a frame above this is a damaged header, not an ultra
 @dataclass(frozen=True)
 class Task:
     """source: what to look at. out: the folder being written; None: every frame is decoded and nothing is written.
-    scratch: where a member of an archive lies while it is looked at.
+    scratch: where a member of an archive, or a file of a storage, lies while it is looked at.
     """
 
     source: Source
@@ -82,7 +83,14 @@ class DiskRefused:
     reason: str
 
 
-Outcome = Usable | Refused | DiskRefused
+@dataclass(frozen=True)
+class Unreached:
+    """The storage that holds the file does not answer any more: nothing is known of the file."""
+
+    reason: str
+
+
+Outcome = Usable | Refused | DiskRefused | Unreached
 
 
 class _DiskError(Exception):
@@ -101,6 +109,8 @@ def examine(task: Task, beat: Beat) -> Outcome:
         return Refused(error.category, error.reason, _public(error.reason, task))
     except _DiskError as error:
         return DiskRefused(str(error))
+    except UnreachableError as error:
+        return Unreached(error.what)
     except StorageError as error:
         return DiskRefused(error.what)
     except OSError as error:
@@ -123,8 +133,8 @@ def _public(reason: str, task: Task) -> str:
 
 
 def _examine(task: Task, beat: Beat) -> Outcome:
-    if task.source.member is not None:
-        with opened(task.source.member, task.scratch, beat) as path:
+    if task.source.member is not None or task.source.remote is not None:
+        with at_hand(task.source, task.scratch, beat) as path:
             return _examine(dataclasses.replace(task, source=Source(path, task.relative)), beat)
     content = _hash(task.path, beat)
     kind = sniff(task.path)
@@ -177,6 +187,8 @@ def _sample(reader: Reader) -> Frames:
 def _picture(reader: Reader, sample: Frames, domain: Domain) -> Picture:
     regions = classify.read_regions(reader.header) if reader.media == "dicom" else []
     picture = region.find(sample, regions, domain.region.min_fraction)
+    if picture.cm_per_pixel is None and (spacing := pixel_spacing(reader.header)) is not None:
+        picture = dataclasses.replace(picture, cm_per_pixel=spacing)
     if reader.media == "video":
         classify.judge_camera(sample, picture.mask)
     if domain.colour_doppler == "exclude":

@@ -56,7 +56,7 @@ def labels_of(prepared: Prepared, given: str | Path | None) -> Path:
     path = prepared.folder / LABELS
     if not path.is_file():
         do = "Give a CSV with one row per recording, study or patient: --labels labels.csv"
-        raise ConfigError("no labels, and none came with the recordings", where=prepared.folder, do=do)
+        raise ConfigError("no labels, and none came with the recordings", where=prepared.place, do=do)
     return path
 
 
@@ -75,7 +75,7 @@ def read_split(prepared: Prepared, name: str) -> list[str]:
     if name not in names:
         what = f"no official split '{name}'" if names else "no official split: the folder holds no known data set"
         do = nearest(name, names) if names else "Leave it out: patients are split by their pseudonyms"
-        raise ConfigError(what, where=prepared.folder, do=do)
+        raise ConfigError(what, where=prepared.place, do=do)
     path = prepared.folder / SPLITS
     parts = [""] * len(prepared)
     try:
@@ -86,7 +86,7 @@ def read_split(prepared: Prepared, name: str) -> list[str]:
                 parts[prepared.index_of(row["video_id"])] = row[name]
     except (OSError, ValueError, KeyError, TypeError, csv.Error, DataError) as error:
         what = f"{SPLITS} cannot be read ({error.__class__.__name__})"
-        raise DataError(what, where=prepared.folder, do="Prepare it again") from None
+        raise DataError(what, where=prepared.place, do="Prepare it again") from None
     sides: dict[str, set[str]] = {}
     for patient, part in zip(prepared.patients, parts, strict=True):
         if part:
@@ -94,7 +94,7 @@ def read_split(prepared: Prepared, name: str) -> list[str]:
     if shared := sum(len(found) > 1 for found in sides.values()):
         who = prepared.info["layout"].get("grouped_by", "patients")
         what = f"{shared} of {len(sides)} {who} stand on more than one side of the official split '{name}'"
-        raise DataError(what, where=prepared.folder, do="Leave the split out: every group is then on one side only")
+        raise DataError(what, where=prepared.place, do="Leave the split out: every group is then on one side only")
     return parts
 
 
@@ -103,7 +103,7 @@ def spans(prepared: Prepared, label: str) -> Iterator[tuple[int, float, float, s
     known = prepared.info.get("layout", {}).get("spans", {})
     if label not in known:
         do = nearest(label, list(known)) if known else "Only public data sets bring spans: --layout"
-        raise ConfigError(f"no spans of '{label}'", where=prepared.folder, do=do)
+        raise ConfigError(f"no spans of '{label}'", where=prepared.place, do=do)
     for line in _lines(prepared, SPANS):
         if line["label"] == label:
             yield prepared.index_of(line["video_id"]), line["start"], line["end"], line["value"], line["moment"]
@@ -124,4 +124,4 @@ def _lines(prepared: Prepared, name: str) -> Iterator[dict[str, Any]]:
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as error:
         what = f"{name} cannot be read ({error.__class__.__name__})"
-        raise DataError(what, where=prepared.folder, do="Prepare it again") from None
+        raise DataError(what, where=prepared.place, do="Prepare it again") from None

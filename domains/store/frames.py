@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -47,24 +47,35 @@ def read(
 
     Nothing stays open between calls, so that processes can be forked at any time. Raises MediaError.
     """
-    clip = np.empty((len(indices), size, size, channels), np.uint8)
-    places: dict[int, list[int]] = {}
-    for place, index in enumerate(indices):
-        places.setdefault(int(index), []).append(place)
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError as error:
         reason = "the frame file is missing" if isinstance(error, FileNotFoundError) else f"{error.strerror}"
         raise MediaError(path, f"{reason}; prepare the folder again") from None
     try:
-        for index, at in places.items():
-            start, end = offsets[index], offsets[index + 1]
-            frame = decode(os.pread(handle, end - start, start), channels)
-            if frame is None or frame.shape != clip.shape[1:]:
-                raise MediaError(path, f"frame {index} is damaged; prepare the folder again")
-            clip[at] = frame
+        return assemble(path, lambda start, end: os.pread(handle, end - start, start), offsets, indices, size, channels)
     except OSError as error:
         raise MediaError(path, f"{error.strerror}") from None
     finally:
         os.close(handle)
+
+
+def assemble(
+    path: Path,
+    part: Callable[[int, int], bytes],
+    offsets: Sequence[int] | NDArray[np.int64],
+    indices: Sequence[int],
+    size: int,
+    channels: int,
+) -> Frames:
+    """As `read`, from wherever `part(start, end)` takes the bytes of the frame file. path: for the error. Raises MediaError."""
+    clip = np.empty((len(indices), size, size, channels), np.uint8)
+    places: dict[int, list[int]] = {}
+    for place, index in enumerate(indices):
+        places.setdefault(int(index), []).append(place)
+    for index, at in places.items():
+        frame = decode(part(int(offsets[index]), int(offsets[index + 1])), channels)
+        if frame is None or frame.shape != clip.shape[1:]:
+            raise MediaError(path, f"frame {index} is damaged; prepare the folder again")
+        clip[at] = frame
     return clip

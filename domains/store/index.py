@@ -1,6 +1,6 @@
 """What every clip needs of the manifest, in a form that is mapped and not read: `index.arrow` beside `manifest.parquet`.
 
-A Parquet file must be decoded to be read, by every process for itself. This copy of five columns lies on disk as it lies in memory: it opens
+A Parquet file must be decoded to be read, by every process for itself. This copy of six columns lies on disk as it lies in memory: it opens
 in milliseconds, and however many processes draw clips from it, there is one copy, the operating system's. The manifest stays the truth: an
 index that was not made from it is made anew, in memory.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from domains.store.manifest import INDEX, MANIFEST
 
-COLUMNS = ("video_id", "n_frames", "channels", "fps", "offsets")
+COLUMNS = ("video_id", "n_frames", "channels", "fps", "offsets", "sha256")
 FOOTER = (
     1 << 16
 )  # bytes at the end of a Parquet file that tell two of them apart: sizes, places and ranges of all columns
@@ -28,7 +28,7 @@ class Index:
     """n_frames, channels (n,) int64; fps (n,) float64, NaN where unknown: views of the mapped file."""
 
     def __init__(self, table: pa.Table) -> None:
-        self._ids = _one(table.column("video_id"))
+        self._ids, self._sha256 = _one(table.column("video_id")), _one(table.column("sha256"))
         self.n_frames, self.channels, self.fps = (
             _numbers(table.column(name)) for name in ("n_frames", "channels", "fps")
         )
@@ -47,6 +47,11 @@ class Index:
         """All of them."""
         names: list[str] = self._ids.to_pylist()
         return names
+
+    def sha256(self, index: int) -> str:
+        """Of the frame file of row `index`."""
+        digest: str = self._sha256[range(len(self))[index]].as_py()
+        return digest
 
     def offsets(self, index: int) -> NDArray[np.int64]:
         """(n_frames + 1,) byte positions in the frame file of row `index`."""

@@ -17,8 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from domains.errors import DataError, MediaError
+from domains.errors import DataError, MediaError, MissingError
+from domains.remote import storage
+from domains.remote.cache import tables
+from domains.remote.place import Place, Url, to_place
 from domains.store import frames as jpeg
+from domains.store.far_frames import RemoteFile
 from domains.store.frames import Frames
 from domains.store.index import Index, open_index
 from domains.store.manifest import ADDED, FORMAT, INFO, MANIFEST, SCHEMA, VideoRow, frame_file, read_row
@@ -28,69 +32,78 @@ class Prepared:
     """What `vfm data prepare` left behind. Opened with `Prepared.open`; cheap to send to loader processes of any kind.
 
     Attributes
-        folder: the prepared folder.
+        folder: the prepared folder; of one at a URL, the copy of its tables in the cache.
+        url: where it lies, None for a folder of this machine. place: `url` or `folder`, for people.
         info: what prepared.json says.
         domain: name of the domain it was prepared for.
         size: S, side of a stored frame in pixels.
     """
 
-    def __init__(self, folder: Path, info: dict[str, Any], index: Index) -> None:
-        self.folder, self.info, self._index = folder, info, index
+    def __init__(self, folder: Path, info: dict[str, Any], index: Index, url: Url | None = None) -> None:
+        self.folder, self.info, self._index, self.url = folder, info, index, url
+        self.place: Place = url or folder
         self.domain: str = info["domain"]
         self.size: int = info["store"]["size"]
         self._group: tuple[int, pa.Table] | None = None  # of the manifest, the one that was last read
 
     @classmethod
-    def open(cls, folder: str | Path) -> Prepared:
-        """Raises DataError where the folder is not a prepared one, is of another format, or is not whole."""
-        folder = Path(folder)
+    def open(cls, folder: str | Place) -> Prepared:
+        """folder: a path, or a URL; of one at a URL the tables are fetched first (`domains.remote.cache`).
+
+        Raises DataError where the folder is not a prepared one, is of another format, or is not whole; UnreachableError.
+        """
+        at = to_place(folder)
+        return cls._open(at) if isinstance(at, Path) else cls._open(tables(at, INFO), at)
+
+    @classmethod
+    def _open(cls, folder: Path, url: Url | None = None) -> Prepared:
+        where: Place = url or folder
         try:
             info = json.loads((folder / INFO).read_text(encoding="utf-8"))
             fmt, _, _ = info["format"], info["domain"], operator.index(info["store"]["size"])
         except FileNotFoundError:
             what = "no such folder" if not folder.exists() else f"not a prepared folder (no {INFO})"
-            raise DataError(what, where=folder, do="Make one: vfm data prepare SOURCE --out FOLDER") from None
+            raise DataError(what, where=where, do="Make one: vfm data prepare SOURCE --out FOLDER") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{INFO} cannot be read ({error.__class__.__name__})", where=folder, do="Prepare it again"
-            ) from None
+            what = f"{INFO} cannot be read ({error.__class__.__name__})"
+            raise DataError(what, where=where, do="Prepare it again") from None
         if fmt != FORMAT:
-            raise DataError(f"prepared in format {fmt}, this vfm reads {FORMAT}", where=folder, do="Prepare it again")
+            raise DataError(f"prepared in format {fmt}, this vfm reads {FORMAT}", where=where, do="Prepare it again")
         try:
             columns = pq.read_schema(folder / MANIFEST).names
             if missing := set(SCHEMA.names) - set(ADDED) - set(columns):
-                raise DataError(f"{MANIFEST} lacks {', '.join(sorted(missing))}", where=folder, do="Prepare it again")
-            return cls(folder, info, open_index(folder))
+                raise DataError(f"{MANIFEST} lacks {', '.join(sorted(missing))}", where=where, do="Prepare it again")
+            return cls(folder, info, open_index(folder), url)
         except (OSError, pa.ArrowException) as error:
-            raise DataError(
-                f"{MANIFEST} cannot be read ({error.__class__.__name__})", where=folder, do="Prepare it again"
-            ) from None
+            what = f"{MANIFEST} cannot be read ({error.__class__.__name__})"
+            raise DataError(what, where=where, do="Prepare it again") from None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Prepared.open, (self.folder,))  # a worker maps the manifest itself instead of being sent a copy
+        # A worker maps the manifest itself instead of being sent a copy, and asks no storage for what is in the cache.
+        return (Prepared._open, (self.folder, self.url))
 
     def __len__(self) -> int:
         return len(self._index)
 
     def __repr__(self) -> str:
-        return f"Prepared({str(self.folder)!r}, {len(self)} videos)"
+        return f"Prepared({str(self.place)!r}, {len(self)} videos)"
 
     def row(self, index: int) -> VideoRow:
         """All columns of video `index`. Rows in order are read in blocks. Raises DataError where the manifest is damaged."""
-        place = range(len(self))[index]
-        if self._group is None or not self._group[0] <= place < self._group[0] + len(self._group[1]):
-            self._group = self._read_group(place)
+        at = range(len(self))[index]
+        if self._group is None or not self._group[0] <= at < self._group[0] + len(self._group[1]):
+            self._group = self._read_group(at)
         start, table = self._group
-        return read_row(table.slice(place - start, 1).to_pylist()[0])
+        return read_row(table.slice(at - start, 1).to_pylist()[0])
 
-    def _read_group(self, place: int) -> tuple[int, pa.Table]:
+    def _read_group(self, at: int) -> tuple[int, pa.Table]:
         """(first row, table) of the row group that holds a row."""
         try:
             with pq.ParquetFile(self.folder / MANIFEST) as file:
                 start = 0
                 for number in range(file.num_row_groups):
                     rows = file.metadata.row_group(number).num_rows
-                    if place < start + rows:
+                    if at < start + rows:
                         return start, file.read_row_group(number)
                     start += rows
         except (OSError, pa.ArrowException) as error:
@@ -110,7 +123,7 @@ class Prepared:
 
     def _damaged(self, error: Exception) -> DataError:
         what = f"{MANIFEST} cannot be read ({error.__class__.__name__})"
-        return DataError(what, where=self.folder, do="Prepare it again")
+        return DataError(what, where=self.place, do="Prepare it again")
 
     def video_id(self, index: int) -> str:
         """Pseudonym of video `index`."""
@@ -143,7 +156,7 @@ class Prepared:
         try:
             return self._places[video_id]
         except KeyError:
-            raise DataError(f"no video '{video_id}'", where=self.folder) from None
+            raise DataError(f"no video '{video_id}'", where=self.place) from None
 
     def offsets(self, index: int) -> NDArray[np.int64]:
         """(n_frames + 1,): where the frames of video `index` begin in its file, and where the last one ends."""
@@ -152,25 +165,36 @@ class Prepared:
     def frames(self, index: int, indices: Sequence[int]) -> Frames:
         """uint8 (T, S, S, C): frames of video `index`, each in [0, n_frames), in that order, repeats allowed.
 
-        Raises MediaError where the frame file is missing or damaged, IndexError for a frame that does not exist.
+        Raises MediaError where the frame file is missing or damaged, IndexError for a frame that does not exist, UnreachableError where its
+        storage does not answer.
         """
         n = self.length(index)
         if outside := [i for i in indices if not 0 <= i < n]:
             raise IndexError(f"frame {outside[0]} of {n}")
-        return jpeg.read(
-            frame_file(self.folder, self.video_id(index)), self.offsets(index), indices, self.size, self.channels(index)
-        )
+        path, offsets = frame_file(self.folder, self.video_id(index)), self.offsets(index)
+        if self.url is None:
+            return jpeg.read(path, offsets, indices, self.size, self.channels(index))
+        file = RemoteFile(self.url, path.relative_to(self.folder).as_posix(), self._index.sha256(index))
+        return file.read(path, offsets, indices, self.size, self.channels(index))
 
     def verify(self) -> list[MediaError]:
-        """Reads every frame file and compares it with its hash; the list of those that differ (empty: all whole)."""
+        """Reads every frame file and compares it with its hash; the list of those that differ (empty: all whole). At a URL, what lies there
+        is read, and not the cache. Raises UnreachableError.
+        """
         found = []
-        for video_id, sha256 in zip(self._index.video_ids(), self.column("sha256"), strict=True):
+        for index, video_id in enumerate(self._index.video_ids()):
             path = frame_file(self.folder, video_id)
             try:
-                if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+                if self.url is None:
+                    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                else:
+                    entry = storage.at(self.url, path.relative_to(self.folder).as_posix(), int(self.offsets(index)[-1]))
+                    digest = storage.sha256(self.url, entry)
+                if digest != self._index.sha256(index):
                     found.append(MediaError(path, "differs from what was written; prepare the folder again"))
-            except OSError as error:
-                found.append(MediaError(path, f"{error.strerror}; prepare the folder again"))
+            except (OSError, MissingError) as error:
+                reason = error.strerror if isinstance(error, OSError) else error.what
+                found.append(MediaError(path, f"{reason}; prepare the folder again"))
         return found
 
     def summary(self) -> dict[str, Any]:

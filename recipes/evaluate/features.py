@@ -145,7 +145,7 @@ def extract_all(
             progress(done, len(index))
     if not rows:
         why = f"; the first: {failed[0].reason}" if failed else ""
-        raise DataError(f"none of {len(index)} videos could be read{why}", where=prepared.folder)
+        raise DataError(f"none of {len(index)} videos could be read{why}", where=prepared.place)
     return {name: Features(np.array(rows), np.stack(found), tuple(failed)) for name, found in values.items()}
 
 

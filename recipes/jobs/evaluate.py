@@ -218,7 +218,7 @@ def folds_of(prepared: Prepared, found: Labels, folds: int, seed: int, split: st
     for fold, name in ((0, "test"), (TEACHES, "train or val")):
         if fold not in place.values():
             what = f"no labelled recording is in the part '{name}' of the split '{split}'"
-            raise DataError(what, where=prepared.folder, do="Leave --split out")
+            raise DataError(what, where=prepared.place, do="Leave --split out")
     return place
 
 
@@ -239,7 +239,7 @@ def labelled_by(
     read = set(next(iter(gathered.features.values())).index.tolist()) & fold_of.keys()
     keep = np.array([row in read for row in found.index.tolist()], bool)
     if not keep.any():
-        raise DataError("none of the labelled videos could be read", where=prepared.folder)
+        raise DataError("none of the labelled videos could be read", where=prepared.place)
     patients = [patient for patient, kept in zip(found.patients, keep, strict=True) if kept]
     truth = found.values[keep].astype(np.float64)
     check(kind, truth, found.classes, task)

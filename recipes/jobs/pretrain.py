@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 
 from domains.errors import DataError, StorageError
 from domains.schema import parse
@@ -19,15 +20,17 @@ from recipes.encoders.adapt import save_adapter
 from recipes.encoders.base import VideoEncoder
 from recipes.jobs.online import OnlineKnn
 from recipes.jobs.seen import looked_at, write_seen
-from recipes.objective import Objective
+from recipes.objective import Contrast, Objective
 from recipes.pretrain import method
 from recipes.runs.curves import draw_curves
 from recipes.runs.metrics import CLOCKS, read_lines, series_of
 from recipes.runs.run import ALARMS
 from recipes.runs.status import recorded
 from recipes.training.data import ClipData
+from recipes.training.fit import largest_batch
 from recipes.training.launch import is_main
 from recipes.training.loop import TrainResult, train
+from recipes.training.processes import make_accelerator
 from recipes.training.reporter import Reporter
 from recipes.training.run import RunFolder, replace
 
@@ -55,17 +58,23 @@ def pretrain(
     overwrite: bool = False,
     resume: bool = False,
     online: bool = False,
+    fit: bool = False,
     key: bytes | None = None,
     reporter: Reporter,
 ) -> Path:
     """Continue the training of an encoder on unlabelled recordings. Returns the folder of the adapted encoder, `out/encoder`.
 
-    key: needed where labels that the run is to look at (monitor.knn) name original identifiers.
-    Raises VfmError subclasses; see `recipes.training.loop.train`.
+    fit: with the largest batch that memory has room for (`--batch-size auto`); of a contrastive method, whose batch is part of the question, the
+    largest `train.piece`. A run that goes on keeps what it began with. key: needed where labels that the run is to look at (monitor.knn) name
+    original identifiers. Raises VfmError subclasses; see `recipes.training.loop.train`.
     """
     resolved = complete(resolved)
     config = resolved.config
     prepared = Prepared.open(config.data.path)
+    if fit and not resume:
+        samples = len(rows_of(prepared, config.data.split)) * config.data.clips_per_video
+        resolved = fitted(resolved, samples, online=online, reporter=reporter)
+        config = resolved.config
     probe = OnlineKnn.of(config, prepared, key)
     encoder = build_encoder(config.encoder, config.clip, online=online, seed=config.train.seed)
     objective = build_objective(resolved, encoder)
@@ -93,6 +102,28 @@ def pretrain(
     return run.encoder
 
 
+def fitted(resolved: Resolved, samples: int, *, online: bool, reporter: Reporter) -> Resolved:
+    """`resolved` with the largest batch of this machine, the same on all processes; samples: of an epoch. Raises TrainingError where none fits."""
+    config = resolved.config
+    accelerator = make_accelerator(config)
+    trial = build_objective(resolved, build_encoder(config.encoder, config.clip, online=online, seed=config.train.seed))
+    contrast = isinstance(trial, Contrast)
+    limit = config.train.batch_size if contrast else samples // (config.train.accumulate * accelerator.num_processes)
+    bf16 = accelerator.mixed_precision == "bf16"
+    own = largest_batch(trial, config.clip, config, accelerator.device, bf16, max(1, limit))
+    size = min(gather_object([own]))
+    if contrast:
+        change = {"piece": size if size < config.train.batch_size else None}
+        reporter.note(f"{size} samples fit into memory at once, of a batch of {config.train.batch_size}")
+    else:
+        change = {"batch_size": size}
+        reporter.note(
+            f"batch size {size}: the largest that fits (recipe: {config.train.batch_size}); optim.lr stays {config.optim.lr:g}"
+        )
+    origins = {**resolved.origins, **{f"train.{name}": "--batch-size auto" for name in change}}
+    return Resolved(config.model_copy(update={"train": config.train.model_copy(update=change)}), origins)
+
+
 def rows_of(prepared: Prepared, split: str) -> Sequence[int]:
     """Rows that are learned from: all, or the training part of an official split. Raises ConfigError, DataError."""
     if not split:
@@ -100,7 +131,7 @@ def rows_of(prepared: Prepared, split: str) -> Sequence[int]:
     rows = [row for row, part in enumerate(read_split(prepared, split)) if part == "train"]
     if not rows:
         what = f"no recording is in the training part of the split '{split}'"
-        raise DataError(what, where=prepared.folder, do="Leave data.split out")
+        raise DataError(what, where=prepared.place, do="Leave data.split out")
     return rows
 
 

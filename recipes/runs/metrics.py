@@ -11,7 +11,12 @@ from typing import Any, TypeGuard
 
 METRICS = "metrics.jsonl"
 # Clocks and counters say nothing as a curve.
-NOT_CURVES = {"step", "epoch", "seconds", "lr", "clips_per_second", "data_wait", "monitor_seconds"}
+SHARES = {
+    f"share_{phase}": phase for phase in ("transfer", "forward", "backward", "optimiser")
+}  # of the time between two lines
+NOT_CURVES = {
+    "step", "epoch", "seconds", "lr", "clips_per_second", "data_wait", "monitor_seconds", "tflops", "mfu", *SHARES,
+}  # fmt: skip
 CLOCKS = {"step", "epoch", "seconds", "monitor_seconds"}  # of which a picture of everything says nothing either
 ORDER = (
     "loss",
@@ -141,7 +146,9 @@ def leading(names: list[str], count: int) -> list[str]:
 
 
 def time_spent(rows: list[Row]) -> dict[str, float]:
-    """Seconds by what they went to: "data" (waiting for the loader), "monitors", "training" (the rest)."""
+    """Seconds by what they went to: "training", "data" (waiting for the loader), "monitors"; and of the training, as far as the run has taken it
+    apart, "transfer", "forward", "backward", "optimiser".
+    """
     spent = {"training": 0.0, "data": 0.0, "monitors": 0.0}
     before = looking = 0.0
     for row in rows:
@@ -151,9 +158,17 @@ def time_spent(rows: list[Row]) -> dict[str, float]:
         before = row["seconds"]
         so_far = row["monitor_seconds"] if is_number(row.get("monitor_seconds")) else looking
         watched, looking = min(passed, max(0.0, so_far - looking)), so_far
-        share = row["data_wait"] if is_number(row.get("data_wait")) and math.isfinite(row["data_wait"]) else 0.0
-        waited = (passed - watched) * min(1.0, max(0.0, share))
+        waited = (passed - watched) * share_of(row, "data_wait")
         spent["monitors"] += watched
         spent["data"] += waited
         spent["training"] += passed - watched - waited
+        for name, phase in SHARES.items():
+            if name in row:
+                spent[phase] = spent.get(phase, 0.0) + (passed - watched) * share_of(row, name)
     return spent
+
+
+def share_of(row: Row, name: str) -> float:
+    """A share of the time, 0 where the line has none."""
+    value = row.get(name)
+    return min(1.0, max(0.0, float(value))) if is_number(value) and math.isfinite(value) else 0.0

@@ -144,9 +144,9 @@ def nested(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
     """The inverse of `flat`, with `targets` even where there are none."""
     values: dict[str, Any] = {"targets": {}}
     for key, tensor in tensors.items():
-        first, *path, last = key.split("/")
-        if first != prefix:
+        if not key.startswith(f"{prefix}/"):
             continue
+        _, *path, last = key.split("/")
         inner = values
         for part in path:
             inner = inner.setdefault(part, {})

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from domains.base import AugmentPolicies, ClipSettings
-from domains.errors import MediaError
+from domains.errors import MediaError, UnreachableError
 from domains.store.clips import Clip, draw_views, sample_seed
 from domains.store.prepared import Prepared
 from recipes.encoders.base import Geometry
@@ -77,6 +77,8 @@ class ClipData(Dataset[dict[str, Any]]):
             try:
                 drawn = draw_views(self.prepared, row, self.views, self.clip, self.policies, self.seed, epoch, draw)
                 break
+            except UnreachableError as error:  # of a storage: the next sample would fare no better
+                return {"failures": [*failures, f"{self.prepared.video_id(row)}: {error.what}"]}
             except MediaError as error:
                 failures.append(f"{self.prepared.video_id(row)}: {error.reason}")
                 if len(failures) >= ATTEMPTS:
@@ -172,9 +174,14 @@ def plain_pixel_values(frames: Tensor, geometry: Geometry, device: torch.device)
 
 def normalise(pixels: Tensor, geometry: Geometry) -> Tensor:
     """(B, T, 1 or 3, H, W) in [0, 1] -> (B, T, 3, H, W) with the encoder's own mean and deviation."""
-    centre = torch.tensor(geometry.mean, device=pixels.device).view(1, 1, 3, 1, 1)
-    spread = torch.tensor(geometry.std, device=pixels.device).view(1, 1, 3, 1, 1)
-    return (pixels.expand(-1, -1, 3, -1, -1) - centre) / spread
+    each = (1, 1, 3, 1, 1)
+    scale = torch.tensor([1 / spread for spread in geometry.std], device=pixels.device).view(each)
+    shift = torch.tensor(
+        [-mean / spread for mean, spread in zip(geometry.mean, geometry.std, strict=True)], device=pixels.device
+    )
+    return torch.addcmul(
+        shift.view(each), pixels.expand(-1, -1, 3, -1, -1), scale
+    )  # one pass over what is by far the largest tensor of the loader
 
 
 def make_loader(data: ClipData, sampler: StreamSampler, workers: int, pin: bool) -> DataLoader[dict[str, Any]]:

@@ -18,8 +18,9 @@ from store_factory import make_prepared
 from torch import nn
 
 from domains.base import AugmentPolicies, ClipSettings
-from domains.errors import ConfigError, ModelError, StorageError
+from domains.errors import ConfigError, ModelError, StorageError, UnreachableError
 from domains.store.manifest import frame_file
+from domains.store.prepared import Prepared
 from recipes.config import Layer, OptimSettings, resolve
 from recipes.encoders.base import Geometry
 from recipes.objective import Clip
@@ -61,6 +62,18 @@ def test_a_sample_is_a_function_of_its_position(data: ClipData) -> None:
     one, again, other = data[13], data[13], data[3]
     assert np.array_equal(one["views"]["clip"].frames, again["views"]["clip"].frames)
     assert one["seed"] == again["seed"] != other["seed"]
+
+
+def test_a_storage_that_does_not_answer_ends_the_run_and_replaces_nothing(
+    data: ClipData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(self: Prepared, index: int, indices: object) -> None:
+        raise UnreachableError("the storage cannot be reached")
+
+    monkeypatch.setattr(Prepared, "frames", gone)
+    sample = data[0]
+    assert [failure.partition(": ")[2] for failure in sample["failures"]] == ["the storage cannot be reached"]
+    assert collate([sample]) == {"failures": sample["failures"]}  # which the loop takes for the end
 
 
 def test_an_unreadable_sample_is_replaced_deterministically_and_counted(data: ClipData) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from vfm_cli.console import Counter, duration, emit_json, say, table
-from vfm_cli.options import json_option, key_option, overwrite_option
+from vfm_cli.options import LOCAL, PLACE, json_option, key_option, overwrite_option
 
 if TYPE_CHECKING:
     from domains.layouts import Layout
+    from domains.prepare.decodable import Missing
     from domains.prepare.listed import Listed
+    from domains.remote.place import Place
 
 SHOWN = 20  # files set aside that are listed one by one
 
@@ -27,24 +30,30 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=PLACE)
 @click.option("--domain", default=None, help="A shipped domain or a YAML of your own [the data set's, else echo].")
 @layout_option
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
+@click.option("--out", type=PLACE, required=True, help="Folder to make; a URL is sent to when all is done.")
+@click.option("--local", type=LOCAL, default=None, help="Where it is made, with --out URL [its last part, here].")
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes; default: one per core.")
 @key_option
 @overwrite_option
 @click.option("--update", is_flag=True, help="Bring --out up to date: only new and changed files are looked at.")
+@click.option(
+    "--without-decoders", is_flag=True, help="Set files aside whose decoder is not installed, instead of stopping."
+)
 @json_option
 def prepare(
-    source: Path,
+    source: Place,
     domain: str | None,
     layout: str,
-    out: Path,
+    out: Place,
+    local: Path | None,
     workers: int | None,
     key: Path | None,
     overwrite: bool,
     update: bool,
+    without_decoders: bool,
     as_json: bool,
 ) -> None:
     """Look at every file below SOURCE once: identity removed, the picture found, frames stored for training.
@@ -57,26 +66,32 @@ def prepare(
     from domains.machine import cores
     from domains.prepare.ingest import prepare as run
     from domains.prepare.privacy import key_path, load_key
+    from domains.prepare.to_storage import prepare_to
 
     data_set = find_layout(source, layout)
     domain = domain or domain_of(data_set, source)
     declared = load_domain(domain)
     fresh = not key_path(key).exists()
-    secret = load_key(key, create=True, outside=out)
+    made = local_folder(out, local)
+    secret = load_key(key, create=True, outside=made)
     if fresh:
         say(
             f"made a pseudonym key: {key_path(key)} (keep it: the same patient gets the same pseudonym only with the same key)"
         )
     processes = workers or cores()
-    result = run(
-        source,
-        out,
+    begin = (
+        partial(run, source, made)
+        if isinstance(out, Path)
+        else partial(prepare_to, source, out, made, sending=Counter("sending", "files"))
+    )
+    result = begin(
         declared,
         key=secret,
         workers=processes,
         overwrite=overwrite,
         update=update,
         layout=data_set,
+        without_decoders=without_decoders,
         progress=Counter("preparing", "files"),
     )
     if as_json:
@@ -107,17 +122,35 @@ def prepare(
         table(["file", "note"], [[source, note] for source, note in result.noted[:SHOWN]])
     if result.listed is not None:
         show_listed(result.listed)
-    click.echo(f"\nlook at it:   {out / 'contact_sheet.png'}")
+    click.echo(f"\nlook at it:   {made / 'contact_sheet.png'}")
     click.echo(
-        f"set aside:    {out / 'excluded.csv'} (pseudonyms), {out}.private/sources.csv (real names; keep it private)"
+        f"set aside:    {made / 'excluded.csv'} (pseudonyms), {made}.private/sources.csv (real names; keep it private)"
     )
+    if made != out:
+        click.echo(f"local copy:   {made} (remove it when you need the room; keep {made}.private)")
     click.echo(f"next:         vfm pretrain --domain {domain} --data {out} --out runs/{declared.name}")
 
 
-def find_layout(source: Path, wanted: str) -> Layout | None:
+def local_folder(out: Place, local: Path | None) -> Path:
+    """Where the prepared folder is made: `out`, or what `local` says where `out` is a URL."""
+    from domains.errors import ConfigError
+
+    if isinstance(out, Path):
+        if local is not None:
+            raise ConfigError("--local is for a prepared folder that is at a URL", where=local, do="Leave it out")
+        return out
+    return local or Path(out.name)
+
+
+def find_layout(source: Place, wanted: str) -> Layout | None:
     """The data set in `source`: the named one, or with "auto" the one it looks like, if any."""
+    from domains.errors import ConfigError
     from domains.layouts import detect, open_layout
 
+    if not isinstance(source, Path):
+        if wanted in ("auto", "none"):
+            return None
+        raise ConfigError("a public data set is read from a local folder", where=source, do="Copy it first")
     name = (detect(source) if source.is_dir() else None) if wanted == "auto" else None if wanted == "none" else wanted
     if name is None:
         return None
@@ -128,7 +161,7 @@ def find_layout(source: Path, wanted: str) -> Layout | None:
     return found
 
 
-def domain_of(layout: Layout | None, source: Path) -> str:
+def domain_of(layout: Layout | None, source: Place) -> str:
     """The domain where none is named: that of the data set."""
     from domains.base import domain_names
     from domains.errors import ConfigError
@@ -158,12 +191,12 @@ def show_listed(listed: Listed) -> None:
 
 
 @command.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=PLACE)
 @click.option("--domain", default=None, help="A shipped domain or a YAML of your own [the data set's, else echo].")
 @layout_option
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes; default: one per core.")
 @json_option
-def check(source: Path, domain: str | None, layout: str, workers: int | None, as_json: bool) -> None:
+def check(source: Place, domain: str | None, layout: str, workers: int | None, as_json: bool) -> None:
     """Look at every file below SOURCE, write nothing, and tell what is usable and why the rest is not.
 
     Every frame is decoded: what is called usable here will be read in training. Exit code 3 where nothing is usable.
@@ -175,7 +208,21 @@ def check(source: Path, domain: str | None, layout: str, workers: int | None, as
 
     data_set = find_layout(source, layout)
     declared = load_domain(domain or domain_of(data_set, source))
-    looked = run(source, declared, workers=workers or cores(), layout=data_set, progress=Counter("checking", "files"))
+    missing: list[Missing] = []
+
+    def told(found: list[Missing]) -> None:
+        missing.extend(found)
+        if found:
+            say(f"decoders that are not installed: {'; '.join(map(str, found))}")
+
+    looked = run(
+        source,
+        declared,
+        workers=workers or cores(),
+        layout=data_set,
+        missing=told,
+        progress=Counter("checking", "files"),
+    )
     usable = [(one.source, one.row) for one in looked if one.row is not None]
     aside = [one for one in looked if one.row is None]
     if as_json:
@@ -187,6 +234,7 @@ def check(source: Path, domain: str | None, layout: str, workers: int | None, as
                     for path, row in usable
                 ],
                 "set_aside": [{"source": str(one.source), "category": one.category, "reason": one.reason} for one in aside],
+                "missing_decoders": [{"decoder": one.decoder, "files": one.files, "install": one.install} for one in missing],
             }
         )  # fmt: skip
     else:
@@ -204,17 +252,25 @@ def check(source: Path, domain: str | None, layout: str, workers: int | None, as
 
 
 @command.command()
-@click.argument("prepared", type=click.Path(path_type=Path))
-@click.option("--against", type=click.Path(path_type=Path), default=None, help="The folder that was prepared.")
+@click.argument("prepared", type=PLACE)
+@click.option("--against", type=PLACE, default=None, help="The folder that was prepared.")
 @click.option(
     "--also",
-    type=click.Path(path_type=Path),
+    type=LOCAL,
     multiple=True,
     help="A run, a report: whatever was made from it. Repeatable.",
 )
+@click.option(
+    "--local",
+    type=LOCAL,
+    default=None,
+    help="With PREPARED at a URL: the local folder that it was made in [its last part, here].",
+)
 @click.option("--looked", is_flag=True, help="You have looked at the suspects: no text stands in their pictures.")
 @json_option
-def audit(prepared: Path, against: Path | None, also: tuple[Path, ...], looked: bool, as_json: bool) -> None:
+def audit(
+    prepared: Place, against: Place | None, also: tuple[Path, ...], local: Path | None, looked: bool, as_json: bool
+) -> None:
     """Search PREPARED, and what was made from it, for anything that the sources know and nobody else should.
 
     Every tag of every header (private ones and nested ones too), names of files and folders, and text in the kept pixels. Exit code 3 where
@@ -224,9 +280,10 @@ def audit(prepared: Path, against: Path | None, also: tuple[Path, ...], looked: 
     from domains.prepare.audit import SUSPECTS
     from domains.prepare.audit import audit as run
 
-    result = run(prepared, against, also, looked=looked, progress=Counter("reading headers", "files"))
+    made = local_folder(prepared, local)
+    result = run(prepared, against, also, local=made, looked=looked, progress=Counter("reading headers", "files"))
     found = [(finding.where, finding.what) for check in result.checks for finding in check.found]
-    private = f"{prepared}.private"
+    private = f"{made}.private"
     if as_json:
         emit_json(result.to_dict())
     else:
@@ -261,7 +318,7 @@ def synth() -> None:
 
 @synth.command("echo")
 @click.option("--patients", type=click.IntRange(1), default=64, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
+@click.option("--out", type=LOCAL, required=True, help="Folder to make.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same bytes.")
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes; default: one per core.")
 @overwrite_option
@@ -294,10 +351,10 @@ def synth_echo(patients: int, out: Path, seed: int, workers: int | None, overwri
 
 
 @command.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PLACE)
 @click.option("--verify", is_flag=True, help="Read every frame file and compare it with its hash.")
 @json_option
-def show(folder: Path, verify: bool, as_json: bool) -> None:
+def show(folder: Place, verify: bool, as_json: bool) -> None:
     """What a prepared FOLDER holds."""
     from domains.errors import DataError
     from domains.store.prepared import Prepared

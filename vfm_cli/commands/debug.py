@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -34,7 +37,8 @@ def replay(run: Path, precision: str | None, as_json: bool, online: bool) -> Non
         emit_json({
             "step": found.step, "precision": found.precision, "said": broken.what, "finite": found.finite, "verdict": found.verdict(),
             "videos": broken.videos, "weights": found.weights, "inputs": found.inputs, "terms": found.terms, "module": found.module,
-            "gradient": found.first, "norm": found.norm, "losses": found.losses, "gradients": found.gradients,
+            "gradient": found.first, "norm": plain(found.norm),
+            "losses": plain(found.losses), "gradients": plain(found.gradients),
         })  # fmt: skip
         return
     names = list(found.losses[0])
@@ -46,3 +50,12 @@ def replay(run: Path, precision: str | None, as_json: bool, online: bool) -> Non
     click.echo(found.verdict())
     if found.first:
         click.echo(f"The first gradient that is not finite, as the backward pass comes to them: {found.first}.")
+
+
+def plain(value: Any) -> Any:
+    """Numbers that JSON does not have, as words: "nan", "inf", "-inf"."""
+    if isinstance(value, Mapping):
+        return {name: plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -15,7 +15,7 @@ import click
 
 from domains.errors import ConfigError, VfmError
 from vfm_cli.console import Counter, duration, emit_json, say, table
-from vfm_cli.options import json_option
+from vfm_cli.options import LOCAL, json_option
 
 MARK = "vfm-demo.json"
 ASKED = (("linear", "ef"), ("knn", "view"))
@@ -25,7 +25,7 @@ GO_ON = "Run the same command again: it goes on where it stopped"
 @click.command()
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=LOCAL,
     default=Path("vfm-demo"),
     show_default=True,
     help="Folder for everything it makes.",

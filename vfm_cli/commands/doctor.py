@@ -57,7 +57,7 @@ def inspect() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             checks.append((name, False, f"install it: pip install {name}"))
     for decoder in decoders():
-        words = "DICOM decoder" if decoder.available else f"install it: pip install {decoder.install}"
+        words = "decoder" if decoder.available else f"install it: pip install {decoder.install}"
         checks.append((decoder.name, decoder.available, words))
     cuda = torch.cuda.is_available()
     device = torch.cuda.get_device_name(0) if cuda else f"none; training runs on {cores()} CPU cores"

@@ -9,7 +9,7 @@ import click
 
 from vfm_cli.commands.finetune import find_key
 from vfm_cli.console import Counter, emit_json, table
-from vfm_cli.options import domain_option, json_option, key_option, online_option
+from vfm_cli.options import LOCAL, domain_option, json_option, key_option, online_option
 
 
 @click.command()
@@ -19,7 +19,7 @@ from vfm_cli.options import domain_option, json_option, key_option, online_optio
 @click.option(
     "--labels",
     default=None,
-    type=click.Path(path_type=Path),
+    type=LOCAL,
     help="CSV with one row per recording, study or patient; default: those of the public data set.",
 )
 @click.option("--task", required=True, help="A task of the domain, e.g. ef or view.")
@@ -32,11 +32,11 @@ from vfm_cli.options import domain_option, json_option, key_option, online_optio
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the folds and the bootstrap.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=LOCAL,
     default=None,
     help="Folder for predictions.csv, evaluation.json and a picture.",
 )
-@click.option("--report", type=click.Path(path_type=Path), default=None, help="Write one self-contained HTML page.")
+@click.option("--report", type=LOCAL, default=None, help="Write one self-contained HTML page.")
 @domain_option
 @key_option
 @online_option

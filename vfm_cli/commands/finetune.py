@@ -14,9 +14,10 @@ from vfm_cli.options import Asked, domain_option, key_option, print_resolved, re
 
 def prepared_domain(data: str | None) -> str:
     """The domain that a prepared folder was made for; echo where there is none yet."""
+    from domains.remote.place import is_url
     from domains.store.prepared import Prepared
 
-    return Prepared.open(data).domain if data and Path(data).exists() else "echo"
+    return Prepared.open(data).domain if data and (is_url(data) or Path(data).exists()) else "echo"
 
 
 @click.command()

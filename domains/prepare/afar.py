@@ -1,0 +1,114 @@
+"""Recordings on a storage (s3://, ...): listed without being downloaded, and fetched one at a time to be looked at."""
+
+from __future__ import annotations
+
+import dataclasses
+import posixpath
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from domains.errors import DataError, MediaError
+from domains.media.archive import Member, expand, opened
+from domains.media.frame_folder import ENDINGS, numbered
+from domains.media.kinds import HEAD, kind_of
+from domains.prepare.find import Source
+from domains.remote import storage
+from domains.remote.fetched import Remote, fetched, kept
+from domains.remote.place import Url
+from domains.remote.storage import Entry
+
+# What is in an archive is known only by reading it: one whose name says nothing is set aside, and not opened.
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
+NAMELESS = "an archive, and its name does not say so: on a storage only *.zip, *.tar, *.tar.gz and *.tgz are opened"
+PIXELS = (".raw", ".zraw")  # of a .mhd beside them
+
+
+def find_remote(url: Url) -> list[Source]:
+    """Everything below `url` that may be a recording, in order of name; hidden objects are passed over, archives are read for their lists.
+
+    Raises DataError where there is nothing, UnreachableError, ConfigError.
+    """
+    entries = [entry for entry in storage.listing(url) if not _hidden(entry.relative)]
+    if not entries:
+        raise DataError("the folder holds no files", where=url, do="Give a folder with DICOM or video files")
+    alone = len(entries) == 1 and entries[0].relative == url.name and str(url).endswith(entries[0].name.strip("/"))
+    remotes = sorted(_grouped(url.parent if alone else url, entries), key=lambda remote: PurePosixPath(remote.relative))
+    with tempfile.TemporaryDirectory(prefix="vfm-") as scratch:
+        return [source for remote in remotes for source in _sources(remote, Path(scratch))]
+
+
+def _hidden(relative: str) -> bool:
+    return any(part.startswith(".") for part in relative.split("/"))
+
+
+def _grouped(root: Url, entries: list[Entry]) -> Iterator[Remote]:
+    """What belongs together: the numbered pictures of a folder, a header and its pixels; everything else stands alone."""
+    folders: dict[str, list[Entry]] = defaultdict(list)
+    pixels: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        folders[posixpath.dirname(entry.relative)].append(entry)
+        stem, ending = posixpath.splitext(entry.relative)
+        if ending.lower() in PIXELS:
+            pixels[stem].append(entry)
+    for folder, within in folders.items():
+        if folder and _is_frames(root, within):
+            yield Remote(root, folder, tuple(within), folder=True)
+            continue
+        for entry in within:
+            beside = pixels[entry.relative[:-4]] if entry.relative.lower().endswith(".mhd") else []
+            yield Remote(root, entry.relative, (entry, *beside))
+
+
+def _is_frames(root: Url, entries: list[Entry]) -> bool:
+    """As `is_frame_folder`: by the names of the pictures, and the first bytes of what lies beside them."""
+    if numbered([PurePosixPath(entry.relative) for entry in entries]) is None:
+        return False
+    others = [entry for entry in entries if PurePosixPath(entry.relative).suffix.lower() not in ENDINGS]
+    return not any(kind_of(storage.read(root, entry, 0, min(HEAD, entry.size))) for entry in others if entry.size)
+
+
+def _sources(remote: Remote, scratch: Path) -> list[Source]:
+    path = Path(remote.relative)
+    if remote.folder or not remote.relative.lower().endswith(ARCHIVES):
+        return [Source(path, remote.relative, remote=remote)]
+    try:
+        with fetched(remote, scratch) as file:
+            members = expand(file)
+    except MediaError:  # `at_hand` says why, when it is looked at
+        members = None
+    if members is None:
+        return [Source(path, remote.relative, remote=remote)]
+    return [Source(path, member.within(remote.relative), _moved(member, path), remote) for member in members]
+
+
+@contextmanager
+def at_hand(source: Source, scratch: str | Path, beat: Callable[[], None] = lambda: None) -> Iterator[Path]:
+    """A source as a file (or folder) that can be opened: itself, or fetched and unpacked into `scratch` for as long as the block lasts.
+
+    Raises MediaError where it cannot be had, StorageError where `scratch` cannot be written, UnreachableError where its storage is gone.
+    """
+    if source.remote is None and source.member is None:
+        yield source.path
+    elif source.member is None:
+        assert source.remote is not None
+        with fetched(source.remote, scratch, beat) as path:
+            if not path.is_dir() and expand(path) is not None:
+                named = source.relative.lower().endswith(ARCHIVES)
+                what = "an archive that could not be fetched for its list" if named else NAMELESS
+                raise MediaError(path, what, category="not a recording")
+            yield path
+    else:
+        member = source.member
+        if source.remote is not None:
+            member = _moved(member, kept.path(source.remote, scratch, beat))
+        with opened(member, scratch, beat) as path:
+            yield path
+
+
+def _moved(member: Member, archive: Path) -> Member:
+    """The same member of the archive where it lies now."""
+    beside = tuple(dataclasses.replace(one, archive=archive) for one in member.beside)
+    return dataclasses.replace(member, archive=archive, beside=beside)

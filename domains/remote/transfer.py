@@ -1,0 +1,164 @@
+"""Whole folders to and from a storage: what is there already is not sent again, and what says that all is there is sent last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from domains.errors import ConfigError, DataError, MissingError, StorageError
+from domains.remote import storage
+from domains.remote.place import Url
+from domains.remote.storage import Entry
+
+AT_ONCE = 8  # objects on their way at a time: a request waits more than it works
+
+Progress = Callable[[int, int], None]
+
+
+def listed(url: Url) -> dict[str, Entry]:
+    """Everything below `url` by its relative name; empty where nothing is there yet. Raises ConfigError where the bucket is missing."""
+    try:
+        return {entry.relative: entry for entry in storage.listing(url)}
+    except MissingError as error:
+        if error.what == storage.NO_BUCKET:
+            raise ConfigError(error.what, where=url, do="Make it first, or choose another --out") from None
+        return {}
+
+
+def upload(folder: Path, url: Url, last: str, record: Path, progress: Progress | None = None) -> int:
+    """Make `url` hold what `folder` holds, and nothing else; returns how many objects were sent.
+
+    last: the file that makes it whole; it is taken away before anything is changed, and sent when all else was found there as it should be.
+    record: a local file in which what was sent is kept, so that a call that was killed is taken up by the next one; objects whose checksum
+    the storage tells need it not. progress(done, total) counts files.
+
+    Raises UnreachableError, StorageError where something else arrived than was sent, OSError where `folder` cannot be read.
+    """
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    there = listed(url)
+    sent = _Record(record, url)
+    left = {name: path for name, path in files.items() if not _is_there(path, there.get(name), sent)}
+    strays = [entry for name, entry in there.items() if name not in files]
+    if not left and not strays:
+        sent.drop()
+        return 0
+    if last in there:
+        storage.remove(url, [there[last]])
+    left[last] = files[last]
+
+    def send(name: str) -> None:
+        storage.put(files[name], url / name)
+
+    for done, name in enumerate(_at_once(send, [name for name in left if name != last]), len(files) - len(left) + 1):
+        sent.add(name, files[name])
+        if progress is not None:
+            progress(done, len(files))
+    storage.remove(url, strays)
+    _compare({name: path for name, path in files.items() if name != last}, listed(url), url)
+    send(last)
+    sent.drop()
+    if progress is not None:
+        progress(len(files), len(files))
+    return len(left)
+
+
+def _is_there(path: Path, entry: Entry | None, sent: _Record) -> bool:
+    if entry is None or entry.size != path.stat().st_size:
+        return False
+    return entry.md5 == _digest(path, "md5") if entry.md5 else sent.holds(entry.relative, path)
+
+
+def _compare(files: dict[str, Path], there: dict[str, Entry], url: Url) -> None:
+    """What arrived with what was sent: by size, and by checksum where the storage tells it."""
+    for name, path in files.items():
+        entry = there.get(name)
+        if entry is None or entry.size != path.stat().st_size or (entry.md5 and entry.md5 != _digest(path, "md5")):
+            raise StorageError(
+                "what arrived differs from what was sent", where=url / name, do="Run the same command again"
+            )
+
+
+def _digest(path: Path, name: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.new(name, usedforsecurity=False)).hexdigest()
+
+
+class _Record:
+    """What was sent to a URL, a line a file: name, SHA-256, size. A line at which a call was killed is passed over."""
+
+    def __init__(self, path: Path, url: Url) -> None:
+        self._path, self._about = path, {"url": str(url)}
+        self._known: dict[str, str] = {}
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            kept = bool(lines) and json.loads(lines[0]) == self._about
+        except (OSError, ValueError):
+            kept = False
+        if not kept:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(json.dumps(self._about) + "\n")
+            return
+        for line in lines[1:]:
+            try:
+                name, digest = json.loads(line)
+                self._known[name] = digest
+            except (ValueError, TypeError):
+                continue
+
+    def holds(self, name: str, path: Path) -> bool:
+        """Whether this very content was sent under this name."""
+        return name in self._known and self._known[name] == _digest(path, "sha256")
+
+    def add(self, name: str, path: Path) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write("\n" + json.dumps([name, _digest(path, "sha256")]))
+
+    def drop(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+def download(url: Url, folder: Path, progress: Progress | None = None) -> None:
+    """Everything below `url` into `folder`, which must exist and be empty.
+
+    Raises DataError where an object's name is none that a file may have, MissingError, UnreachableError, StorageError.
+    """
+    entries = storage.listing(url)
+    for entry in entries:
+        parts = entry.relative.split("/")
+        if any(part in ("", ".", "..") or "\0" in part or len(os.fsencode(part)) > 200 for part in parts):
+            raise DataError("holds an object whose name no file may have", where=url, do="Remove it")
+        (folder / entry.relative).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    by_name = {entry.relative: entry for entry in entries}
+
+    def get(name: str) -> None:
+        storage.fetch(url, by_name[name], folder / name)
+
+    for count, _ in enumerate(_at_once(get, by_name), 1):
+        if progress is not None:
+            progress(count, len(entries))
+
+
+def _at_once(work: Callable[[str], None], names: Iterable[str]) -> Iterable[str]:
+    """Names as their `work` is done, several at a time; the first error ends it, when those on their way have ended."""
+    waiting = iter(names)
+    pool = ThreadPoolExecutor(AT_ONCE)
+    running: dict[Future[Any], str] = {}
+    try:
+        while True:
+            while len(running) < 2 * AT_ONCE and (name := next(waiting, None)) is not None:
+                running[pool.submit(work, name)] = name
+            if not running:
+                return
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                name = running.pop(future)
+                future.result()
+                yield name
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
