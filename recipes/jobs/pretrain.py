@@ -83,17 +83,17 @@ def pretrain(
         if resume and run.finished:
             reporter.note(f"{out} is finished; nothing to resume")
             return run.encoder
-        if encoder.random_start:
-            reporter.note("vfm-tiny starts from random weights: no pretrained weights ship with vfm yet")
-        data = ClipData(
-            prepared, rows_of(prepared, config.data.split), objective.views, config.clip, config.augment,
-            seed=config.train.seed, clips_per_video=config.data.clips_per_video,
-        )  # fmt: skip
-        if is_main():
-            write_seen(run.path, prepared, data.rows, looked=probe.looked if probe is not None else None)
-            if probe is not None:
-                reporter.note(probe.said())
         with recorded(run.path, main=is_main()):
+            if encoder.random_start:
+                reporter.note("vfm-tiny starts from random weights: no pretrained weights ship with vfm yet")
+            data = ClipData(
+                prepared, rows_of(prepared, config.data.split), objective.views, config.clip, config.augment,
+                seed=config.train.seed, clips_per_video=config.data.clips_per_video,
+            )  # fmt: skip
+            if is_main():
+                write_seen(run.path, prepared, data.rows, looked=probe.looked if probe is not None else None)
+                if probe is not None:
+                    reporter.note(probe.said())
             result = train(objective, data, config, run, reporter, resume=resume, probe=probe)
             if is_main():
                 finish(run, objective, prepared, config, result)
