@@ -157,7 +157,9 @@ def measure(asked: argparse.Namespace, device: torch.device, bf16: bool) -> dict
             best[name] = min(best[name], trial.seconds(asked.steps))
             del trial
     memory = {name: memory_of(name, sys.argv[1:]) for name in WAYS}
-    flops = {name: flops_of(Trial(name, asked, device, bf16).pass_) for name in ("masked", "half decoded", "transformers")}
+    flops = {
+        name: flops_of(Trial(name, asked, device, bf16).pass_) for name in ("masked", "half decoded", "transformers")
+    }
     limit = peak(device, bf16)
     return {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",

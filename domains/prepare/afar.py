@@ -6,7 +6,7 @@ import dataclasses
 import posixpath
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -19,10 +19,12 @@ from domains.remote import storage
 from domains.remote.fetched import Remote, fetched, kept
 from domains.remote.place import Url
 from domains.remote.storage import Entry
+from domains.remote.transfer import download
 
 # What is in an archive is known only by reading it: one whose name says nothing is set aside, and not opened.
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 NAMELESS = "an archive, and its name does not say so: on a storage only *.zip, *.tar, *.tar.gz and *.tgz are opened"
+TABLES = (".csv", ".csv.gz", ".tsv", ".txt", ".json", ".cfg")  # of public data sets
 PIXELS = (".raw", ".zraw")  # of a .mhd beside them
 
 
@@ -40,29 +42,67 @@ def find_remote(url: Url) -> list[Source]:
         return [source for remote in remotes for source in _sources(remote, Path(scratch))]
 
 
+def located(url: Url, relatives: Iterable[str]) -> list[Source]:
+    """The sources of these names below `url`: files, or folders of pictures. Raises as `find_remote`, DataError where one is not there."""
+    entries = [entry for entry in storage.listing(url) if not _hidden(entry.relative)]
+    files = {remote.relative: remote for remote in _alone(url, entries)}
+    folders: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        folders[posixpath.dirname(entry.relative)].append(entry)
+    found = []
+    for relative in relatives:
+        remote = files.get(relative)
+        if remote is None:
+            if relative not in folders:
+                raise DataError("gone since it was listed", where=url / relative, do="Run the same command again")
+            remote = Remote(url, relative, tuple(folders[relative]), folder=True)
+        found.append(Source(Path(relative), relative, remote=remote))
+    return found
+
+
+@contextmanager
+def shadow(url: Url) -> Iterator[Path]:
+    """A public data set on a storage as a private temporary folder: its tables as they are, every other file empty. Layouts read it as if
+    it were the data set. Raises as `find_remote`.
+    """
+    entries = [entry for entry in storage.listing(url) if not _hidden(entry.relative)]
+    with tempfile.TemporaryDirectory(prefix="vfm-") as scratch:
+        root = Path(scratch) / (url.name or "data")
+        names = {entry.relative for entry in entries if entry.relative.lower().endswith(TABLES)}
+        download(url, root, entries, fetch=names.__contains__)
+        yield root
+
+
 def _hidden(relative: str) -> bool:
     return any(part.startswith(".") for part in relative.split("/"))
 
 
 def _grouped(root: Url, entries: list[Entry]) -> Iterator[Remote]:
     """What belongs together: the numbered pictures of a folder, a header and its pixels; everything else stands alone."""
-    folders: dict[str, list[Entry]] = defaultdict(list)
+    folders: dict[str, list[Remote]] = defaultdict(list)
+    for remote in _alone(root, entries):
+        folders[posixpath.dirname(remote.relative)].append(remote)
+    for folder, within in folders.items():
+        pictures = tuple(remote.entries[0] for remote in within)
+        if folder and _is_frames(root, pictures):
+            yield Remote(root, folder, pictures, folder=True)
+        else:
+            yield from within
+
+
+def _alone(root: Url, entries: list[Entry]) -> Iterator[Remote]:
+    """Every file, a header with its pixels."""
     pixels: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
-        folders[posixpath.dirname(entry.relative)].append(entry)
         stem, ending = posixpath.splitext(entry.relative)
         if ending.lower() in PIXELS:
             pixels[stem].append(entry)
-    for folder, within in folders.items():
-        if folder and _is_frames(root, within):
-            yield Remote(root, folder, tuple(within), folder=True)
-            continue
-        for entry in within:
-            beside = pixels[entry.relative[:-4]] if entry.relative.lower().endswith(".mhd") else []
-            yield Remote(root, entry.relative, (entry, *beside))
+    for entry in entries:
+        beside = pixels[entry.relative[:-4]] if entry.relative.lower().endswith(".mhd") else []
+        yield Remote(root, entry.relative, (entry, *beside))
 
 
-def _is_frames(root: Url, entries: list[Entry]) -> bool:
+def _is_frames(root: Url, entries: Sequence[Entry]) -> bool:
     """As `is_frame_folder`: by the names of the pictures, and the first bytes of what lies beside them."""
     if numbered([PurePosixPath(entry.relative) for entry in entries]) is None:
         return False

@@ -95,7 +95,9 @@ def prepare(
     if out.is_symlink():  # to the disk that has the room: the draft and the private folder belong there too
         out = out.resolve()
     recordings = None if layout is None else listed.recordings_of(layout)
-    sources = _sources(source, out) if layout is None or recordings is None else listed.sources_of(layout, recordings)
+    sources = (
+        _sources(source, out) if layout is None or recordings is None else listed.sources_of(layout, recordings, source)
+    )
     output.check(source, out, overwrite, update)
     relatives = [one.relative for one in sources]
     names = Pseudonyms(key)
@@ -161,7 +163,11 @@ def check(
 
     Raises DataError where there is no file, UnreachableError where its storage does not answer.
     """
-    sources = _sources(to_place(source)) if layout is None else listed.sources_of(layout, listed.recordings_of(layout))
+    source = to_place(source)
+    if layout is None:
+        sources = _sources(source)
+    else:
+        sources = listed.sources_of(layout, listed.recordings_of(layout), source)
     key = secrets.token_bytes(KEY_BYTES)  # pseudonyms of this one look: nobody will see them
     with tempfile.TemporaryDirectory(prefix="vfm-") as scratch:
         tasks = [Task(one, None, Path(scratch), domain, key) for one in sources]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,8 @@ def upload(folder: Path, url: Url, last: str, record: Path, progress: Progress |
     if not left and not strays:
         sent.drop()
         return 0
+    if progress is not None:
+        progress(len(files) - len(left), len(files))
     if last in there:
         storage.remove(url, [there[last]])
     left[last] = files[last]
@@ -123,25 +125,38 @@ class _Record:
         self._path.unlink(missing_ok=True)
 
 
-def download(url: Url, folder: Path, progress: Progress | None = None) -> None:
-    """Everything below `url` into `folder`, which must exist and be empty.
+def download(
+    url: Url,
+    folder: Path,
+    entries: Sequence[Entry] | None = None,
+    *,
+    fetch: Callable[[str], bool] = lambda name: True,
+    progress: Progress | None = None,
+) -> None:
+    """Everything below `url` into `folder`, which must be empty or absent. entries: what was listed there already. fetch(relative): False for
+    an object that becomes an empty file.
 
     Raises DataError where an object's name is none that a file may have, MissingError, UnreachableError, StorageError.
     """
-    entries = storage.listing(url)
-    for entry in entries:
-        parts = entry.relative.split("/")
+    by_name = {entry.relative: entry for entry in (storage.listing(url) if entries is None else entries)}
+    for relative in by_name:
+        parts = relative.split("/")
         if any(part in ("", ".", "..") or "\0" in part or len(os.fsencode(part)) > 200 for part in parts):
             raise DataError("holds an object whose name no file may have", where=url, do="Remove it")
-        (folder / entry.relative).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    by_name = {entry.relative: entry for entry in entries}
 
     def get(name: str) -> None:
-        storage.fetch(url, by_name[name], folder / name)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if fetch(name):
+            storage.fetch(url, by_name[name], folder / name)
+        else:
+            (folder / name).touch()
 
-    for count, _ in enumerate(_at_once(get, by_name), 1):
-        if progress is not None:
-            progress(count, len(entries))
+    try:
+        for count, _ in enumerate(_at_once(get, by_name), 1):
+            if progress is not None:
+                progress(count, len(by_name))
+    except OSError as error:
+        raise StorageError(f"cannot be written ({error.strerror})", where=folder) from None
 
 
 def _at_once(work: Callable[[str], None], names: Iterable[str]) -> Iterable[str]:

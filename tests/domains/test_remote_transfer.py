@@ -45,7 +45,7 @@ def test_what_makes_it_whole_is_sent_last(folder: Url, tmp_path: Path):
     assert upload(local, folder, "whole.json", tmp_path / "record", lambda *at: seen.append(at)) == 4
     assert held(folder) == contents(local)
     assert puts()[-1] == "whole.json"
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert seen == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
     assert not (tmp_path / "record").exists()
 
 

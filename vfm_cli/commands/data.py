@@ -139,12 +139,16 @@ def local_folder(out: Place, local: Path | None) -> Path:
 def find_layout(source: Place, wanted: str) -> Layout | None:
     """The data set in `source`: the named one, or with "auto" the one it looks like, if any."""
     from domains.errors import ConfigError
-    from domains.layouts import detect, open_layout
+    from domains.layouts import detect, layout_named, open_layout
+    from domains.prepare.afar import shadow
 
     if not isinstance(source, Path):
-        if wanted in ("auto", "none"):
+        if wanted in ("auto", "none"):  # a look at its tables would fetch them from any folder that holds some
             return None
-        raise ConfigError("a public data set is read from a local folder", where=source, do="Copy it first")
+        if layout_named(wanted).opens_recordings:
+            what = f"{layout_named(wanted).title} can only be read from a local folder: its tables count what is in the recordings"
+            raise ConfigError(what, where=source, do="Copy it first")
+        return open_layout(click.get_current_context().with_resource(shadow(source)), wanted)
     name = (detect(source) if source.is_dir() else None) if wanted == "auto" else None if wanted == "none" else wanted
     if name is None:
         return None
