@@ -32,6 +32,7 @@ PATIENCE = 60.0  # seconds without a sign of life before a file is given up
 # is, if there are several of them and none is a heap. Otherwise (Videos/*.avi) every file stands for itself.
 FEWEST_FOLDERS, LARGEST_FOLDER = 5, 50
 
+LISTS = "archives.json"  # in the private folder: what is in the archives of a storage
 AGAIN = frozenset({"no decoder", "unreadable"})  # what may have been put right without a change of the file
 
 Progress = Callable[[int, int], None]
@@ -94,11 +95,11 @@ def prepare(
     source, out = to_place(source), Path(out)
     if out.is_symlink():  # to the disk that has the room: the draft and the private folder belong there too
         out = out.resolve()
+    output.check(source, out, overwrite, update)
     recordings = None if layout is None else listed.recordings_of(layout)
     sources = (
         _sources(source, out) if layout is None or recordings is None else listed.sources_of(layout, recordings, source)
     )
-    output.check(source, out, overwrite, update)
     relatives = [one.relative for one in sources]
     names = Pseudonyms(key)
     journal = Journal(out, domain, names)
@@ -112,6 +113,7 @@ def prepare(
         outcomes = _examine_all(tasks, workers, progress, before, lambda n, outcome: journal.add(stamps[n], outcome))
         rows, refused = _settle(outcomes, relatives, names)
         if not rows:
+            (output.private_folder(out) / LISTS).unlink(missing_ok=True)
             journal.drop()
             raise _nothing_usable(source, len(sources), [outcome.category for outcome in refused.values()])
         found = None
@@ -135,7 +137,7 @@ def prepare(
 def _sources(source: Place, out: Path | None = None) -> list[Source]:
     """Everything below `source` that may be a recording; what vfm writes is none."""
     ours = () if out is None else (out, output.draft_folder(out), output.private_folder(out))
-    return find_sources(source, skip=ours)
+    return find_sources(source, skip=ours, lists=None if out is None else output.private_folder(out) / LISTS)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,7 @@ from typing import Any
 from domains.errors import ConfigError, DataError, MissingError, StorageError
 from domains.remote import storage
 from domains.remote.place import Url
-from domains.remote.storage import Entry
-
-AT_ONCE = 8  # objects on their way at a time: a request waits more than it works
+from domains.remote.storage import AT_ONCE, Entry
 
 Progress = Callable[[int, int], None]
 

@@ -228,6 +228,30 @@ def test_members_of_an_archive_come_with_one_download(folder: Url, tmp_path: Pat
     assert len(Troubled.calls) == 1
 
 
+def test_an_unchanged_archive_is_not_fetched_for_its_list(folder: Url, tmp_path: Path):
+    for number in range(3):
+        write_dicom(tmp_path / f"in/{number}.dcm", cine(8, seed=number))
+    shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "in")
+    lists = tmp_path / "private/archives.json"
+    fill(
+        folder,
+        {"x.zip": (tmp_path / "x.zip").read_bytes(), "no.zip": b"none", "y.zip": (tmp_path / "x.zip").read_bytes()},
+    )
+    first = find_sources(folder, lists=lists)
+    assert len(first) == 7
+    assert stat.S_IMODE(lists.stat().st_mode) == 0o600
+    assert len(Troubled.calls) == 3
+    assert find_sources(folder, lists=lists) == first
+    assert len(Troubled.calls) == 3
+    (tmp_path / "in/0.dcm").unlink()
+    shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "in")
+    fill(folder, {"x.zip": (tmp_path / "x.zip").read_bytes()})
+    assert len(find_sources(folder, lists=lists)) == 6
+    assert len(Troubled.calls) == 4
+    lists.write_text("{ damaged")
+    assert len(find_sources(folder, lists=lists)) == 6
+
+
 def test_one_file_by_its_url(tmp_path: Path):
     write_dicom(tmp_path / "in/a.dcm", cine(10, seed=1))
     (source,) = find_sources(url_of(tmp_path / "in/a.dcm"))

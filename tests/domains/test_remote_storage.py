@@ -1,5 +1,8 @@
+import functools
 import hashlib
+import http.server
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -195,3 +198,30 @@ def test_files_are_put_and_removed(folder: Url, tmp_path: Path):
 def test_ranges_of_one_object(folder: Url):
     fill(folder, {"a": b"0123456789"})
     assert storage.read_ranges(folder, storage.at(folder, "a", 10), [(0, 2), (5, 9)]) == [b"01", b"5678"]
+
+
+def test_a_web_server_that_lists_links(tmp_path: Path):
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed: https:// is not read")
+    (tmp_path / "www/a").mkdir(parents=True)
+    (tmp_path / "www/a/IM 1.dcm").write_bytes(b"hello")
+    (tmp_path / "www/empty").write_bytes(b"")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path / "www"))
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = Url(f"http://127.0.0.1:{server.server_port}")
+        found = storage.listing(url)
+        assert [(entry.relative, entry.size) for entry in found] == [("a/IM 1.dcm", 5), ("empty", 0)]
+        assert all(entry.version for entry in found)
+        with fetched(Remote(url, "a/IM 1.dcm", (found[0],)), tmp_path) as path:
+            assert path.read_bytes() == b"hello"
+        with pytest.raises(MissingError):
+            storage.listing(url / "nowhere")
+    finally:
+        server.shutdown()
