@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import hashlib
 import http.server
@@ -148,6 +149,23 @@ def test_an_object_that_became_another_is_taken_as_it_is_now(
     fill(folder, {"a": b"abcdef"})
     with fetched(remote, tmp_path) as path:
         assert path.read_bytes() == b"abcdef"
+
+
+def test_a_tag_that_only_looks_like_a_checksum_does_no_harm(
+    folder: Url, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fill(folder, {"a": b"hello"})
+    (entry,) = (dataclasses.replace(one, version="0" * 32) for one in storage.listing(folder))
+    monkeypatch.setattr(storage, "_again", lambda url, entry: entry)
+    with fetched(Remote(folder, "a", (entry,)), tmp_path) as path:
+        assert path.read_bytes() == b"hello"
+    changing = iter(range(1, 9))
+    monkeypatch.setattr(
+        storage, "_again", lambda url, entry: dataclasses.replace(entry, version=f"{next(changing):032}")
+    )
+    monkeypatch.setattr(storage, "answers", lambda url: True)
+    with pytest.raises(MediaError, match="changes while it is read"), fetched(Remote(folder, "a", (entry,)), tmp_path):
+        pass
 
 
 def test_an_object_that_is_gone_is_named_so(folder: Url, tmp_path: Path):

@@ -138,7 +138,7 @@ def test_killed_while_it_looks_and_while_it_sends_it_ends_with_the_same_objects(
     local = {path.relative_to(made).as_posix(): path for path in made.rglob("*") if path.is_file()}
     assert sent() == set(local)
     assert all(storage.system.cat_file(f"clinic/killed/{name}") == path.read_bytes() for name, path in local.items())
-    assert {path.name for path in journal.parent.iterdir()} == {"journal.jsonl", "sources.csv"}
+    assert {path.name for path in journal.parent.iterdir()} == {"journal.jsonl", "sources.csv", "uploaded.jsonl"}
 
 
 FAST = ["train.steps=2", "train.batch_size=2", "clip.frames=4", "clip.size=32", "clip.stride=2"]
