@@ -16,6 +16,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from domains.base import AugmentPolicies, ClipSettings
 from domains.errors import ConfigError
 from domains.schema import Strict, nearest, parse, read_yaml, submodel
+from recipes.monitor import MonitorSettings
 
 
 class LoRASettings(Strict):
@@ -79,13 +80,16 @@ class TrainSettings(Strict):
     )
     seed: NonNegativeInt = 0
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32")
+    profile: NonNegativeInt = Field(
+        0, description="steps whose time is taken apart, from the third on; 0: none (vfm pretrain --profile)"
+    )
     save_every: PositiveInt = Field(200, description="steps between checkpoints; the last step is always saved")
     keep: PositiveInt = Field(2, description="newest checkpoints kept")
     keep_every: PositiveInt | None = Field(None, description="checkpoints of every n-th step kept as well; null: none")
     keep_best: NonNegativeInt = Field(0, description="checkpoints that are best by best_by kept as well")
     best_by: str = Field("loss", description="a logged figure; least is best, with + before it the largest: +rankme")
     log_every: PositiveInt = Field(10, description="steps between lines of metrics.jsonl")
-    monitor_every: PositiveInt = Field(50, description="steps between looks at RankMe and the feature deviation")
+    monitor_every: PositiveInt = Field(50, description="steps between looks at RankMe, entropies, spread (monitor.*)")
 
 
 class TaskRunSettings(Strict):
@@ -124,6 +128,7 @@ class RunConfig(Strict):
     augment: AugmentPolicies = AugmentPolicies()
     optim: OptimSettings = OptimSettings()
     train: TrainSettings = TrainSettings()
+    monitor: MonitorSettings = MonitorSettings()
     task: TaskRunSettings = TaskRunSettings()
 
 

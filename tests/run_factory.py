@@ -1,61 +1,328 @@
-"""Run folders as `vfm pretrain` leaves them, written in milliseconds and without torch."""
+"""Tiny runs in processes of their own, started in milliseconds and killed at a chosen point.
+
+A fork server imports torch, transformers and peft once. `run(Job(...))` forks one process a rank from it:
+
+    from run_factory import Job, Kill, run
+    assert run(Job(out, data, "discovr", processes=2), Kill(at=120)).codes == [-9, 6]
+
+The points of a run are the Python and C calls that vfm's own training code makes, counted by a profile function: before and after every
+fsync, rename, backward and update there is one.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import multiprocessing
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-import yaml
+REPO = Path(__file__).resolve().parents[1]
+SAVING = ("training/checkpoint.py", "training/run.py", "training/board.py", "finetune/best.py", "training/lock.py")
+SMALL = {
+    "discovr": {
+        "views": 2, "frame_depth": 1, "head_hidden": 16, "head_bottleneck": 8, "head_outputs": 16, "prototypes": 8, "decoder_depth": 1,
+        "decoder_width": 24, "decoder_heads": 2,
+    },
+    "videomae": {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2},
+}  # fmt: skip
+TRAIN = {
+    "steps": 6,
+    "batch_size": 2,
+    "accumulate": 2,
+    "save_every": 2,
+    "log_every": 1,
+    "monitor_every": 3,
+    "precision": "fp32",
+}
 
-from recipes.config import Layer, flatten, recipe_yaml, resolve, set_key, yaml_layer
 
-LINES = [
-    {"step": s, "epoch": s / 10, "lr": 1e-3, "clips_per_second": 8.0, "data_wait": 0.25, "seconds": 2.0 * s, "loss": 4.0 / s, "rankme": 10.0 + s}
-    for s in range(1, 21)
-]  # fmt: skip
+@dataclass(frozen=True)
+class Job:
+    """A run: of a method of pretraining, or `finetune`. settings: key=value over what is tiny. patch: see `patched`."""
+
+    out: Path
+    data: Path
+    method: str
+    processes: int = 1
+    resume: bool = False
+    settings: tuple[str, ...] = ()
+    patch: str = ""
 
 
-def write_run(folder: Path, *, settings: dict[str, Any] | None = None, lines: list[dict[str, Any]] | None = None, tail: str = "",
-              finished: bool = False, status: dict[str, Any] | None = None, origins: bool = True) -> Path:  # fmt: skip
-    """A videomae run of the domain echo. settings: dotted keys of the user. lines: of metrics.jsonl, LINES unless given; tail: what follows
-    them, half written."""
-    from domains.base import load_domain
+@dataclass(frozen=True)
+class Kill:
+    """Signal `number` to rank `rank` at its `at`-th point, of those while something is written if `saving`."""
 
-    typed: dict[str, Any] = {}
-    for key, value in {"data.path": "nowhere/prepared", "train.steps": 20, **(settings or {})}.items():
-        set_key(typed, key, value)
-    layers = [
-        yaml_layer(recipe_yaml("videomae"), "recipe videomae"),
-        Layer("domain echo", {"domain": "echo", **load_domain("echo").run_layer()}),
-        Layer("command line", typed),
-    ]
-    resolved = resolve(layers)
-    folder.mkdir(parents=True)
-    (folder / "config.resolved.yaml").write_text(resolved.to_yaml(), encoding="utf-8")
-    if origins:
-        (folder / "origins.json").write_text(json.dumps(resolved.origins))
-    (folder / "env.json").write_text(json.dumps({"packages": {"torch": "2.13.0"}, "cpus": 2}))
-    written = LINES if lines is None else lines
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in written) + tail)
-    if finished:
-        record = {"steps": 20, "data": {"videos": 12, "patients": 1, "domain": "echo", "data_set": "EchoNet"}}
-        (folder / "record.json").write_text(json.dumps(record))
-    if status is not None:
-        (folder / "status.json").write_text(json.dumps(status))
+    at: int
+    number: int = signal.SIGKILL
+    rank: int = 0
+    saving: bool = False
+
+
+@dataclass
+class Ended:
+    """How the ranks of a run ended: exit codes, what vfm said, and how many points they passed (all, while saving)."""
+
+    codes: list[int]
+    lines: list[str] = field(default_factory=list)
+    points: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def run(job: Job, kill: Kill | None = None, timeout: float = 120) -> Ended:
+    """Run a job to its end, whatever that is."""
+    server = server_context()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    answers = server.SimpleQueue()
+    group = [server.Process(target=rank_of, args=(job, rank, port, kill, answers)) for rank in range(job.processes)]
+    for process in group:
+        process.start()
+    end = time.monotonic() + timeout
+    for process in group:
+        process.join(max(0.1, end - time.monotonic()))
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+    ended = Ended([process.exitcode or 0 for process in group])
+    while not answers.empty():
+        rank, line, points, notes = answers.get()
+        ended.lines += [line] if line else []
+        if rank == 0:
+            ended.points, ended.notes = points, notes
+    answers.close()
+    return ended
+
+
+def server_context() -> Any:
+    """A fork server that has imported everything a run needs."""
+    paths = [str(REPO), str(REPO / "tests")]
+    os.environ["PYTHONPATH"] = os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["run_factory", "peft", "recipes.jobs.pretrain", "recipes.jobs.finetune", "recipes.jobs.replay"]
+    )
+    return context
+
+
+def rank_of(job: Job, rank: int, port: int, kill: Kill | None, answers: Any) -> None:
+    """One process of a run; its exit code is vfm's."""
+    import torch
+
+    from domains.errors import VfmError
+    from recipes.training.reporter import SilentReporter
+
+    torch.set_num_threads(1)
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if job.processes > 1:
+        os.environ |= {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(job.processes), "LOCAL_WORLD_SIZE": str(job.processes),
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        }  # fmt: skip
+    without_pictures()
+    code, line, reporter = 0, "", SilentReporter()
+    points = Points(kill if kill is not None and kill.rank == rank else None)
+    try:
+        with patched(job.patch, rank):
+            if not job.resume:
+                sys.setprofile(points)
+            start(job, reporter)
+    except VfmError as error:
+        code, line = error.exit_code, str(error)
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException as error:
+        code, line = 1, f"{type(error).__name__}: {error}"
+    finally:
+        sys.setprofile(None)
+    answers.put((rank, line, {"all": points.all, "saving": points.saving}, [*reporter.notes, *reporter.warnings]))
+    if code:
+        os._exit(code)  # as torchrun ends a rank: without waiting for the others
+
+
+class Points:
+    """Counts calls of vfm's training code, and sends a signal to this process at one of them."""
+
+    def __init__(self, kill: Kill | None) -> None:
+        self.kill, self.all, self.saving = kill, 0, 0
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> None:
+        """See sys.setprofile."""
+        name = frame.f_code.co_filename
+        if event not in ("call", "c_call", "c_return") or f"{REPO}/recipes/" not in name or "/encoders/" in name:
+            return
+        self.all += 1
+        saving = name.endswith(SAVING)
+        self.saving += saving
+        kill = self.kill
+        if kill is not None and (self.saving if kill.saving else self.all) == kill.at and (saving or not kill.saving):
+            self.kill = None
+            os.kill(os.getpid(), kill.number)
+
+
+def without_pictures() -> None:
+    """Drawing takes several times as long as a run of this size."""
+    import recipes.jobs.finetune
+
+    recipes.jobs.finetune.write_evaluation = lambda *_: None
+    with contextlib.suppress(ImportError):
+        import recipes.training.curves
+
+        recipes.training.curves.draw_curves = lambda *_: None
+
+
+def tiny_encoder(data: Path) -> Path:
+    """A ViT of two narrow blocks beside the prepared folder: vfm-tiny is twenty times as large."""
+    from recipes.encoders.base import Geometry
+    from recipes.encoders.videomae import fresh_videomae
+
+    folder = data.with_name("encoder")
+    if not folder.exists():
+        geometry = Geometry(frames=4, size=32, stride=2)
+        fresh_videomae(
+            geometry, seed=0, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, patch_size=16, tubelet_size=2
+        ).save(folder)  # fmt: skip
     return folder
 
 
-def write_checkpoint(run: Path, step: int, *, whole: bool = True, latest: bool = False) -> None:
-    """A checkpoint of 100 bytes with its manifest."""
-    folder = run / "checkpoints" / f"step_{step:08d}"
-    folder.mkdir(parents=True)
-    (folder / "objective.safetensors").write_bytes(bytes(100 if whole else 60))
-    (folder / "manifest.json").write_text(json.dumps({"objective.safetensors": {"bytes": 100, "sha256": ""}}))
-    if latest:
-        (run / "checkpoints" / "latest").write_text(folder.name + "\n")
+def start(job: Job, reporter: Any) -> None:
+    """The job itself, as the command line would call it."""
+    from recipes.config import Layer, parse_assignments, resolve
+
+    base: dict[str, Any] = {
+        "data": {"path": str(job.data), "workers": 0}, "clip": {"frames": 4, "size": 32, "stride": 2},
+        "encoder": {"name": str(tiny_encoder(job.data))}, "augment": {"weak": {"crop_scales": [1.0, 0.75]}}, "train": TRAIN,
+    }  # fmt: skip
+    layers = [Layer("test", base), Layer("command line", parse_assignments(job.settings))]
+    if job.method == "finetune":
+        from recipes.finetune import defaults
+        from recipes.jobs.finetune import finetune
+
+        task = {"name": "ef", "labels": f"{job.data}.labels.csv", "folds": 5, "clips_per_video": 1}
+        resolved = resolve([defaults(), Layer("task", {"task": task}), *layers])
+        finetune(resolved, job.out, resume=job.resume, reporter=reporter)
+        return
+    from recipes.jobs.pretrain import pretrain
+
+    base |= {"method": job.method, "objective": SMALL[job.method]}
+    pretrain(resolve(layers), job.out, resume=job.resume, reporter=reporter)
 
 
-def settings_of(run: Path) -> dict[str, Any]:
-    """Dotted key -> value, as written."""
-    return dict(flatten(yaml.safe_load((run / "config.resolved.yaml").read_text())))
+@contextlib.contextmanager
+def patched(what: str, rank: int) -> Iterator[None]:
+    """Make something go wrong, or be noted; several, with commas between them.
+
+    seen:FILE: every rank writes FILE.RANK.jsonl, the seeds of the samples of each forward pass.
+    stop:STEP: rank 0 gets SIGTERM in that step, counted from 1.
+    kill-loader:STEP, term-loader:STEP, term-all:STEP: SIGKILL or SIGTERM to the loader processes, or to them and to the run itself.
+    fill:STEP:FILE:BYTES: from that step on the disk that FILE is on has BYTES bytes left, FILE having taken the rest.
+    limit:STEP:BYTES: from that step on no file may grow beyond BYTES.
+    wait:STEP:FILE: that step begins once FILE is there.
+    nan-loss:STEP:RANK, nan-gradient:STEP:RANK: that step's loss, or its gradient alone, is not a number on that rank.
+    """
+    from recipes.training import loop
+
+    for word in filter(None, what.split(",")):
+        kind, _, rest = word.partition(":")
+        if kind == "seen":
+            loop.to_batch = noting(loop.to_batch, Path(f"{rest}.{rank}.jsonl"))
+        elif kind == "stop" and rank == 0:
+            at_step(int(rest), lambda: os.kill(os.getpid(), signal.SIGTERM))
+        elif kind in ("kill-loader", "term-loader", "term-all"):
+            number = signal.SIGKILL if kind == "kill-loader" else signal.SIGTERM
+            at_step(int(rest), lambda n=number, all=kind == "term-all": to_loaders(n, all))
+        elif kind == "fill":
+            step, file, free = rest.split(":")
+            at_step(int(step), lambda f=file, b=free: fill(Path(f), int(b)))
+        elif kind == "limit":
+            step, size = rest.split(":")
+            at_step(
+                int(step), lambda s=int(size): resource.setrlimit(resource.RLIMIT_FSIZE, (s, resource.RLIM_INFINITY))
+            )
+        elif kind == "wait":
+            step, file = rest.split(":")
+            at_step(int(step), lambda f=Path(file): wait_for(f))
+        elif kind.startswith("nan-") and rank == int(rest.split(":")[1]):
+            at_step(int(rest.split(":")[0]), lambda kind=kind: poison(kind.removeprefix("nan-")))
+    yield
+
+
+def noting(real: Any, file: Path) -> Any:
+    """`to_batch` that notes which samples it is given."""
+
+    def noted(collated: Any, *others: Any) -> Any:
+        with file.open("a") as lines:
+            lines.write(json.dumps(collated["seeds"].tolist()) + "\n")
+        return real(collated, *others)
+
+    return noted
+
+
+def at_step(step: int, do: Callable[[], None]) -> None:
+    """Call `do` as step `step`, counted from 1, begins."""
+    from recipes.training import loop
+
+    real = loop._Loop.step
+
+    def step_of(self: Any, number: int, *others: Any) -> Any:
+        if number + 1 == step:
+            do()
+        return real(self, number, *others)
+
+    loop._Loop.step = step_of  # type: ignore[method-assign]
+
+
+def to_loaders(number: int, run_too: bool) -> None:
+    """A signal to the loader processes of this one, and to itself if asked."""
+    for child in multiprocessing.active_children():
+        os.kill(child.pid or 0, number)
+    if run_too:
+        os.kill(os.getpid(), number)
+    time.sleep(0.2)  # it is there before the step goes on
+
+
+def fill(file: Path, free: int) -> None:
+    """Take all of a small disk but `free` bytes."""
+    with file.open("wb", buffering=0) as taken:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.write(bytes(4096))
+        taken.truncate(max(0, taken.tell() - free))
+
+
+def wait_for(file: Path) -> None:
+    """Until it is there, a minute at most."""
+    end = time.monotonic() + 60
+    while not file.exists() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def poison(part: str) -> None:
+    """From here on VideoMAE's loss, or the gradient of its patch embedding alone, is not a number."""
+    import torch
+
+    from recipes.pretrain.videomae import VideoMAE
+
+    real = VideoMAE.forward
+
+    def forward(self: Any, batch: Any) -> Any:
+        losses = real(self, batch)
+        zero = (self.encoder.model.embeddings.patch_embeddings.projection.weight * 0).sum()
+        # d sqrt(x) / dx is infinite at 0, and times 0 not a number; sqrt(0) itself is 0.
+        extra = zero + torch.nan if part == "loss" else zero.sqrt()
+        return {"loss": losses["loss"] + extra, "loss_extra": extra.detach()}
+
+    VideoMAE.forward = forward  # type: ignore[method-assign]

@@ -20,6 +20,7 @@ VERBS = {
     "runs": "List, show, compare and watch runs: settings, curves, alarms, checkpoints.",
     "recipes": "The methods of pretraining and their settings.",
     "domains": "The kinds of recordings that vfm knows.",
+    "debug": "Look into a run that stopped because a loss was not finite.",
     "doctor": "What this installation can do, and what is missing.",
 }
 
@@ -97,6 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     # Nothing reaches for the network: --online lifts this for one command, before transformers is imported.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler talks to the terminal
     words = sys.argv[1:] if arguments is None else arguments
     if "--online" not in words:
         os.environ["HF_HUB_OFFLINE"] = "1"

@@ -12,7 +12,7 @@ import click
 
 from domains.store.info import described
 from recipes.report.charts import number
-from recipes.runs.metrics import Points, is_number, ordered, series_of, time_spent
+from recipes.runs.metrics import Points, is_number, leading, ordered, series_of, time_spent
 from recipes.runs.run import Run
 from recipes.runs.settings import Difference, defaults_of, differences_from_recipe
 from recipes.runs.status import FINISHED, RUNNING
@@ -95,6 +95,13 @@ def data_line(run: Run) -> str:
     return f"{of}, domain {told.get('domain', '?')}{titled}{split} ({path})"
 
 
+def looked_lines(run: Run) -> list[str]:
+    """Labels that the run has looked at without learning from them, which an evaluation on the same people should not forget."""
+    return [
+        f"labels looked at while it trained: {task} of {plural(people, 'patient')}" for task, people in run.looked_at
+    ]
+
+
 def settings_table(run: Run) -> None:
     """Settings that differ from the recipe's."""
     found, unknown = differences_from_recipe(run)
@@ -134,8 +141,8 @@ def chosen(series: Mapping[str, Points], *, everything: bool, curves: Sequence[s
             raise click.UsageError(f"no figure '{name}' was logged. {nearest(name, list(series))}")
     if curves:
         return list(curves)
-    names = ordered([name for name, points in series.items() if len(points) > 1])
-    return names if everything else names[:CHARTS]
+    names = [name for name, points in series.items() if len(points) > 1]
+    return ordered(names) if everything else leading(names, CHARTS)
 
 
 def curves(run: Run, style: Style, *, everything: bool = False, wanted: Sequence[str] = ()) -> list[str]:
@@ -166,13 +173,16 @@ def checkpoint_lines(run: Run) -> list[str]:
 def time_line(run: Run) -> str:
     """Where the time went; "" where nothing tells."""
     spent = time_spent(run.rows)
-    total = sum(spent.values())
+    words = {"training": "training", "data": "waiting for data", "monitors": "monitors"}
+    total = sum(spent[name] for name in words)
     if total <= 0:
         return ""
-    words = {"training": "training", "data": "waiting for data", "monitors": "monitors"}
-    parts = ", ".join(f"{words[name]} {seconds / total:.1%}" for name, seconds in spent.items())
-    rate = run.last.get("clips_per_second")
-    return f"{duration(total)}: {parts}" + (f"; {rate:.1f} clips/s at the end" if is_number(rate) else "")
+    parts = ", ".join(f"{words[name]} {spent[name] / total:.1%}" for name in words)
+    inside = ", ".join(f"{name} {seconds / total:.1%}" for name, seconds in spent.items() if name not in words)
+    said = f"{duration(total)}: {parts}" + (f" ({inside})" if inside else "")
+    rate, mfu = run.last.get("clips_per_second"), run.last.get("mfu")
+    said += f"; {rate:.1f} clips/s at the end" if is_number(rate) else ""
+    return said + (f", MFU {mfu:.1%}" if is_number(mfu) else "")
 
 
 def show_json(run: Run) -> dict[str, Any]:
@@ -191,7 +201,7 @@ def show_json(run: Run) -> dict[str, Any]:
             for one in run.checkpoints()
         ],
         "seconds": time_spent(run.rows),
-        "labels_looked_at": run.record.get("labels_looked_at"),
+        "labels_looked_at": [{"task": task, "patients": people} for task, people in run.looked_at],
         "evaluations": [
             {"place": place, **outcome} for place, found in run.evaluations if (outcome := evaluation_of(found))
         ],

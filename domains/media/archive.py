@@ -26,7 +26,7 @@ import threading
 import zipfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -111,6 +111,20 @@ def opened(member: Member, folder: str | Path, beat: Callable[[], None] = lambda
         yield home / _file_name(member)
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def peek(member: Member) -> bytes:
+    """The first bytes of a member (up to 1 MiB), nothing written; none of a .tar.gz, where they lie behind all that is before them.
+
+    Raises MediaError where it cannot be read.
+    """
+    if member.reason or member.format == "tar.gz":
+        return b""
+    chunks = _chunks(member, lambda: None)
+    try:
+        return next(chunks, b"")
+    finally:
+        chunks.close()
 
 
 def _list_zip(path: Path) -> Iterator[Member]:
@@ -260,7 +274,7 @@ def _unpack(member: Member, target: Path, beat: Callable[[], None]) -> None:
         raise StorageError(f"cannot be written ({error.strerror})", where=target.parent.parent) from None
 
 
-def _chunks(member: Member, beat: Callable[[], None]) -> Iterator[bytes]:
+def _chunks(member: Member, beat: Callable[[], None]) -> Generator[bytes]:
     """The bytes of a member, exactly as many as it claims."""
     try:
         if member.format == "zip":

@@ -18,6 +18,7 @@ from pydicom.filereader import read_dataset, read_preamble
 
 from domains.errors import MediaError
 from domains.media.decoders import VIDEO, can_decode, missing, name_of
+from domains.media.enhanced import Course, read_course
 from domains.media.fragments import Joined, Layout, Span, find_fragments, lay_out
 from domains.media.greys import ToBytes
 from domains.media.kinds import HEAD, kind_of
@@ -34,6 +35,7 @@ LARGE = 1 << 20  # bytes of an element that is left on disk until somebody asks 
 class DicomReader(Reader):
     """A DICOM file. `note` says what was odd about it ("" if nothing): a wrong NumberOfFrames, a file cut short, rates that disagree.
 
+    Frames are pictures over time: of an enhanced file those of one plane, as `domains.media.enhanced` finds them.
     Video inside (MPEG-2, H.264, HEVC) is read as VideoReader reads any video, from where it lies; the header stays the DICOM's. Of all
     others opening reads the header and finds where each frame lies. Frames are then read from the file one by one; only a deflated data
     set has to be held as a whole. What cannot be decoded at all is found at opening, by the transfer syntax and by the first frame.
@@ -80,8 +82,14 @@ class DicomReader(Reader):
         self._layout = self._find_frames(start, length, order)
         if not self._layout.frames:
             raise MediaError(self.path, "no whole frame in the pixel data", category="truncated")
-        self.fps, self.fps_source, disagreement = frame_rate(self.header)
-        self.note = "; ".join(filter(None, [self._layout.note, disagreement]))
+        held = len(self._layout.frames)
+        course = read_course(self.header, held, self.path) or Course(list(range(held)), None, 1, "")
+        self._order = course.order
+        # Of a volume the header's rate may be that of its planes.
+        self.fps, self.fps_source, disagreement = frame_rate(
+            self.header if course.planes == 1 else {}, measured=course.rate
+        )
+        self.note = "; ".join(filter(None, [self._layout.note, course.note, disagreement]))
         self._try_first()
 
     def _open_video(self, start: int, order: str) -> None:
@@ -113,7 +121,7 @@ class DicomReader(Reader):
 
     def _read_header(self) -> tuple[bool, bool]:
         """Everything before the pixel data, and the file left there. Returns whether the encoding is implicit, and little-endian."""
-        meta = _meta(self._file)
+        meta = read_meta(self._file)
         if meta.get("MediaStorageSOPClassUID") == uid.MediaStorageDirectoryStorage:
             raise MediaError(self.path, "a DICOMDIR: an index, not a recording", category="not a recording")
         if meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian:
@@ -188,7 +196,7 @@ class DicomReader(Reader):
         """Compressed files only: does the first frame agree with the header, and can the plug-in for it do this kind?"""
         if not self.syntax.is_encapsulated:
             return
-        data = self._read(self._layout.frames[0])
+        data = self._read(self._layout.frames[self._order[0]])
         head = self._decoder.check(data)
         if self.syntax in DCT and head is not None and head.precision == 8:
             return  # needs no trial: every installation has these
@@ -203,7 +211,7 @@ class DicomReader(Reader):
             raise MediaError(self.path, reason) from None
 
     def __len__(self) -> int:
-        return len(self._video if self._video is not None else self._layout.frames)
+        return len(self._video if self._video is not None else self._order)
 
     def close(self) -> None:
         """See Reader."""
@@ -236,6 +244,7 @@ class DicomReader(Reader):
 
     def _decode(self, index: int) -> Frames:
         """(H, W, C) uint8."""
+        index = self._order[index]
         data = self._read(self._layout.frames[index])
         if self.syntax.is_encapsulated:
             samples = self._decoder.decode(data)
@@ -267,7 +276,7 @@ def _count(header: Dataset) -> int:
         return 0
 
 
-def _meta(file: BinaryIO) -> FileMetaDataset:
+def read_meta(file: BinaryIO) -> FileMetaDataset:
     """The file meta information, and the file left after it; empty where there is none."""
     from pydicom.filereader import _read_file_meta_info
 

@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 
 
-def frame_rate(header: Any, stream: float | None = None) -> tuple[float | None, str, str]:
+def frame_rate(
+    header: Any, stream: float | None = None, measured: tuple[float, str] | None = None
+) -> tuple[float | None, str, str]:
     """(fps or None, the tag it is from or "unknown", a note where tags disagree by more than a tenth).
 
-    Precedence: FrameTimeVector where FrameIncrementPointer names it (the median, so that one pause does not count), FrameTime (how it was
-    acquired), CineRate, RecommendedDisplayFrameRate (how it is to be shown), FrameTimeVector; last the rate of the video inside (`stream`),
-    which may be that of a recorder.
+    Precedence: what the times of the frames themselves say (`measured`: rate and keyword); FrameTimeVector where FrameIncrementPointer names
+    it (the median, so that one pause does not count), FrameTime (how it was acquired), CineRate, RecommendedDisplayFrameRate (how it is to
+    be shown), FrameTimeVector; last the rate of the video inside (`stream`), which may be that of a recorder.
     """
-    said: dict[str, float] = {}
+    said: dict[str, float] = {} if measured is None else {measured[1]: measured[0]}
     vector = _vector(header)
     pointed = "FrameIncrementPointer" in header and "(0018,1065)" in str(header.get("FrameIncrementPointer")).replace(
         " ", ""

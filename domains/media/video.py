@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import bisect
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from domains.errors import MediaError
+from domains.media.codecs import codec_of
+from domains.media.decoders import CODECS, package
 from domains.media.reader import Frames, Reader
+from domains.media.video_index import Index, identify, recall, remember
 
 MOST_PIXELS = 64_000_000
 # Containers whose seeking cannot be trusted: read from the start.
@@ -24,38 +26,20 @@ SEQUENTIAL = {"mpegts", "mpeg", "mpegvideo", "h264", "hevc", "gif", "m4v", "obu"
 RAW = {"h264", "hevc", "mpegvideo", "m4v", "obu"}
 UNSAID = Fraction(7, 1000)
 GREY = {"gray", "gray10le", "gray12le", "gray16le", "gray16be"}
-
-
-@dataclass(frozen=True)
-class Index:
-    """What opening learns of a file: when its frames are shown, where decoding can start, and what a frame looks like."""
-
-    times: list[int]
-    keys: list[int]
-    sequential: bool
-    note: str
-    coded: tuple[int, int]  # height and width before turning
-    turns: int  # quarter turns, counter-clockwise
-    grey: bool
-
-
-# Files that this process has opened before, by identity, size and time of change; the least recent first. To learn an index costs the
-# decoding of a group of pictures, which a loader that opens a file for every clip should pay once.
-_known: OrderedDict[tuple[int, ...], Index] = OrderedDict()
-MOST_KNOWN = 256
-
-
-def forget() -> None:
-    """Open every file as if for the first time; to measure what that costs."""
-    _known.clear()
+# Codecs where "no reference" is for good: of H.264 no frame is decoded from one with nal_ref_idc 0 (H.264 7.4.1). In HEVC and AV1 the next
+# layer in time may need what this one calls so.
+SPARING = {"h264"}
+FAILURES = (av.FFmpegError, OSError, ValueError)  # of decoding
 
 
 class VideoReader(Reader):
     """A video file. `note` says what was odd about it: frames that the container claims but nobody can decode, sizes that change (all are
     scaled to the first).
 
-    The packets are read once without decoding for their timestamps; a frame is reached from the keyframe before it. A file whose last frame
-    does not decode, or whose container cannot seek, is decoded once from the start to learn which frames there are.
+    At the first opening the packets are read once without decoding, for their times; a frame is reached from the keyframe before it, and of
+    those between the ones that no other leans on are passed over. Whether the last frame decodes is tried when `len` is asked for, or when
+    something does not decode: only then `len` and `note` are final. A file where it does not, or whose container cannot seek, is decoded
+    once from the start to learn which frames there are.
 
     inside: opens the video where it lies within the file (as DICOM has it), to be called whenever reading begins anew.
     """
@@ -65,12 +49,17 @@ class VideoReader(Reader):
     def __init__(self, path: Path, inside: Callable[[], BinaryIO] | None = None) -> None:
         self.path, self.header, self.note = path, {}, ""
         self._inside = inside
-        self._decoder: Iterator[Any] | None = None  # stands after frame `_reached`
-        self._reached = -1
+        self._decoder: Iterator[Any] | None = None  # stands after frame `_reached`, which is `_frame`
+        self._reached, self._frame = -1, None
+        self._asked: set[int] = set()  # times; what lies between them, up to the last, may be passed over
+        self._last = 0
         self._coded: tuple[int, int] = (0, 0)
+        self._reformatter = (
+            VideoReformatter()
+        )  # frames have one each if left alone, and each costs as much as a conversion
         try:
             self._container = self._start()
-        except (av.FFmpegError, OSError, ValueError) as error:
+        except FAILURES as error:
             raise MediaError(path, f"cannot be opened as a video ({type(error).__name__})") from None
         try:
             self._open()
@@ -91,47 +80,85 @@ class VideoReader(Reader):
             raise MediaError(self.path, "no video in it (sound only?)", category="not a recording")
         self._stream: Any = self._video()
         if self._stream.codec_context is None:
-            raise MediaError(self.path, "no decoder for its codec", category="no decoder")
-        self._stream.thread_count = 1
+            raise MediaError(self.path, self._no_decoder(), category="no decoder")
         self.codec = self._stream.codec_context.name
+        self._sparing = self.codec in SPARING
         if (self._stream.codec_context.width or 0) * (self._stream.codec_context.height or 0) > MOST_PIXELS:
             raise MediaError(self.path, "claims frames of an absurd size")
-        about = self.path.stat()
-        identity = about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
-        if identity in _known:
-            self._recall(_known[identity])
+        self._identity = identify(self.path)
+        if (known := recall(self._identity)) is not None:
+            self._times, self._keys, self._sequential, self._sure = (
+                known.times,
+                known.keys,
+                known.sequential,
+                known.sure,
+            )
+            self.note = known.note
+            self._set_shape(known.coded, known.turns, known.grey)
         else:
             self._learn()
-            turned = self._coded, self._turns, self.channels == 1
-            _known[identity] = Index(self._times, self._keys, self._sequential, self.note, *turned)
-            while len(_known) > MOST_KNOWN:
-                _known.popitem(last=False)
-        _known.move_to_end(identity)
+            self._keep()
         self._set_rate()
 
-    def _recall(self, index: Index) -> None:
-        self._times, self._keys, self._sequential, self.note = index.times, index.keys, index.sequential, index.note
-        self._set_shape(index.coded, index.turns, index.grey)
+    def _no_decoder(self) -> str:
+        with self.path.open("rb") as file:
+            codec = codec_of(file)
+        return f"no decoder for {CODECS[codec]}: install {package(codec)}" if codec else "no decoder for its codec"
 
     def _learn(self) -> None:
-        self._sequential = self._container.format.name in SEQUENTIAL
+        """What the packets say; of containers that cannot seek, and where the first frame is not what they say, what decodes."""
+        self._sequential, self._sure = self._container.format.name in SEQUENTIAL, False
         self._times, self._keys = self._index()
-        if not self._sequential and not self._reachable():
-            self._sequential = True
-        if self._sequential:
-            claimed = len(self._times)
-            self._times, self._keys = [], []
-            for frame in self._decode_all():
-                self._describe(frame)
-                self._times.append(frame.pts if frame.pts is not None else len(self._times))
-            if claimed > len(self._times):
-                self._remark(f"{claimed} frames claimed, {len(self._times)} can be decoded")
+        if self._sequential or not self._times:
+            self._survey()
+            return
+        try:
+            _, first = next(self._walk([0]))
+            self._describe(first)
+        except (MediaError, *FAILURES):
+            self._survey()
+
+    def _survey(self) -> None:
+        """Decode everything once: the frames that there are, to be counted from now on."""
+        claimed = len(self._times)
+        self._sequential = self._sure = True
+        self._times, self._keys = [], []
+        for frame in self._decode_all():
+            self._describe(frame)
+            self._times.append(frame.pts if frame.pts is not None else len(self._times))
+        self._rewind()
+        if claimed > len(self._times):
+            self._remark(f"{claimed} frames claimed, {len(self._times)} can be decoded")
         if not self._times:
             raise MediaError(self.path, "no frame of it can be decoded", category="unreadable")
 
+    def _make_sure(self) -> None:
+        """Whether the last frame decodes, at the time that its packet says; else count all that do. Asked once, of a file once."""
+        if self._sure:
+            return
+        try:
+            self._describe(self._at(self._times[-1]))
+            self._sure = True
+        except (MediaError, *FAILURES):
+            self._survey()
+            self._set_rate()
+        self._rewind()
+        self._keep()
+
+    def _keep(self) -> None:
+        shape = self._coded, self._turns, self.channels == 1
+        remember(self._identity, Index(self._times, self._keys, self._sequential, self._sure, self.note, *shape))
+
+    def _rewind(self) -> None:
+        """The next frame is sought anew."""
+        self._decoder, self._reached, self._frame = None, -1, None
+
     def _video(self) -> Any:
-        """The stream to show: cover pictures are streams too."""
-        return self._container.streams.best("video") or self._container.streams.video[0]
+        """The stream to show: cover pictures are streams too. One thread: whoever reads many videos has as many processes."""
+        stream = self._container.streams.best("video") or self._container.streams.video[0]
+        if stream.codec_context is not None:
+            stream.thread_count = 1
+        return stream
 
     def _index(self) -> tuple[list[int], list[int]]:
         """Presentation times of all packets and of the keyframes, both sorted, without decoding."""
@@ -150,17 +177,6 @@ class VideoReader(Reader):
             self._sequential = True
         first = min(keys, default=0)  # what comes before the first keyframe of a cut file cannot be decoded
         return sorted(time for time in set(times) if time >= first), sorted(set(keys))
-
-    def _reachable(self) -> bool:
-        """Whether first and last frame decode at the times that the packets say."""
-        if not self._times:
-            return False
-        try:
-            for time in (self._times[0], self._times[-1]):
-                self._describe(self._at(time))
-        except (MediaError, av.FFmpegError, OSError, ValueError, StopIteration):
-            return False
-        return True
 
     def _describe(self, frame: Any) -> None:
         """Size and channels, from the first decoded frame."""
@@ -194,32 +210,42 @@ class VideoReader(Reader):
             self.fps, self.fps_source = None, "unknown"
 
     def __len__(self) -> int:
+        if not self._sure:
+            try:
+                self._make_sure()
+            except FAILURES as error:
+                raise MediaError(self.path, f"the video is damaged ({type(error).__name__})") from None
         return len(self._times)
 
     def close(self) -> None:
         """See Reader."""
+        self._rewind()
         self._container.close()
 
     def frames(self, indices: Sequence[int]) -> Frames:
         """See Reader."""
         wanted = [int(index) for index in indices]
-        if outside := [index for index in wanted if not 0 <= index < len(self)]:
-            raise IndexError(f"frame {outside[0]} of {len(self)}")
+        if outside := [index for index in wanted if not 0 <= index < len(self._times)]:
+            raise IndexError(f"frame {outside[0]} of {len(self._times)}")
+        try:
+            return self._read(wanted)
+        except (MediaError, *FAILURES) as error:
+            self._rewind()
+            if not self._sure and len(self) and self._sequential:  # it is not what its packets say
+                return self.frames(wanted)
+            if isinstance(error, MediaError):
+                raise
+            raise MediaError(self.path, f"frames cannot be decoded ({type(error).__name__})") from None
+
+    def _read(self, wanted: list[int]) -> Frames:
         out = np.empty((len(wanted), self.height, self.width, self.channels), np.uint8)
         places: dict[int, list[int]] = {}
         for place, index in enumerate(wanted):
             places.setdefault(index, []).append(place)
-        try:
-            for index, frame in self._walk(sorted(places)):
-                picture = self._picture(frame)
-                for place in places[index]:
-                    out[place] = picture
-        except (av.FFmpegError, OSError, ValueError) as error:
-            self._decoder = None
-            raise MediaError(self.path, f"frames cannot be decoded ({type(error).__name__})") from None
-        except MediaError:
-            self._decoder = None
-            raise
+        for index, frame in self._walk(sorted(places)):
+            picture = self._picture(frame)
+            for place in places[index]:
+                out[place] = picture
         return out
 
     def _walk(self, wanted: list[int]) -> Iterator[tuple[int, Any]]:
@@ -227,10 +253,13 @@ class VideoReader(Reader):
 
         The decoder stays where it is between calls, so that reading a recording piece by piece decodes it once.
         """
+        self._asked = {self._times[index] for index in wanted}
+        self._last = self._times[wanted[-1]] if wanted else 0
         for index in wanted:
-            frame = self._next_of_all(index) if self._sequential else self._next_at(index)
-            self._reached = index
-            yield index, frame
+            if index != self._reached or self._frame is None:
+                self._frame = self._next_of_all(index) if self._sequential else self._next_at(index)
+                self._reached = index
+            yield index, self._frame
 
     def _next_of_all(self, index: int) -> Any:
         """Frame `index` by counting: for containers that cannot seek."""
@@ -253,18 +282,33 @@ class VideoReader(Reader):
         frame = next((frame for frame in self._decoder if frame.pts is not None and frame.pts >= time), None)
         if frame is not None and frame.pts == time:
             return frame
-        self._decoder = None
+        self._decoder, self._sparing = None, False
         return self._at(time)
 
-    def _from(self, key: int) -> Iterator[Any]:
+    def _from(self, key: int, *, every: bool = False) -> Iterator[Any]:
         self._container.seek(key, stream=self._stream, backward=True, any_frame=False)
-        return iter(self._container.decode(self._stream))
+        return self._frames(every)
+
+    def _frames(self, every: bool) -> Iterator[Any]:
+        """Frames from where the container stands. every: also those that were not asked for and that no other is decoded from.
+
+        Nothing is passed over behind the last that was asked for: it may be what is asked for next.
+        """
+        decoder = self._stream.codec_context
+        passing, decoder.skip_frame = False, "DEFAULT"
+        for packet in self._container.demux(self._stream):
+            if self._sparing and not every:
+                between = packet.pts is not None and packet.pts < self._last and packet.pts not in self._asked
+                if between != passing:
+                    passing, decoder.skip_frame = between, "NONREF" if between else "DEFAULT"
+            # What FFmpeg marks as corrupt shows in part what its memory held before: another picture at every reading.
+            yield from (frame for frame in packet.decode() if not frame.is_corrupt)
 
     def _at(self, time: int) -> Any:
         """The frame shown at `time`, from ever earlier keyframes: open groups of pictures need the one before."""
         place = max(0, bisect.bisect_right(self._keys, time) - 1)
         for back in (0, 1, 2):
-            for frame in self._from(self._keys[max(0, place - back)]):
+            for frame in self._from(self._keys[max(0, place - back)], every=True):
                 if frame.pts == time:
                     return frame
                 if frame.pts is not None and frame.pts > time and back < 2:
@@ -276,11 +320,13 @@ class VideoReader(Reader):
         self._container.close()
         self._container = self._start()
         self._stream = self._video()
-        self._stream.thread_count = 1
         try:
             for packet in self._container.demux(self._stream):
                 try:
-                    yield from packet.decode()
+                    frames = packet.decode()
+                    if any(frame.is_corrupt for frame in frames):
+                        self._remark("damaged parts were left out")
+                    yield from (frame for frame in frames if not frame.is_corrupt)
                 except av.FFmpegError:
                     self._remark("damaged parts were left out")
         except (av.FFmpegError, OSError):
@@ -290,9 +336,9 @@ class VideoReader(Reader):
         """(H, W, C) uint8, turned as it is to be shown."""
         if (frame.height, frame.width) != self._coded:
             self._describe(frame)
-            frame = frame.reformat(width=self._coded[1], height=self._coded[0])
-        if self.channels == 1:
-            picture = frame.to_ndarray(format="gray")[..., None]
-        else:
-            picture = frame.to_ndarray(format="rgb24")
+        height, width = self._coded
+        flat = self._reformatter.reformat(frame, width, height, "gray" if self.channels == 1 else "rgb24", threads=1)
+        plane: Any = flat.planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)[:, : width * self.channels]
+        picture = rows.reshape(height, width, self.channels)
         return np.rot90(picture, self._turns) if self._turns else picture

@@ -64,7 +64,7 @@ def arrange(path: Path, sizes: Sequence[int]) -> tuple[int, int, int]:
     if width * height > MOST_PIXELS:
         raise MediaError(path, f"claims frames of {width}x{height} pixels")
     if len(longer) > 1:
-        raise MediaError(path, "a volume over time, not pictures over time", category="no decoder")
+        raise MediaError(path, "a volume over time, not pictures over time", category="volume")
     return width, height, longer[0] if longer else 1
 
 

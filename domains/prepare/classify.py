@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from domains.media.enhanced import DOPPLER, TISSUE, data_types
 from domains.prepare.privacy import text
 from domains.store.frames import Frames
 
@@ -27,6 +28,7 @@ CENTIMETRES = 3  # Physical Units code
 US_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.6": "Ultrasound Image (retired)",
     "1.2.840.10008.5.1.4.1.1.6.1": "Ultrasound Image",
+    "1.2.840.10008.5.1.4.1.1.6.2": "Enhanced US Volume",
     "1.2.840.10008.5.1.4.1.1.3": "Ultrasound Multi-frame Image (retired)",
     "1.2.840.10008.5.1.4.1.1.3.1": "Ultrasound Multi-frame Image",
 }
@@ -103,7 +105,9 @@ def judge_header(header: Any, frames: int, min_frames: int, colour_doppler: str)
     if M_MODE in formats or flags & TYPE_M_MODE:
         raise SetAside("M-mode", "M-mode, by its tags")
     judge_length(frames, min_frames)
-    if colour_doppler == "exclude" and ((TWO_D, COLOUR_FLOW) in kinds or flags & TYPE_COLOUR):
+    types = data_types(header)
+    only_flow = bool(types & DOPPLER) and TISSUE not in types  # where there is both, the reader takes the tissue
+    if colour_doppler == "exclude" and ((TWO_D, COLOUR_FLOW) in kinds or flags & TYPE_COLOUR or only_flow):
         raise SetAside("colour Doppler", "colour Doppler, by its tags")
 
 

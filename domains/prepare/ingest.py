@@ -17,7 +17,7 @@ from types import MappingProxyType
 from domains.base import Domain
 from domains.errors import DataError, StorageError, UnreachableError
 from domains.layouts import Layout
-from domains.prepare import listed, output, pool
+from domains.prepare import decodable, listed, output, pool
 from domains.prepare.contact_sheet import write_contact_sheet
 from domains.prepare.find import Source, find_sources
 from domains.prepare.journal import Journal, Stamp, take_over
@@ -77,6 +77,7 @@ def prepare(
     overwrite: bool = False,
     update: bool = False,
     layout: Layout | None = None,
+    without_decoders: bool = False,
     progress: Progress | None = None,
 ) -> PrepareResult:
     """Prepare every recording below `source` (a folder, one file, or a URL) into `out`.
@@ -86,9 +87,10 @@ def prepare(
     then the work lies in `<out>.partial`. overwrite: replace `out`, every file looked at anew. update: bring `out` up
     to date; files that are as they were (by size and time of change) are not looked at again, those that are gone leave
     the output. layout: `source` holds a public data set: its tables say which files are recordings, and their labels, official splits, spans
-    and texts are written beside the manifest (`domains.store.annotated`). progress(done, total) is called after every file.
+    and texts are written beside the manifest (`domains.store.annotated`). without_decoders: set files aside whose decoder is not installed,
+    instead of raising before anything is written. progress(done, total) is called after every file.
 
-    Raises DataError where there is no usable recording, ConfigError where `out` must not be touched, StorageError where
+    Raises DataError where there is no usable recording or a decoder is missing, ConfigError where `out` must not be touched, StorageError where
     the disk refuses, or a storage does not answer any more: the same call then goes on where this one stopped.
     """
     began = time.monotonic()
@@ -100,6 +102,8 @@ def prepare(
     sources = (
         _sources(source, out) if layout is None or recordings is None else listed.sources_of(layout, recordings, source)
     )
+    if not without_decoders:
+        decodable.insist(source, sources)
     relatives = [one.relative for one in sources]
     names = Pseudonyms(key)
     journal = Journal(out, domain, names)
@@ -159,17 +163,21 @@ def check(
     *,
     workers: int = 1,
     layout: Layout | None = None,
+    missing: decodable.Asked | None = None,
     progress: Progress | None = None,
 ) -> list[Looked]:
     """Look at every file below `source` as `prepare` does, every frame decoded, and write nothing. In order of path.
 
-    Raises DataError where there is no file, UnreachableError where its storage does not answer.
+    missing: told before work starts which decoders are not installed (`decodable.missing_decoders`). Raises DataError where there is no file,
+    UnreachableError where its storage does not answer.
     """
     source = to_place(source)
     if layout is None:
         sources = _sources(source)
     else:
         sources = listed.sources_of(layout, listed.recordings_of(layout), source)
+    if missing is not None:
+        missing(decodable.missing_decoders(sources))
     key = secrets.token_bytes(KEY_BYTES)  # pseudonyms of this one look: nobody will see them
     with tempfile.TemporaryDirectory(prefix="vfm-") as scratch:
         tasks = [Task(one, None, Path(scratch), domain, key) for one in sources]

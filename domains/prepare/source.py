@@ -16,6 +16,7 @@ import numpy as np
 from domains.base import Domain
 from domains.errors import MediaError, StorageError, UnreachableError
 from domains.media import content_files, open_reader, sniff
+from domains.media.enhanced import pixel_spacing
 from domains.media.reader import Reader
 from domains.prepare import classify, letters, region
 from domains.prepare.afar import at_hand
@@ -186,6 +187,8 @@ def _sample(reader: Reader) -> Frames:
 def _picture(reader: Reader, sample: Frames, domain: Domain) -> Picture:
     regions = classify.read_regions(reader.header) if reader.media == "dicom" else []
     picture = region.find(sample, regions, domain.region.min_fraction)
+    if picture.cm_per_pixel is None and (spacing := pixel_spacing(reader.header)) is not None:
+        picture = dataclasses.replace(picture, cm_per_pixel=spacing)
     if reader.media == "video":
         classify.judge_camera(sample, picture.mask)
     if domain.colour_doppler == "exclude":

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from domains.errors import StorageError
+from domains.errors import ConfigError, StorageError
 from recipes.config import Resolved, RunConfig
 from recipes.encoders import TINY, VideoEncoder, build_encoder, open_encoder, save_adapter
 from recipes.encoders.base import quiet
@@ -28,12 +28,14 @@ from recipes.finetune.material import Material, read_material
 from recipes.finetune.task import TARGET, TaskObjective, head_settings
 from recipes.jobs.seen import write_seen
 from recipes.objective import Progress
+from recipes.runs.metrics import read_lines
+from recipes.runs.run import ALARMS
 from recipes.runs.status import recorded
 from recipes.training.data import ClipData
 from recipes.training.launch import is_main
 from recipes.training.loop import TrainResult, train
 from recipes.training.reporter import Reporter
-from recipes.training.run import RunFolder
+from recipes.training.run import RunFolder, replace
 
 
 def build_task(config: RunConfig, material: Material, *, online: bool = False) -> TaskObjective:
@@ -75,6 +77,9 @@ def finetune(
     `recipes.training.loop.train`.
     """
     config = resolved.config
+    if config.monitor.knn.task:
+        what = "'monitor.knn' is for pretraining; fine-tuning is watched by its validation patients"
+        raise ConfigError(what, do="Leave it out")
     material = read_material(config, key)
     objective = build_task(config, material, online=online)
     run = RunFolder.create(out, resolved, overwrite=overwrite, resume=resume) if is_main() else RunFolder(out)
@@ -244,8 +249,12 @@ def finish(
             "replaced": result.replaced,
             "seconds": round(result.seconds, 1),
             "verdict": evaluation.verdict(),
+            "monitors": dict(result.monitors),
+            "alarms": read_lines(run.path / ALARMS),
         }
-        (run.path / "record.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        replace(
+            run.path / "record.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        )  # last and whole: with it, the run is finished
     except OSError as error:
         what = f"the finished model cannot be written ({error.strerror})"
         raise StorageError(what, where=run.path, do="Free some space, then --resume") from None

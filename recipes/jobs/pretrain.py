@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 
 from domains.errors import DataError, StorageError
 from domains.schema import parse
@@ -17,17 +18,21 @@ from recipes.config import Resolved, RunConfig
 from recipes.encoders import build_encoder
 from recipes.encoders.adapt import save_adapter
 from recipes.encoders.base import VideoEncoder
-from recipes.jobs.seen import write_seen
-from recipes.objective import Objective
+from recipes.jobs.online import OnlineKnn
+from recipes.jobs.seen import looked_at, write_seen
+from recipes.objective import Contrast, Objective
 from recipes.pretrain import method
 from recipes.runs.curves import draw_curves
-from recipes.runs.metrics import CLOCKS, series_of
+from recipes.runs.metrics import CLOCKS, read_lines, series_of
+from recipes.runs.run import ALARMS
 from recipes.runs.status import recorded
 from recipes.training.data import ClipData
+from recipes.training.fit import largest_batch
 from recipes.training.launch import is_main
 from recipes.training.loop import TrainResult, train
+from recipes.training.processes import make_accelerator
 from recipes.training.reporter import Reporter
-from recipes.training.run import RunFolder
+from recipes.training.run import RunFolder, replace
 
 
 def complete(resolved: Resolved) -> Resolved:
@@ -53,15 +58,24 @@ def pretrain(
     overwrite: bool = False,
     resume: bool = False,
     online: bool = False,
+    fit: bool = False,
+    key: bytes | None = None,
     reporter: Reporter,
 ) -> Path:
     """Continue the training of an encoder on unlabelled recordings. Returns the folder of the adapted encoder, `out/encoder`.
 
-    Raises VfmError subclasses; see `recipes.training.loop.train`.
+    fit: with the largest batch that memory has room for (`--batch-size auto`); of a contrastive method, whose batch is part of the question, the
+    largest `train.piece`. A run that goes on keeps what it began with. key: needed where labels that the run is to look at (monitor.knn) name
+    original identifiers. Raises VfmError subclasses; see `recipes.training.loop.train`.
     """
     resolved = complete(resolved)
     config = resolved.config
     prepared = Prepared.open(config.data.path)
+    if fit and not resume:
+        samples = len(rows_of(prepared, config.data.split)) * config.data.clips_per_video
+        resolved = fitted(resolved, samples, online=online, reporter=reporter)
+        config = resolved.config
+    probe = OnlineKnn.of(config, prepared, key)
     encoder = build_encoder(config.encoder, config.clip, online=online, seed=config.train.seed)
     objective = build_objective(resolved, encoder)
     run = RunFolder.create(out, resolved, overwrite=overwrite, resume=resume) if is_main() else RunFolder(out)
@@ -76,14 +90,38 @@ def pretrain(
             seed=config.train.seed, clips_per_video=config.data.clips_per_video,
         )  # fmt: skip
         if is_main():
-            write_seen(run.path, prepared, data.rows)
+            write_seen(run.path, prepared, data.rows, looked=probe.looked if probe is not None else None)
+            if probe is not None:
+                reporter.note(probe.said())
         with recorded(run.path, main=is_main()):
-            result = train(objective, data, config, run, reporter, resume=resume)
+            result = train(objective, data, config, run, reporter, resume=resume, probe=probe)
             if is_main():
                 finish(run, objective, prepared, config, result)
     finally:
         run.unlock()
     return run.encoder
+
+
+def fitted(resolved: Resolved, samples: int, *, online: bool, reporter: Reporter) -> Resolved:
+    """`resolved` with the largest batch of this machine, the same on all processes; samples: of an epoch. Raises TrainingError where none fits."""
+    config = resolved.config
+    accelerator = make_accelerator(config)
+    trial = build_objective(resolved, build_encoder(config.encoder, config.clip, online=online, seed=config.train.seed))
+    contrast = isinstance(trial, Contrast)
+    limit = config.train.batch_size if contrast else samples // (config.train.accumulate * accelerator.num_processes)
+    bf16 = accelerator.mixed_precision == "bf16"
+    own = largest_batch(trial, config.clip, config, accelerator.device, bf16, max(1, limit))
+    size = min(gather_object([own]))
+    if contrast:
+        change = {"piece": size if size < config.train.batch_size else None}
+        reporter.note(f"{size} samples fit into memory at once, of a batch of {config.train.batch_size}")
+    else:
+        change = {"batch_size": size}
+        reporter.note(
+            f"batch size {size}: the largest that fits (recipe: {config.train.batch_size}); optim.lr stays {config.optim.lr:g}"
+        )
+    origins = {**resolved.origins, **{f"train.{name}": "--batch-size auto" for name in change}}
+    return Resolved(config.model_copy(update={"train": config.train.model_copy(update=change)}), origins)
 
 
 def rows_of(prepared: Prepared, split: str) -> Sequence[int]:
@@ -104,7 +142,8 @@ def finish(run: RunFolder, objective: Objective, prepared: Prepared, config: Run
         encoder.save(run.encoder)
         if encoder.adapter:
             save_adapter(encoder, run.path / "adapter")
-        draw_curves({"": series_of(run.metrics(), skip=CLOCKS)}, run.path / "curves.png")
+        marks = [float(one["step"]) for one in read_lines(run.path / ALARMS)]
+        draw_curves({"": series_of(run.metrics(), skip=CLOCKS)}, run.path / "curves.png", marks)
         record: dict[str, Any] = {
             "method": objective.name,
             "paper": objective.paper,
@@ -118,8 +157,12 @@ def finish(run: RunFolder, objective: Objective, prepared: Prepared, config: Run
             "seconds": round(result.seconds, 1),
             "losses": dict(result.losses),
             "monitors": dict(result.monitors),
+            "alarms": read_lines(run.path / ALARMS),
+            "labels_looked_at": [{"task": one.task, "patients": len(one.patients)} for one in looked_at(run.path)],
         }
-        (run.path / "record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        replace(
+            run.path / "record.json", json.dumps(record, indent=2) + "\n"
+        )  # last and whole: with it, the run is finished
     except OSError as error:
         raise StorageError(
             f"the finished encoder cannot be written ({error.strerror})",

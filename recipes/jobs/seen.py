@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from domains.errors import StorageError
 from domains.store.prepared import Prepared
@@ -13,17 +15,46 @@ from recipes.jobs.start import start_of
 SEEN = "seen.json"
 
 
-def write_seen(run: Path, prepared: Prepared, rows: Iterable[int], task: str = "") -> None:
-    """Keep the pseudonyms of the patients in `rows` with a run. task: whose labels were learned from, "" for none.
+@dataclass(frozen=True)
+class Looked:
+    """Labels that were looked at while a run trained, and not learned from: of which task, of whom (pseudonyms)."""
+
+    task: str
+    patients: frozenset[str]
+
+
+def write_seen(
+    run: Path, prepared: Prepared, rows: Iterable[int], task: str = "", looked: Looked | None = None
+) -> None:
+    """Keep the pseudonyms of the patients in `rows` with a run. task: whose labels were learned from, "" for none. looked: others that were looked
+    at; what an earlier part of the same run has looked at stays.
 
     Raises StorageError.
     """
     patients = prepared.patients
-    met = {"key": prepared.info.get("key"), "task": task, "patients": sorted({patients[row] for row in rows})}
+    met: dict[str, Any] = {
+        "key": prepared.info.get("key"),
+        "task": task,
+        "patients": sorted({patients[row] for row in rows}),
+    }
+    if labels := [*([looked] if looked is not None else []), *looked_at(run)]:
+        met["looked"] = [
+            {"task": name, "patients": sorted(set().union(*(one.patients for one in labels if one.task == name)))}
+            for name in sorted({one.task for one in labels})
+        ]
     try:
         (run / SEEN).write_text(json.dumps(met) + "\n", encoding="utf-8")
     except OSError as error:
         raise StorageError(f"cannot be written ({error.strerror})", where=run, do="Free some space") from None
+
+
+def looked_at(run: Path) -> list[Looked]:
+    """Labels that a run has looked at so far; none where nothing is recorded."""
+    try:
+        met = json.loads((run / SEEN).read_text(encoding="utf-8"))
+        return [Looked(str(one["task"]), frozenset(one["patients"])) for one in met.get("looked", [])]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def meetings(encoder: str | Path, prepared: Prepared, tested: Iterable[str]) -> tuple[str, ...]:
@@ -59,9 +90,16 @@ def meeting(run: Path, task: str, prepared: Prepared, people: set[str]) -> str:
         what = f"{run.name} was trained on recordings prepared with another key"
         return f"{what}: whether it has met the tested {whom} cannot be told"
     both = len(patients & people)
-    return (
-        f"{run.name} was trained on recordings of {both} of the {len(people)} tested {whom}, {labels}" if both else ""
+    said = (
+        [f"{run.name} was trained on recordings of {both} of the {len(people)} tested {whom}, {labels}"] if both else []
     )
+    for one in looked_at(run):
+        if known := len(one.patients & people):
+            said.append(
+                f"the labels of {one.task} of {known} of the {len(people)} tested {whom} were looked at while {run.name} trained (online kNN): "
+                "what was chosen by them flatters it"
+            )
+    return "; ".join(said)
 
 
 def who(prepared: Prepared) -> str:

@@ -15,6 +15,11 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def rank() -> int:
+    """Number of this process among them."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
 def global_sum(tensor: Tensor) -> Tensor:
     """Sum of `tensor` over all ranks, without gradient; the argument is left as it is."""
     total = tensor.detach()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recipes.encoders.tokens import patches
+from recipes.parts.precision import as_they_are
 
 # Elements of a piece that is worked on at once: on a CPU it stays in the cache (four times as fast as the whole batch at
 # once, which memory has to carry seven times), on a GPU temporaries stay small beside the prediction itself.
@@ -48,7 +49,7 @@ class _PixelLoss(torch.autograd.Function):
         slope = torch.empty_like(predicted) if ctx.needs_input_grad[0] else None
         per_clip = clip.shape[1:].numel()
         step = max(1, PIECE.get(predicted.device.type, PIECE["cuda"]) // per_clip)
-        with torch.autocast(predicted.device.type, enabled=False):
+        with as_they_are(predicted):
             for first in range(0, len(predicted), step):
                 here = slice(first, first + step)
                 # All patches, then whole rows of them: rows are copied as they lie, single patches of a clip pixel by pixel.

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from recipes.parts.distributed import global_max, global_sum
 from recipes.parts.heads import CosineLinear
+from recipes.parts.precision import as_they_are
 
 
 class Prototypes(CosineLinear):
@@ -15,7 +16,7 @@ class Prototypes(CosineLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        with torch.autocast(x.device.type, enabled=False):
+        with as_they_are(x):
             return F.linear(F.normalize(x.float(), dim=-1), F.normalize(self.weight.float(), dim=-1))
 
 

@@ -21,6 +21,7 @@ from recipes.parts.masks import tube_masks
 from recipes.parts.prototypes import Prototypes, sinkhorn
 from recipes.parts.standardise import BatchStandardise, centre_places
 from recipes.parts.teacher import MomentumTeacher
+from recipes.parts.usage import Usages
 
 
 class DISCOVR(Objective):
@@ -118,6 +119,8 @@ class DISCOVR(Objective):
         self.video_centre, self.image_centre = Centre(s.head_outputs), Centre(s.head_outputs)
         self.decoder = TokenDecoder(encoder.width, s.decoder_width, s.decoder_depth, s.decoder_heads, encoder.tokens)
         self.prototypes = Prototypes(encoder.width, s.prototypes)
+        outputs = {"prototype_entropy": s.prototypes, "output_entropy": s.head_outputs}
+        self.usage = Usages({f"{what}_{name}": k for what, k in outputs.items() for name in ("video", "image")})
         self.before_step(Progress(0, 1, 0.0))
 
     @property
@@ -137,9 +140,9 @@ class DISCOVR(Objective):
         framed = tube_masks(batch.seeds, grid, s.frame_mask_ratio, s.frame_views, name="image").visible.to(clip.device)
 
         whole = batch["teacher"] if s.teacher_clip == "other" else clip
-        video = self.distil(self.video, self.video_teacher, self.video_centre, clip, seen, whole)
+        video = self.distil("video", self.video, self.video_teacher, self.video_centre, clip, seen, whole)
         frames, places = as_frames(clip, framed, grid)
-        image = self.distil(self.image, self.image_teacher, self.image_centre, frames, places, frames)
+        image = self.distil("image", self.image, self.image_teacher, self.image_centre, frames, places, frames)
 
         video_tokens = self.fill_in(video.tokens, seen, framed)
         image_tokens = average_tubelets(image.tokens, clip.shape[1], grid[0])
@@ -156,6 +159,8 @@ class DISCOVR(Objective):
             "loss_cluster": cluster.detach(),
             "teacher_entropy_video": video.entropy,
             "teacher_entropy_image": image.entropy,
+            "agreement_video": video.agreement,
+            "agreement_image": image.agreement,
             "teacher_temperature": video.entropy.new_tensor(self.teacher_temperature),
             "teacher_momentum": video.entropy.new_tensor(self.teacher_momentum),
         }
@@ -166,6 +171,7 @@ class DISCOVR(Objective):
 
     def distil(
         self,
+        name: str,
         student: Branch,
         teacher: MomentumTeacher[Branch],
         centre: Centre,
@@ -180,8 +186,10 @@ class DISCOVR(Objective):
         tokens, logits = student(pixels, visible)
         probabilities = teacher_probabilities(target, centre.value, self.teacher_temperature)
         centre.observe(target)
+        self.usage.observe(f"output_entropy_{name}", probabilities)
         loss = distillation_loss(probabilities, logits, s.student_temperature)
-        return Distilled(loss, tokens, entropy(probabilities))
+        same = logits.detach().argmax(dim=-1) == probabilities.argmax(dim=-1, keepdim=True)
+        return Distilled(loss, tokens, entropy(probabilities), same.float().mean())
 
     def fill_in(self, tokens: Tensor, seen: Tensor, wanted: Tensor) -> Tensor:
         """Video tokens (B, M, V, D) of positions `seen` -> decoded at the positions `wanted` (B, F, W), in their order,
@@ -197,6 +205,8 @@ class DISCOVR(Objective):
         video = self.prototypes(video_tokens)
         image = self.prototypes(image_tokens).unsqueeze(2).expand_as(video)
         video, image = video.flatten(0, -2), image.flatten(0, -2)
+        self.usage.observe("prototype_entropy_video", video)
+        self.usage.observe("prototype_entropy_image", image)
         q_v = sinkhorn(video, s.sinkhorn_epsilon, s.sinkhorn_iterations)
         q_i = sinkhorn(image, s.sinkhorn_epsilon, s.sinkhorn_iterations)
         to_image = cluster_cross_entropy(video, q_i, s.cluster_temperature)
@@ -238,11 +248,13 @@ class Branch(nn.Module):
 
 
 class Distilled(NamedTuple):
-    """One branch's self-distillation: its loss, the student's tokens, and the entropy of the teacher's targets."""
+    """One branch's self-distillation: its loss, the student's tokens, the entropy of the teacher's targets, and the share of views of which
+    student and teacher say the same (their most likely outputs)."""
 
     loss: Tensor
     tokens: Tensor
     entropy: Tensor
+    agreement: Tensor
 
 
 def frame_encoder_like(encoder: VideoEncoder, depth: int | None) -> VideoMAEEncoder:

@@ -12,11 +12,18 @@ import yaml
 from recipes.config import flatten
 from recipes.report.charts import curve, number
 from recipes.report.contents import Contents
-from recipes.report.html import card, section, table
-from recipes.runs.metrics import ordered, read_json, read_metrics, series_of
+from recipes.report.html import card, count, section, table
+from recipes.runs.metrics import leading, ordered, read_json, read_metrics, series_of
+from recipes.runs.run import Run
 
-CURVES = 12
-NAMES = {"rankme": "RankMe (effective rank)", "deviation": "feature deviation", "grad_norm": "gradient norm"}
+CURVES = 15
+NAMES = {
+    "rankme": "RankMe (effective rank)",
+    "rankme_centred": "RankMe, centred",
+    "deviation": "feature deviation",
+    "grad_norm": "gradient norm",
+    "grad_norm_max": "largest gradient norm",
+}
 
 
 def training(contents: Contents) -> str:
@@ -24,17 +31,32 @@ def training(contents: Contents) -> str:
     series = series_of(read_metrics(contents.run), least=2) if contents.run else {}
     names = ordered(list(series))
     drawn = []
-    for name in names[:CURVES]:
+    for name in leading(names, CURVES):
         steps, values = zip(*series[name], strict=True)
         drawn.append(curve(NAMES.get(name, name.replace("val_", "validation ").replace("_", " ")), steps, values))
-    if not drawn:
+    raised = alarms(contents)
+    if not drawn and not raised:
         return ""
     lead = "Logged figures against optimiser steps; the faint line is as logged, the strong one its running mean."
     if "rankme" in names:
         lead += " A rank or deviation of the features that falls far is a collapse, which a loss can hide."
-    return section(
-        "training", "Training", lead, f'<div class="curves">{"".join(card(chart) for chart in drawn if chart)}</div>'
-    )
+    charts = f'<div class="curves">{"".join(card(chart) for chart in drawn if chart)}</div>'
+    return section("training", "Training", lead, raised, charts)
+
+
+def alarms(contents: Contents) -> str:
+    """What monitors raised while it trained, and whose labels it looked at; nothing where there is nothing to say."""
+    if contents.run is None:
+        return ""
+    run = Run(contents.run)
+    said = [
+        f"Alarm at step {one.get('step', '?')}: {one.get('text') or one.get('monitor', '?')}." for one in run.alarms
+    ]
+    said += [
+        f"Labels of {task} of {count(people, 'patient')} were looked at while it trained."
+        for task, people in run.looked_at
+    ]
+    return card(f'<ul class="plain">{"".join(f"<li>{escape(line)}</li>" for line in said)}</ul>') if said else ""
 
 
 def provenance(contents: Contents) -> str:

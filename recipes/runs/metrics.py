@@ -11,22 +11,27 @@ from typing import Any, TypeGuard
 
 METRICS = "metrics.jsonl"
 # Clocks and counters say nothing as a curve.
-NOT_CURVES = {"step", "epoch", "seconds", "lr", "clips_per_second", "data_wait", "monitor_seconds"}
+SHARES = {
+    f"share_{phase}": phase for phase in ("transfer", "forward", "backward", "optimiser")
+}  # of the time between two lines
+NOT_CURVES = {
+    "step", "epoch", "seconds", "lr", "clips_per_second", "data_wait", "monitor_seconds", "tflops", "mfu", *SHARES,
+}  # fmt: skip
 CLOCKS = {"step", "epoch", "seconds", "monitor_seconds"}  # of which a picture of everything says nothing either
 ORDER = (
     "loss",
     "val_",
     "knn_",
     "rankme",
-    "feature_entropy",
-    "prototype_entropy",
-    "output_entropy",
-    "agreement",
     "deviation",
+    "agreement",
+    "prototype_entropy",
     "grad_norm",
+    "feature_entropy",
+    "output_entropy",
 )
 # Measured now and then; earlier versions logged them on every line until they were measured again.
-HELD = ("val_", "rankme", "deviation")
+HELD = ("val_", "rankme", "deviation", "feature_entropy", "prototype_entropy", "output_entropy", "knn_")
 TAIL = 1 << 16  # bytes from the end that surely hold a whole line
 
 Row = dict[str, Any]
@@ -121,30 +126,49 @@ def series_of(rows: list[Row], *, least: int = 1, skip: Set[str] = NOT_CURVES) -
     return {name: points for name, points in series.items() if len(points) >= max(1, least)}
 
 
+def kind_of(name: str) -> int:
+    """Place of a figure among those that people look at first."""
+    return next((place for place, start in enumerate(ORDER) if name.startswith(start)), len(ORDER))
+
+
 def ordered(names: list[str]) -> list[str]:
     """The loss, its parts, the validation, what watches for collapse, the rest."""
+    return sorted(names, key=lambda name: -1 if name == "loss" else kind_of(name))
 
-    def rank(name: str) -> int:
-        if name == "loss":
-            return -1
-        return next((place for place, start in enumerate(ORDER) if name.startswith(start)), len(ORDER))
 
-    return sorted(names, key=rank)
+def leading(names: list[str], count: int) -> list[str]:
+    """`count` of the figures: one of each kind before the second of any, in order."""
+    first: dict[int, str] = {}
+    for name in ordered(names):
+        first.setdefault(kind_of(name), name)
+    others = [name for name in ordered(names) if name not in first.values()]
+    return ordered([*first.values(), *others][:count])
 
 
 def time_spent(rows: list[Row]) -> dict[str, float]:
-    """Seconds by what they went to: "data" (waiting for the loader), "monitors", "training" (the rest)."""
+    """Seconds by what they went to: "training", "data" (waiting for the loader), "monitors"; and of the training, as far as the run has taken it
+    apart, "transfer", "forward", "backward", "optimiser".
+    """
     spent = {"training": 0.0, "data": 0.0, "monitors": 0.0}
-    before = 0.0
+    before = looking = 0.0
     for row in rows:
         if not is_number(row.get("seconds")):
             continue
         passed = max(0.0, row["seconds"] - before)
         before = row["seconds"]
-        watched = min(passed, row["monitor_seconds"]) if is_number(row.get("monitor_seconds")) else 0.0
-        share = row["data_wait"] if is_number(row.get("data_wait")) and math.isfinite(row["data_wait"]) else 0.0
-        waited = (passed - watched) * min(1.0, max(0.0, share))
+        so_far = row["monitor_seconds"] if is_number(row.get("monitor_seconds")) else looking
+        watched, looking = min(passed, max(0.0, so_far - looking)), so_far
+        waited = (passed - watched) * share_of(row, "data_wait")
         spent["monitors"] += watched
         spent["data"] += waited
         spent["training"] += passed - watched - waited
+        for name, phase in SHARES.items():
+            if name in row:
+                spent[phase] = spent.get(phase, 0.0) + (passed - watched) * share_of(row, name)
     return spent
+
+
+def share_of(row: Row, name: str) -> float:
+    """A share of the time, 0 where the line has none."""
+    value = row.get(name)
+    return min(1.0, max(0.0, float(value))) if is_number(value) and math.isfinite(value) else 0.0

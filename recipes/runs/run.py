@@ -16,7 +16,8 @@ from domains.errors import ConfigError
 from recipes.runs.metrics import Row, is_number, last_row, read_json, read_lines, read_metrics
 from recipes.runs.status import RECORD, STATUS, state_of
 
-CONFIG, ALARMS, ORIGINS, EVALUATION = "config.resolved.yaml", "alarms.jsonl", "origins.json", "evaluation.json"
+CONFIG, ORIGINS, CHANGES = "config.resolved.yaml", "origins.json", "changes.jsonl"
+ALARMS, EVALUATION, SEEN = "alarms.jsonl", "evaluation.json", "seen.json"
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where yaml was built with it
 
 
@@ -135,8 +136,19 @@ class Run:
     @property
     def origins(self) -> dict[str, str] | None:
         """Setting -> where it came from; None for a run of a version that did not keep it."""
-        found = read_json(self.path / ORIGINS)
-        return {str(key): str(value) for key, value in found.items()} if (self.path / ORIGINS).is_file() else None
+        if not (self.path / ORIGINS).is_file():
+            return None
+        found = {str(key): str(value) for key, value in read_json(self.path / ORIGINS).items()}
+        for change in read_lines(self.path / CHANGES):
+            found |= dict.fromkeys((key for key in change if key != "after"), "changed when it was resumed")
+        return found
+
+    @property
+    def looked_at(self) -> list[tuple[str, int]]:
+        """(task, patients) of labels that were looked at while it trained."""
+        found = read_json(self.path / SEEN).get("looked")
+        rows = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+        return [(str(one.get("task", "?")), len(one.get("patients") or ())) for one in rows]
 
     @property
     def evaluations(self) -> list[tuple[str, dict[str, Any]]]:

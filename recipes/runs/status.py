@@ -11,17 +11,19 @@ import json
 import os
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from domains.errors import AlarmError, VfmError
-from recipes.runs.metrics import read_json
+from recipes.runs.metrics import METRICS, read_json
 
 STATUS, LOCK, RECORD = "status.json", ".lock", "record.json"
 RUNNING, FINISHED, INTERRUPTED, ALARM, ERROR = "running", "finished", "interrupted", "stopped by an alarm", "error"
 STATES = (RUNNING, FINISHED, INTERRUPTED, ALARM, ERROR)
+SILENCE = 600.0  # seconds
 KILLED = "its process was killed, or the machine went down; the last checkpoint is what is left"
 
 
@@ -67,10 +69,10 @@ def ending(error: BaseException) -> tuple[str, int, str]:
     return ERROR, 1, f"an error that should not happen ({type(error).__name__})"
 
 
-def locked(run: Path) -> bool:
-    """Whether a process holds the lock of a run folder. Only asks: taking it, if for a moment, would turn away a run that begins.
+def locked(run: Path) -> bool | None:
+    """Whether a process holds the lock of a run folder; None where its file system has no locks.
 
-    A process is not told of a lock of its own.
+    Only asks: taking it, if for a moment, would turn away a run that begins. A process is not told of a lock of its own.
     """
     # struct flock: type, whence, start, length, pid; macOS has the last three first.
     layout, order = ("hhqqi", 0) if sys.platform.startswith("linux") else ("qqihh", 3)
@@ -78,15 +80,18 @@ def locked(run: Path) -> bool:
     try:
         with (run / LOCK).open("rb") as file:
             answer = fcntl.fcntl(file, fcntl.F_GETLK, struct.pack(layout, *whole))
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError:  # a file system without locks
+        return None
     return bool(struct.unpack(layout, answer)[order] != fcntl.F_UNLCK)
 
 
 def state_of(run: Path) -> tuple[str, str]:
     """(state, why) of a run; why is "" where there is nothing to say."""
     said = read_json(run / STATUS)
-    if locked(run):
+    held = locked(run)
+    if held or (held is None and said.get("state") == RUNNING and is_fresh(run)):
         return RUNNING, ""
     if (run / RECORD).is_file():
         return FINISHED, ""
@@ -94,3 +99,11 @@ def state_of(run: Path) -> tuple[str, str]:
     if state in (INTERRUPTED, ALARM, ERROR):
         return str(state), why
     return INTERRUPTED, KILLED
+
+
+def is_fresh(run: Path) -> bool:
+    """Whether a run has written within the last minutes: all that can be told where there are no locks."""
+    with contextlib.suppress(OSError):
+        newest = max((path.stat().st_mtime for path in (run / METRICS, run / STATUS) if path.exists()), default=0.0)
+        return time.time() - newest < SILENCE
+    return False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ from torch import Tensor
 from domains.errors import ConfigError, ModelError
 from domains.schema import parse
 from recipes.config import RunConfig
-from recipes.objective import Objective
+from recipes.objective import Objective, Progress
 from recipes.training.checkpoint import tensors_of
 
-STEP = "step.json"
+STEP, WEIGHTS = "step.json", "objective.safetensors"
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
@@ -35,23 +35,32 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 @dataclass(frozen=True)
 class BrokenStep:
-    """What is read back. forwards: the collated samples of each forward pass, those of all processes joined, in rank order."""
+    """What is read back.
+
+    step: counted from 1; progress: before it. what: as the run said it. precision: fp32 or bf16. objective, settings: what was trained.
+    forwards, videos: the collated samples of each forward pass and the recordings they are of, those of all processes joined, in rank
+    order. weights: the file. generator: torch's state as the step of the first process began.
+    """
 
     step: int
     what: str
+    precision: str
+    progress: Progress
     config: RunConfig
+    objective: str
     settings: Mapping[str, Any]
-    processes: int
     forwards: list[dict[str, Any]]
+    videos: list[list[str]]
     weights: Path
     generator: Tensor
-    videos: list[list[str]]
+    generator_cuda: Tensor | None
 
 
 def write_broken(
     folder: Path,
-    step: int,
     what: str,
+    precision: str,
+    progress: Progress,
     objective: Objective,
     config: RunConfig,
     forwards: Sequence[tuple[Mapping[str, Any], Mapping[str, float]]],
@@ -59,13 +68,13 @@ def write_broken(
     rank: int,
     processes: int,
 ) -> None:
-    """This process's part of step `step` (counted from 1): (collated, losses) and the recordings of each forward pass.
+    """This process's part of the step after `progress`: (collated, losses) and the recordings of each forward pass.
 
     Every process calls it; the first writes weights and settings too. Raises OSError and SafetensorError.
     """
-    place = folder / f"step_{step:08d}"
+    place = folder / f"step_{progress.step + 1:08d}"
     place.mkdir(parents=True, exist_ok=True)
-    seed_step(config.train.seed, step - 1, rank)  # the generators, as they were when the step began
+    seed_step(config.train.seed, progress.step, rank)  # the generators, as they were when the step began
     tensors = {"generator": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["generator_cuda"] = torch.cuda.get_rng_state()
@@ -81,10 +90,10 @@ def write_broken(
     for other in folder.glob("step_*"):
         if other != place:
             shutil.rmtree(other, ignore_errors=True)
-    write_tensors(tensors_of(objective), place / "objective.safetensors")
+    write_tensors(tensors_of(objective), place / WEIGHTS)
     about = {
-        "step": step, "what": what, "processes": processes, "forwards": len(forwards), "objective": objective.name,
-        "settings": objective.settings.model_dump(mode="json"), "config": config.model_dump(mode="json"),
+        "what": what, "precision": precision, "progress": asdict(progress), "processes": processes, "forwards": len(forwards),
+        "objective": objective.name, "settings": objective.settings.model_dump(mode="json"), "config": config.model_dump(mode="json"),
     }  # fmt: skip
     (place / STEP).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
@@ -111,10 +120,10 @@ def read_broken(run: Path) -> BrokenStep:
         count = int(about["forwards"])
         forwards = [joined([nested(part, str(number)) for part in parts]) for number in range(count)]
         videos = [[name for rank in said for name in rank[number]["videos"]] for number in range(count)]
-        config = parse(RunConfig, about["config"], steps[-1])
+        progress = Progress(**about["progress"])
         return BrokenStep(
-            about["step"], about["what"], config, about["settings"], len(parts), forwards, place / "objective.safetensors",
-            parts[0]["generator"], videos,
+            progress.step + 1, about["what"], about["precision"], progress, parse(RunConfig, about["config"], steps[-1]),
+            about["objective"], about["settings"], forwards, videos, place / WEIGHTS, parts[0]["generator"], parts[0].get("generator_cuda"),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
         raise ModelError(f"the step that was kept cannot be read ({error.__class__.__name__})", where=place) from None
@@ -135,9 +144,9 @@ def nested(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
     """The inverse of `flat`, with `targets` even where there are none."""
     values: dict[str, Any] = {"targets": {}}
     for key, tensor in tensors.items():
-        first, *path, last = key.split("/")
-        if first != prefix:
+        if not key.startswith(f"{prefix}/"):
             continue
+        _, *path, last = key.split("/")
         inner = values
         for part in path:
             inner = inner.setdefault(part, {})

@@ -104,7 +104,7 @@ def load_checkpoint(
 def candidates(folder: Path) -> list[str]:
     """Names of checkpoints, the one that `latest` points to first, then from new to old. Drafts never count."""
     names = sorted((path.name for path in folder.glob("step_????????") if path.is_dir()), reverse=True)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # what is no text points nowhere
         pointed = (folder / LATEST).read_text(encoding="utf-8").strip()
         if pointed in names:
             names.sort(key=lambda name: name != pointed)

@@ -11,7 +11,9 @@ from torch.distributed import DistError
 from domains.errors import TrainingError
 from domains.remote.place import Place
 from recipes.config import RunConfig
+from recipes.objective import Objective
 from recipes.parts.distributed import world_size
+from recipes.training.fit import advice, is_out_of_memory
 
 RESUME = "then --resume from the last checkpoint"
 
@@ -29,6 +31,20 @@ def others_live(run: Path) -> Iterator[None]:
         else:
             raise
         raise TrainingError(f"{who} was killed from outside", where=run, do=f"{do}, {RESUME}") from None
+
+
+@contextlib.contextmanager
+def in_one_line(run: Path, config: RunConfig, objective: Objective) -> Iterator[None]:
+    """What the machine does to a run, as a TrainingError: others that die, and memory that ends."""
+    try:
+        with others_live(run):
+            yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        what = f"out of memory at {config.train.batch_size} samples in a forward pass"
+        do = f"{advice(config, objective)}; or let --batch-size auto find what fits"
+        raise TrainingError(what, where=run, do=do) from None
 
 
 def check_replaced(replaced: int, last: str, step: int, config: RunConfig, lost: bool, prepared: Place) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils import flop_counter
 from torch.utils.flop_counter import FlopCounterMode
+
+from recipes.objective import Batch, Objective
 
 # Dense bf16 multiply-adds with fp32 sums, in 1e12 operations a second, from the makers' data sheets (without sparsity). The first name that
 # occurs in the device's name counts.
@@ -74,3 +78,23 @@ def peak(device: torch.device, bf16: bool) -> float | None:
         return None
     name = torch.cuda.get_device_name(device)
     return next((value * 1e12 for part, value in BF16_PEAK.items() if part in name), None)
+
+
+def flops_on_paper(objective: Objective, batch: Batch) -> int | None:
+    """Operations of a forward and backward pass of `objective` over batches of the shapes of `batch`; nothing is computed and nothing changed.
+
+    On torch's meta device, on a copy whose tensors have shapes and no values. None for an objective that decides by values.
+    """
+    memo: dict[int, Any] = {}
+    for parameter in objective.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
+    for buffer in objective.buffers():
+        memo[id(buffer)] = buffer.detach().to("meta")
+    try:
+        sketch = copy.deepcopy(objective, memo)
+        clips = {name: clip.detach().to("meta") for name, clip in batch.clips.items()}
+        targets = {name: values.detach().to("meta") for name, values in batch.targets.items()}
+        with torch.random.fork_rng():
+            return flops_of(lambda: sketch(Batch(clips, batch.seeds, targets, batch.index))["loss"].backward())
+    except (RuntimeError, NotImplementedError, TypeError):
+        return None

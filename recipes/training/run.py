@@ -22,7 +22,7 @@ PACKAGES = ("vfm", "torch", "transformers", "peft", "accelerate", "numpy", "open
 # How a run is loaded, logged and kept, and how its global batch is shared, may change when it goes on.
 FREE = {
     "data.workers", "train.save_every", "train.keep", "train.keep_every", "train.keep_best", "train.best_by", "train.log_every",
-    "train.monitor_every", "train.batch_size",
+    "train.monitor_every", "train.batch_size", "train.profile",
 }  # fmt: skip
 # After a step that was not finite, which would not be finite again:
 MENDING = {"optim.lr", "optim.final_lr", "optim.warmup", "optim.clip_norm", "train.precision"}
@@ -110,6 +110,7 @@ class RunFolder:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         (self.path / ORIGINS).write_text(json.dumps(resolved.origins, indent=2) + "\n", encoding="utf-8")
         (self.path / "env.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+        (self.path / ORIGINS).write_text(json.dumps(resolved.origins, indent=2) + "\n", encoding="utf-8")
         replace(self.path / "config.resolved.yaml", resolved.to_yaml())  # last: with it, the folder is a run
 
     def check_same(self, resolved: Resolved) -> None:
@@ -120,7 +121,9 @@ class RunFolder:
         # Settings that an earlier vfm did not have are at their defaults.
         before = dict(flatten(parse(RunConfig, yaml_layer(file).values, file).model_dump(mode="json")))
         now = dict(flatten(resolved.config.model_dump(mode="json")))
-        changed = [key for key in sorted(set(before) | set(now)) if before.get(key) != now.get(key) and key not in FREE]
+        changed = [
+            key for key in sorted(set(before) | set(now)) if before.get(key) != now.get(key) and not is_free(key)
+        ]
         mends = bool(changed) and self.broken.is_dir() and set(changed) <= MENDING
         if changed and not mends:
             raise ConfigError(
@@ -187,6 +190,11 @@ class RunFolder:
             raise full(error, self.path) from None
 
 
+def is_free(key: str) -> bool:
+    """Whether a setting may change when a run goes on; looking at a run changes nothing of it."""
+    return key in FREE or key.startswith("monitor.")
+
+
 def replace(file: Path, text: str) -> None:
     """Write a text file whole or not at all. Raises OSError."""
     draft = file.with_name(file.name + ".tmp")
@@ -207,7 +215,7 @@ def full(error: OSError, where: Path) -> StorageError:
 
 def is_run(path: Path) -> bool:
     """Whether a folder was made by vfm, be it that it was killed before it had written down what it would do."""
-    begun = {lock.NAME, "env.json", "config.resolved.yaml.tmp"}
+    begun = {lock.NAME, "env.json", ORIGINS, "config.resolved.yaml.tmp"}
     return (path / "config.resolved.yaml").is_file() or {entry.name for entry in path.iterdir()} <= begun
 
 

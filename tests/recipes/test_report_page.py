@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -227,6 +228,19 @@ def test_series_leave_out_clocks_and_repeats_of_held_figures(made):
     assert set(series) == {"loss", "rankme"}
     assert series["loss"] == [(s, 2.0 / s) for s in range(1, 11)]
     assert series["rankme"] == [(1, 8.0), (6, 5.0)]
+
+
+def test_alarms_and_labels_that_were_looked_at_are_told(whole, tmp_path):
+    contents, page = whole
+    assert "Alarm at step" not in page.text
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "alarms.jsonl").write_text(json.dumps({"step": 40, "text": f"rankme is 1, below 2 {HOSTILE}"}) + "\n")
+    (run / "seen.json").write_text(json.dumps({"looked": [{"task": "ef", "patients": ["a"]}]}))
+    told = read(write_report(tmp_path / "page.html", dataclasses.replace(contents, run=run)))
+    assert "Alarm at step 40: rankme is 1, below 2" in told.text
+    assert "Labels of ef of 1 patient were looked at while it trained." in told.text
+    assert "script" not in {tag for tag, _ in told.tags}
 
 
 def test_neighbours_are_of_other_patients_nearest_first(whole, monkeypatch):

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from run_factory import LINES, write_checkpoint, write_run
+from run_folder_factory import LINES, write_checkpoint, write_run
 
 from domains.errors import AlarmError, ConfigError, StorageError, TrainingError
 from recipes.runs.curves import draw_curves
-from recipes.runs.metrics import Follower, last_row, ordered, read_metrics, series_of, time_spent
+from recipes.runs.metrics import Follower, last_row, leading, ordered, read_metrics, series_of, time_spent
 from recipes.runs.run import Run, bytes_of, find_runs
 from recipes.runs.settings import differences, differences_from_recipe, environments, is_same
 from recipes.runs.status import ALARM, ERROR, FINISHED, INTERRUPTED, KILLED, RUNNING, locked, recorded
@@ -86,22 +86,18 @@ def test_series_leave_out_clocks_repeats_of_held_figures_and_what_is_no_number()
     assert series_of([*rows, {"loss": 3.0}]) == {"loss": [(1, 1), (2, 1), (3, 1), (4, 1)], "rankme": [(1, 5), (3, 4)]}
     assert "lr" in series_of(rows, skip={"step"})
     assert series_of(rows[:1], least=2) == {}
-    assert ordered(["grad_norm", "rankme", "mae", "loss_a", "val_x", "loss"]) == [
-        "loss",
-        "loss_a",
-        "val_x",
-        "rankme",
-        "grad_norm",
-        "mae",
-    ]
+    names = ["grad_norm", "rankme", "mae", "loss_a", "val_x", "loss"]
+    assert ordered(names) == ["loss", "loss_a", "val_x", "rankme", "grad_norm", "mae"]
+    assert leading(names, 4) == ["loss", "val_x", "rankme", "grad_norm"], "one of each kind before the second of any"
 
 
 def test_time_is_split_between_the_loader_the_monitors_and_the_rest() -> None:
     rows = [
         {"step": 1, "seconds": 10.0, "data_wait": 0.2},
         {"step": 2, "seconds": 30.0, "data_wait": 0.5, "monitor_seconds": 4.0},
+        {"step": 3, "seconds": 40.0, "data_wait": 0.0, "monitor_seconds": 4.0},
     ]
-    assert time_spent(rows) == {"training": 8.0 + 8.0, "data": 2.0 + 8.0, "monitors": 4.0}
+    assert time_spent(rows) == {"training": 8.0 + 8.0 + 10.0, "data": 2.0 + 8.0, "monitors": 4.0}
 
 
 def test_a_run_is_running_while_a_process_holds_its_lock_and_no_longer(tmp_path: Path) -> None:
@@ -114,6 +110,21 @@ def test_a_run_is_running_while_a_process_holds_its_lock_and_no_longer(tmp_path:
         process.wait()
         assert Run(run).state == (INTERRUPTED, KILLED)
     assert (Run(run).step, Run(run).total) == (5, 20)
+
+
+def test_without_locks_a_run_counts_as_running_while_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path / "run", status={"state": RUNNING})
+    (run / ".lock").touch()
+
+    def refuse(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.fcntl", refuse)
+    assert locked(run) is None
+    assert Run(run).state == (RUNNING, "")
+    for path in (run / "metrics.jsonl", run / "status.json"):
+        os.utime(path, (time.time() - 3600,) * 2)
+    assert Run(run).state == (INTERRUPTED, KILLED)
 
 
 def test_asking_does_not_take_the_lock(tmp_path: Path) -> None:
@@ -217,6 +228,12 @@ def test_settings_that_differ_are_named_with_who_set_them(tmp_path: Path) -> Non
         ("train.steps", 20, None, "command line"),
     ], "a value that was typed and is the recipe's own is no difference"
     assert unknown == 0
+
+
+def test_a_setting_that_mended_a_run_is_said_to(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", settings={"optim.lr": 0.5})
+    (run / "changes.jsonl").write_text('{"after": [3], "optim.lr": [0.1, 0.5]}\n')
+    assert differences_from_recipe(Run(run))[0][0].origin == "changed when it was resumed"
 
 
 def test_settings_that_only_the_method_knows_are_counted_where_their_origin_is_not_kept(tmp_path: Path) -> None:

@@ -26,7 +26,6 @@ from recipes.encoders.base import Geometry
 from recipes.objective import Clip
 from recipes.training import checkpoint
 from recipes.training.data import ATTEMPTS, ClipData, StreamSampler, collate, to_batch
-from recipes.training.monitors import CollapseMonitor, deviation, rankme
 from recipes.training.optim import learning_rate, make_optimiser, set_learning_rate
 from recipes.training.retention import Retention
 from recipes.training.run import RunFolder, environment
@@ -228,45 +227,6 @@ def test_another_model_does_not_fit(tmp_path: Path) -> None:
     other = nn.Linear(5, 5)
     with pytest.raises(ModelError, match="does not fit"):
         checkpoint.load_checkpoint(tmp_path, other, make_optimiser(other, OptimSettings()), print)
-
-
-def test_rankme_of_known_spectra() -> None:
-    assert rankme(torch.eye(8)) == pytest.approx(8, rel=1e-4)
-    assert rankme(torch.ones(8, 5)) == pytest.approx(1, abs=1e-3)
-    two = torch.zeros(8, 4)
-    two[0, 0] = two[1, 1] = 3
-    assert rankme(two) == pytest.approx(2, abs=1e-3)
-
-
-def test_deviation_of_collapsed_and_spread_features() -> None:
-    assert deviation(torch.ones(16, 8)) == pytest.approx(0, abs=1e-6)
-    spread = torch.randn(4096, 8, generator=torch.Generator().manual_seed(0))
-    assert deviation(spread) == pytest.approx(1, abs=0.03)
-
-
-class Fake(nn.Module):
-    """An encoder whose features are `scale` times what it sees, plus a constant."""
-
-    geometry = Geometry(frames=4, size=32)
-
-    def __init__(self, scale: float) -> None:
-        super().__init__()
-        self.scale = scale
-
-    def embed(self, clips: torch.Tensor) -> torch.Tensor:
-        return torch.ones(len(clips), 6) + self.scale * clips.flatten(1)[:, ::997][:, :6]
-
-
-def test_collapse_is_announced_once(tmp_path: Path) -> None:
-    prepared, _ = make_prepared(tmp_path / "prepared", videos=8, patients=8, size=40, frames=16)
-    warnings: list[str] = []
-    monitor = CollapseMonitor(prepared, list(range(8)), CLIP, warnings.append)
-    first = monitor.look(Fake(1.0), torch.device("cpu"))  # type: ignore[arg-type]
-    assert first["deviation"] > 0.05
-    assert not warnings
-    monitor.look(Fake(1e-4), torch.device("cpu"))  # type: ignore[arg-type]
-    monitor.look(Fake(1e-4), torch.device("cpu"))  # type: ignore[arg-type]
-    assert len([text for text in warnings if "deviation fell" in text]) == 1
 
 
 def test_run_folder_is_not_overwritten_by_accident(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from run_factory import LINES, write_checkpoint, write_run
+from run_folder_factory import LINES, write_checkpoint, write_run
 
 from vfm_cli.console import run_guarded
 from vfm_cli.main import cli

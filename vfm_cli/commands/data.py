@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vfm_cli.commands.data_look import SHOWN, audit, local_folder, show
 from vfm_cli.console import Counter, duration, emit_json, say, table
 from vfm_cli.options import LOCAL, PLACE, json_option, key_option, overwrite_option
 
 if TYPE_CHECKING:
     from domains.layouts import Layout
+    from domains.prepare.decodable import Missing
     from domains.prepare.listed import Listed
     from domains.remote.place import Place
-
-SHOWN = 20  # files set aside that are listed one by one
 
 layout_option = click.option(
     "--layout", default="auto", show_default=True, help="A public data set by name; auto: what SOURCE looks like; none: any folder."
@@ -38,6 +38,9 @@ def command() -> None:
 @key_option
 @overwrite_option
 @click.option("--update", is_flag=True, help="Bring --out up to date: only new and changed files are looked at.")
+@click.option(
+    "--without-decoders", is_flag=True, help="Set files aside whose decoder is not installed, instead of stopping."
+)
 @json_option
 def prepare(
     source: Place,
@@ -49,6 +52,7 @@ def prepare(
     key: Path | None,
     overwrite: bool,
     update: bool,
+    without_decoders: bool,
     as_json: bool,
 ) -> None:
     """Look at every file below SOURCE once: identity removed, the picture found, frames stored for training.
@@ -86,6 +90,7 @@ def prepare(
         overwrite=overwrite,
         update=update,
         layout=data_set,
+        without_decoders=without_decoders,
         progress=Counter("preparing", "files"),
     )
     if as_json:
@@ -123,17 +128,6 @@ def prepare(
     if made != out:
         click.echo(f"local copy:   {made} (remove it when you need the room; keep {made}.private)")
     click.echo(f"next:         vfm pretrain --domain {domain} --data {out} --out runs/{declared.name}")
-
-
-def local_folder(out: Place, local: Path | None) -> Path:
-    """Where the prepared folder is made: `out`, or what `local` says where `out` is a URL."""
-    from domains.errors import ConfigError
-
-    if isinstance(out, Path):
-        if local is not None:
-            raise ConfigError("--local is for a prepared folder that is at a URL", where=local, do="Leave it out")
-        return out
-    return local or Path(out.name)
 
 
 def find_layout(source: Place, wanted: str) -> Layout | None:
@@ -206,7 +200,21 @@ def check(source: Place, domain: str | None, layout: str, workers: int | None, a
 
     data_set = find_layout(source, layout)
     declared = load_domain(domain or domain_of(data_set, source))
-    looked = run(source, declared, workers=workers or cores(), layout=data_set, progress=Counter("checking", "files"))
+    missing: list[Missing] = []
+
+    def told(found: list[Missing]) -> None:
+        missing.extend(found)
+        if found:
+            say(f"decoders that are not installed: {'; '.join(map(str, found))}")
+
+    looked = run(
+        source,
+        declared,
+        workers=workers or cores(),
+        layout=data_set,
+        missing=told,
+        progress=Counter("checking", "files"),
+    )
     usable = [(one.source, one.row) for one in looked if one.row is not None]
     aside = [one for one in looked if one.row is None]
     if as_json:
@@ -218,6 +226,7 @@ def check(source: Place, domain: str | None, layout: str, workers: int | None, a
                     for path, row in usable
                 ],
                 "set_aside": [{"source": str(one.source), "category": one.category, "reason": one.reason} for one in aside],
+                "missing_decoders": [{"decoder": one.decoder, "files": one.files, "install": one.install} for one in missing],
             }
         )  # fmt: skip
     else:
@@ -232,66 +241,6 @@ def check(source: Place, domain: str | None, layout: str, workers: int | None, a
             table(["not usable", "why", "reason"], [[one.source, one.category, one.reason] for one in aside])
     if not usable:
         raise DataError(f"none of {len(looked)} files is usable", where=source, do="The reasons are in the table")
-
-
-@command.command()
-@click.argument("prepared", type=PLACE)
-@click.option("--against", type=PLACE, default=None, help="The folder that was prepared.")
-@click.option(
-    "--also",
-    type=LOCAL,
-    multiple=True,
-    help="A run, a report: whatever was made from it. Repeatable.",
-)
-@click.option(
-    "--local",
-    type=LOCAL,
-    default=None,
-    help="With PREPARED at a URL: the local folder that it was made in [its last part, here].",
-)
-@click.option("--looked", is_flag=True, help="You have looked at the suspects: no text stands in their pictures.")
-@json_option
-def audit(
-    prepared: Place, against: Place | None, also: tuple[Path, ...], local: Path | None, looked: bool, as_json: bool
-) -> None:
-    """Search PREPARED, and what was made from it, for anything that the sources know and nobody else should.
-
-    Every tag of every header (private ones and nested ones too), names of files and folders, and text in the kept pixels. Exit code 3 where
-    something is found. The signed-off table is kept in PREPARED.private/audit.json.
-    """
-    from domains.errors import DataError
-    from domains.prepare.audit import SUSPECTS
-    from domains.prepare.audit import audit as run
-
-    made = local_folder(prepared, local)
-    result = run(prepared, against, also, local=made, looked=looked, progress=Counter("reading headers", "files"))
-    found = [(finding.where, finding.what) for check in result.checks for finding in check.found]
-    private = f"{made}.private"
-    if as_json:
-        emit_json(result.to_dict())
-    else:
-        rows = [
-            [check.name, check.looked_at, f"{len(check.found)} found" if check.found else "clean"]
-            for check in result.checks
-        ]
-        table(["looked for", "in", "answer"], rows)
-        for note in result.notes:
-            say(f"note: {note}")
-        if found:
-            click.echo("")
-            table(["file", "holds"], [list(pair) for pair in found[:SHOWN]])
-            if len(found) > SHOWN:
-                click.echo(f"... and {len(found) - SHOWN} more in {private}/audit.json")
-    if not result.clean:
-        count = sum(len(check.found) for check in result.checks)
-        do = (
-            f"Look at {private}/{SUSPECTS}; if it shows no text, say so: --looked"
-            if result.only_suspects
-            else "Do not pass it on"
-        )
-        raise DataError(f"{count} findings", where=prepared, do=do)
-    if not as_json:
-        click.echo(f"\nclean: manifest {result.manifest_sha256[:16]}; the table is kept in {private}/audit.json")
 
 
 @command.group()
@@ -333,27 +282,5 @@ def synth_echo(patients: int, out: Path, seed: int, workers: int | None, overwri
         click.echo(f"next: vfm data prepare {out} --domain echo --out prepared")
 
 
-@command.command()
-@click.argument("folder", type=PLACE)
-@click.option("--verify", is_flag=True, help="Read every frame file and compare it with its hash.")
-@json_option
-def show(folder: Place, verify: bool, as_json: bool) -> None:
-    """What a prepared FOLDER holds."""
-    from domains.errors import DataError
-    from domains.store.prepared import Prepared
-
-    prepared = Prepared.open(folder)
-    values = prepared.summary()
-    damaged = prepared.verify() if verify else []
-    if as_json:
-        emit_json({**values, **({"damaged": [error.path.stem for error in damaged]} if verify else {})})
-    else:
-        table(["", ""], [[name.replace("_", " "), value] for name, value in values.items()])
-        if verify and not damaged:
-            click.echo("every frame file is as it was written")
-    if damaged:
-        raise DataError(
-            f"{len(damaged)} frame files are damaged; the first: {damaged[0].reason}",
-            where=folder,
-            do="Prepare it again",
-        )
+command.add_command(audit)
+command.add_command(show)

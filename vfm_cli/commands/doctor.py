@@ -57,7 +57,7 @@ def inspect() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             checks.append((name, False, f"install it: pip install {name}"))
     for decoder in decoders():
-        words = "DICOM decoder" if decoder.available else f"install it: pip install {decoder.install}"
+        words = "decoder" if decoder.available else f"install it: pip install {decoder.install}"
         checks.append((decoder.name, decoder.available, words))
     try:
         checks.append(("s3:// storage", True, f"s3fs {metadata.version('s3fs')}"))

@@ -9,9 +9,11 @@ from typing import Any
 import click
 
 from domains.errors import ConfigError
+from vfm_cli.commands.finetune import find_key
 from vfm_cli.console import TerminalReporter, emit_json, say
 from vfm_cli.options import Asked, domain_option, key_option, print_resolved, required, resolve_run, run_options
 
+PROFILED = 5  # steps that --profile takes apart
 GUIDANCE = """no recordings named. Either try it on made-up ones:   vfm pretrain --domain {domain} --data phantom --out runs/{domain}
 or prepare a folder of your own (DICOM cines, AVI, MP4, in any sub-folders; 250 and more recordings are worth the while):
    vfm data prepare ./studies --domain {domain} --out ./prepared
@@ -28,15 +30,23 @@ or prepare a folder of your own (DICOM cines, AVI, MP4, in any sub-folders; 250 
 @click.option(
     "--processes", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine (one per GPU)."
 )
+@click.option("--batch-size", default=None, help="Samples of a process in a forward pass; auto: as many as fit.")
+@click.option("--profile", is_flag=True, help="Take five steps apart: a trace, and what they wait for, in OUT/profile.")
 @click.option(
     "--patients", type=click.IntRange(4), default=64, show_default=True, help="Size of the phantom of --data phantom."
+)
+@click.option(
+    "--knn-labels", default=None, help="Labels to look at while it trains, never to learn from; the record says so."
+)
+@click.option(
+    "--knn-task", default=None, help="The task of those labels, e.g. ef; alone: labels of the public data set."
 )
 @key_option
 @run_options
 def command(
     domain: str | None, data: str | None, split: str | None, encoder: str | None, recipe: str | None, init_from: str | None, processes: int,
-    patients: int, key: Path | None, config: Path | None, out: Path | None, resume: bool, overwrite: bool, dry_run: bool, as_json: bool, online: bool,
-    settings: tuple[str, ...],
+    batch_size: str | None, profile: bool, patients: int, knn_labels: str | None, knn_task: str | None, key: Path | None, config: Path | None,
+    out: Path | None, resume: bool, overwrite: bool, dry_run: bool, as_json: bool, online: bool, settings: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Continue an encoder's training on your own recordings, without labels.
 
@@ -50,6 +60,10 @@ def command(
         "data.split": split,
         "encoder.name": encoder,
         "encoder.init_from": init_from,
+        "train.batch_size": check_batch_size(batch_size),
+        "train.profile": PROFILED if profile else None,
+        "monitor.knn.labels": knn_labels,
+        "monitor.knn.task": knn_task,
     }
     asked = Asked.of(config, options, settings)
     domain = asked.get("domain") or "echo"
@@ -85,6 +99,8 @@ def command(
         overwrite=overwrite,
         resume=resume,
         online=online,
+        fit=batch_size == "auto",
+        key=find_key(key) if resolved.config.monitor.knn.task else None,
         reporter=TerminalReporter(quiet=not main),
     )
     if not main:
@@ -98,6 +114,15 @@ def command(
         click.echo(
             f"next: vfm evaluate linear --encoder {out} --data {resolved.config.data.path} --labels labels.csv --task TASK"
         )
+
+
+def check_batch_size(word: str | None) -> int | None:
+    """The number that was said; None for none and for auto. Raises ConfigError."""
+    if word is None or word == "auto":
+        return None
+    if not word.isdigit() or int(word) < 1:
+        raise ConfigError(f"--batch-size '{word}' is no number", do="Use 1 or more, or auto")
+    return int(word)
 
 
 def recipe_of(method: str | None) -> str | None:

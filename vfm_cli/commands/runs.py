@@ -80,10 +80,8 @@ def show(
     click.echo("")
     pages.settings_table(found)
     click.echo(f"\nrecordings: {pages.data_line(found)}")
-    if looked := found.record.get("labels_looked_at"):
-        click.echo(
-            f"labels looked at while it trained: {looked.get('task', '?')} of {looked.get('patients', '?')} patients"
-        )
+    for line in pages.looked_lines(found):
+        click.echo(line)
     echo("", *pages.curves(found, Style.of_stdout(ascii_only=ascii_only), everything=everything, wanted=wanted))
     section("alarms", pages.alarm_lines(found), "none")
     section("checkpoints", pages.checkpoint_lines(found), "none")

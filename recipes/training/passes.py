@@ -1,0 +1,53 @@
+"""One forward and backward pass: of a batch at once, or of a contrastive one in pieces."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from accelerate import Accelerator
+from torch import Tensor
+
+from recipes.config import TrainSettings
+from recipes.objective import Batch, Contrast, Objective
+from recipes.parts.gradient_cache import GradientCache
+from recipes.training.phases import Phases
+
+
+def learn(
+    accelerator: Accelerator,
+    wrapped: Any,
+    objective: Objective,
+    batch: Batch,
+    train: TrainSettings,
+    time: Phases,
+    *,
+    last: bool,
+) -> Mapping[str, Tensor]:
+    """Add the gradients of `batch` over `train.accumulate`; its losses.
+
+    wrapped: `objective` as Accelerate prepared it. last: of the passes before an update; gradients are averaged over processes then, and not before.
+    With `train.piece`, a contrastive objective has no more samples than that in memory at once (`GradientCache`).
+    """
+    if isinstance(objective, Contrast) and train.piece is not None and train.piece < len(batch):
+        pieces = batch.pieces(train.piece)
+        with time("forward"), accelerator.autocast():
+            cache = GradientCache(pieces, objective.embed, objective.compare)
+        for number, (piece, slopes) in enumerate(cache, start=1):
+            with _averaged(accelerator, wrapped, last and number == len(pieces)):
+                with time("forward"):
+                    loss = wrapped(piece, slopes)["loss"]
+                with time("backward"):
+                    accelerator.backward(loss / train.accumulate)
+        return cache.losses
+    with _averaged(accelerator, wrapped, last):
+        with time("forward"):
+            losses: Mapping[str, Tensor] = wrapped(batch)
+        with time("backward"):
+            accelerator.backward(losses["loss"] / train.accumulate)
+    return losses
+
+
+def _averaged(accelerator: Accelerator, wrapped: Any, last: bool) -> contextlib.AbstractContextManager[Any]:
+    return contextlib.nullcontext() if last else accelerator.no_sync(wrapped)
