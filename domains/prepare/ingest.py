@@ -32,6 +32,7 @@ PATIENCE = 60.0  # seconds without a sign of life before a file is given up
 # is, if there are several of them and none is a heap. Otherwise (Videos/*.avi) every file stands for itself.
 FEWEST_FOLDERS, LARGEST_FOLDER = 5, 50
 
+LISTS = "archives.json"  # in the private folder: what is in the archives of a storage
 AGAIN = frozenset({"no decoder", "unreadable"})  # what may have been put right without a change of the file
 
 Progress = Callable[[int, int], None]
@@ -96,9 +97,11 @@ def prepare(
     source, out = to_place(source), Path(out)
     if out.is_symlink():  # to the disk that has the room: the draft and the private folder belong there too
         out = out.resolve()
-    recordings = None if layout is None else listed.recordings_of(layout)
-    sources = _sources(source, out) if layout is None or recordings is None else listed.sources_of(layout, recordings)
     output.check(source, out, overwrite, update)
+    recordings = None if layout is None else listed.recordings_of(layout)
+    sources = (
+        _sources(source, out) if layout is None or recordings is None else listed.sources_of(layout, recordings, source)
+    )
     if not without_decoders:
         decodable.insist(source, sources)
     relatives = [one.relative for one in sources]
@@ -114,6 +117,7 @@ def prepare(
         outcomes = _examine_all(tasks, workers, progress, before, lambda n, outcome: journal.add(stamps[n], outcome))
         rows, refused = _settle(outcomes, relatives, names)
         if not rows:
+            (output.private_folder(out) / LISTS).unlink(missing_ok=True)
             journal.drop()
             raise _nothing_usable(source, len(sources), [outcome.category for outcome in refused.values()])
         found = None
@@ -137,7 +141,7 @@ def prepare(
 def _sources(source: Place, out: Path | None = None) -> list[Source]:
     """Everything below `source` that may be a recording; what vfm writes is none."""
     ours = () if out is None else (out, output.draft_folder(out), output.private_folder(out))
-    return find_sources(source, skip=ours)
+    return find_sources(source, skip=ours, lists=None if out is None else output.private_folder(out) / LISTS)
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,11 @@ def check(
     missing: told before work starts which decoders are not installed (`decodable.missing_decoders`). Raises DataError where there is no file,
     UnreachableError where its storage does not answer.
     """
-    sources = _sources(to_place(source)) if layout is None else listed.sources_of(layout, listed.recordings_of(layout))
+    source = to_place(source)
+    if layout is None:
+        sources = _sources(source)
+    else:
+        sources = listed.sources_of(layout, listed.recordings_of(layout), source)
     if missing is not None:
         missing(decodable.missing_decoders(sources))
     key = secrets.token_bytes(KEY_BYTES)  # pseudonyms of this one look: nobody will see them

@@ -89,4 +89,6 @@ def to_place(given: str | Path | Url) -> Place:
         raise ConfigError(what, where=shown, do="Leave out what follows '?', see docs/storage.md")
     if not (host or rest.strip("/")):
         raise ConfigError("the URL names no bucket or folder", where=given, do="For example: s3://bucket/folder")
+    if {".", ".."} & set(rest.split("/")):
+        raise ConfigError("a URL is not read with '.' or '..' in it", where=given, do="Write it out")
     return Url(f"{scheme}://{host}{rest}".rstrip("/"))

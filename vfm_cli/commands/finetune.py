@@ -22,7 +22,7 @@ def prepared_domain(data: str | None) -> str:
 
 @click.command()
 @click.option("--encoder", default=None, help="vfm-tiny, a folder, a vfm run, or a hub name.")
-@click.option("--data", default=None, help="A prepared folder.")
+@click.option("--data", default=None, help="A prepared folder, or its URL.")
 @click.option(
     "--labels", default=None, help="CSV with one row per recording, study or patient [those of the public data set]."
 )
