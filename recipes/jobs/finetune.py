@@ -87,24 +87,24 @@ def finetune(
         if resume and run.finished:
             reporter.note(f"{out} is finished; nothing to resume")
             return out
-        tell(config, material, objective.encoder, reporter)
-        best = Best(run.path / "best")
-        split = material.split
-        data = ClipData(
-            material.prepared,
-            material.rows(split.train).tolist(),
-            objective.views,
-            config.clip,
-            config.augment,
-            seed=config.train.seed,
-            clips_per_video=config.data.clips_per_video,
-            targets={TARGET: material.truth(split.train)},
-        )
-        if is_main():
-            # Validation patients chose the epoch: they count as met.
-            write_seen(run.path, material.prepared, material.rows(split.train | split.validation), config.task.name)
-        check = Validation(objective, material, best)
         with recorded(run.path, main=is_main()):
+            tell(config, material, objective.encoder, reporter)
+            best = Best(run.path / "best")
+            split = material.split
+            data = ClipData(
+                material.prepared,
+                material.rows(split.train).tolist(),
+                objective.views,
+                config.clip,
+                config.augment,
+                seed=config.train.seed,
+                clips_per_video=config.data.clips_per_video,
+                targets={TARGET: material.truth(split.train)},
+            )
+            if is_main():
+                # Validation patients chose the epoch: they count as met.
+                write_seen(run.path, material.prepared, material.rows(split.train | split.validation), config.task.name)
+            check = Validation(objective, material, best)
             result = train(objective, data, config, run, reporter, resume=resume, validate=check)
             if is_main():
                 finish(run, objective, material, config, result, best, reporter)
@@ -252,9 +252,8 @@ def finish(
             "monitors": dict(result.monitors),
             "alarms": read_lines(run.path / ALARMS),
         }
-        replace(
-            run.path / "record.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-        )  # last and whole: with it, the run is finished
+        # last and whole: with it, the run is finished
+        replace(run.path / "record.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         what = f"the finished model cannot be written ({error.strerror})"
         raise StorageError(what, where=run.path, do="Free some space, then --resume") from None

@@ -83,17 +83,17 @@ def pretrain(
         if resume and run.finished:
             reporter.note(f"{out} is finished; nothing to resume")
             return run.encoder
-        if encoder.random_start:
-            reporter.note("vfm-tiny starts from random weights: no pretrained weights ship with vfm yet")
-        data = ClipData(
-            prepared, rows_of(prepared, config.data.split), objective.views, config.clip, config.augment,
-            seed=config.train.seed, clips_per_video=config.data.clips_per_video,
-        )  # fmt: skip
-        if is_main():
-            write_seen(run.path, prepared, data.rows, looked=probe.looked if probe is not None else None)
-            if probe is not None:
-                reporter.note(probe.said())
         with recorded(run.path, main=is_main()):
+            if encoder.random_start:
+                reporter.note("vfm-tiny starts from random weights: no pretrained weights ship with vfm yet")
+            data = ClipData(
+                prepared, rows_of(prepared, config.data.split), objective.views, config.clip, config.augment,
+                seed=config.train.seed, clips_per_video=config.data.clips_per_video,
+            )  # fmt: skip
+            if is_main():
+                write_seen(run.path, prepared, data.rows, looked=probe.looked if probe is not None else None)
+                if probe is not None:
+                    reporter.note(probe.said())
             result = train(objective, data, config, run, reporter, resume=resume, probe=probe)
             if is_main():
                 finish(run, objective, prepared, config, result)
@@ -160,9 +160,8 @@ def finish(run: RunFolder, objective: Objective, prepared: Prepared, config: Run
             "alarms": read_lines(run.path / ALARMS),
             "labels_looked_at": [{"task": one.task, "patients": len(one.patients)} for one in looked_at(run.path)],
         }
-        replace(
-            run.path / "record.json", json.dumps(record, indent=2) + "\n"
-        )  # last and whole: with it, the run is finished
+        # last and whole: with it, the run is finished
+        replace(run.path / "record.json", json.dumps(record, indent=2) + "\n")
     except OSError as error:
         raise StorageError(
             f"the finished encoder cannot be written ({error.strerror})",
