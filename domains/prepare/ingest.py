@@ -24,7 +24,7 @@ from domains.prepare.journal import Journal, Stamp, take_over
 from domains.prepare.listed import Listed
 from domains.prepare.privacy import KEY_BYTES, Pseudonyms
 from domains.prepare.source import DiskRefused, Outcome, Refused, Task, Unreached, Usable, examine
-from domains.remote.place import Place, Url, to_place
+from domains.remote.place import Place, to_place
 from domains.store.manifest import EXCLUDED, VideoRow, frame_file, write_info, write_manifest
 
 PATIENCE = 60.0  # seconds without a sign of life before a file is given up
@@ -310,8 +310,7 @@ def _private_rows(
     sources: list[Source], rows: dict[int, VideoRow], refused: dict[int, Refused], names: Pseudonyms
 ) -> Iterator[tuple[str, str, str, str, str]]:
     for number, source in enumerate(sources):
-        shown = str(source.shown if isinstance(source.shown, Url) else source.shown.absolute())
-        pseudonym = names.token("path", source.relative)
+        pseudonym, shown = names.token("path", source.relative), str(source.shown.absolute())
         if number in rows:
             yield shown, pseudonym, "prepared", rows[number].video_id, ""
         else:
