@@ -55,6 +55,7 @@ class Job:
     method: str
     processes: int = 1
     resume: bool = False
+    from_step: int | None = None
     settings: tuple[str, ...] = ()
     patch: str = ""
 
@@ -138,7 +139,7 @@ def rank_of(job: Job, rank: int, port: int, kill: Kill | None, answers: Any) -> 
     points = Points(kill if kill is not None and kill.rank == rank else None)
     try:
         with patched(job.patch, rank):
-            if not job.resume:
+            if not job.resume and job.from_step is None:
                 sys.settrace(points)
             start(job, reporter)
     except VfmError as error:
@@ -224,12 +225,12 @@ def start(job: Job, reporter: Any) -> None:
 
         task = {"name": "ef", "labels": f"{job.data}.labels.csv", "folds": 5, "clips_per_video": 1}
         resolved = resolve([defaults(), Layer("task", {"task": task}), *layers])
-        finetune(resolved, job.out, resume=job.resume, reporter=reporter)
+        finetune(resolved, job.out, resume=job.resume, from_step=job.from_step, reporter=reporter)
         return
     from recipes.jobs.pretrain import pretrain
 
     base |= {"method": job.method, "objective": SMALL[job.method]}
-    pretrain(resolve(layers), job.out, resume=job.resume, reporter=reporter)
+    pretrain(resolve(layers), job.out, resume=job.resume, from_step=job.from_step, reporter=reporter)
 
 
 @contextlib.contextmanager
