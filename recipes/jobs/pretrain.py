@@ -32,7 +32,7 @@ from recipes.training.launch import is_main
 from recipes.training.loop import TrainResult, train
 from recipes.training.processes import make_accelerator
 from recipes.training.reporter import Reporter
-from recipes.training.run import RunFolder, replace
+from recipes.training.run import RunFolder, is_run, replace
 
 
 def complete(resolved: Resolved) -> Resolved:
@@ -74,7 +74,7 @@ def pretrain(
     resolved = complete(resolved)
     config = resolved.config
     prepared = Prepared.open(config.data.path)
-    if fit and not resume:
+    if fit and not (resume and is_run(out)):
         samples = len(rows_of(prepared, config.data.split)) * config.data.clips_per_video
         resolved = fitted(resolved, samples, online=online, reporter=reporter)
         config = resolved.config
