@@ -24,7 +24,7 @@ from domains.prepare.journal import Journal, Stamp, take_over
 from domains.prepare.listed import Listed
 from domains.prepare.privacy import KEY_BYTES, Pseudonyms
 from domains.prepare.source import DiskRefused, Outcome, Refused, Task, Unreached, Usable, examine
-from domains.remote.place import Place, Url, to_place
+from domains.remote.place import Place, to_place
 from domains.store.manifest import EXCLUDED, VideoRow, frame_file, write_info, write_manifest
 
 PATIENCE = 60.0  # seconds without a sign of life before a file is given up
@@ -32,6 +32,7 @@ PATIENCE = 60.0  # seconds without a sign of life before a file is given up
 # is, if there are several of them and none is a heap. Otherwise (Videos/*.avi) every file stands for itself.
 FEWEST_FOLDERS, LARGEST_FOLDER = 5, 50
 
+LISTS = "archives.json"  # in the private folder: what is in the archives of a storage
 AGAIN = frozenset({"no decoder", "unreadable"})  # what may have been put right without a change of the file
 
 Progress = Callable[[int, int], None]
@@ -100,9 +101,11 @@ def prepare(
         source, out = source.absolute() if isinstance(source, Path) else source, out.absolute()
     if out.is_symlink():  # to the disk that has the room: the draft and the private folder belong there too
         out = out.resolve()
-    recordings = None if layout is None else listed.recordings_of(layout)
-    sources = _sources(source, out) if layout is None or recordings is None else listed.sources_of(layout, recordings)
     output.check(source, out, overwrite, update)
+    recordings = None if layout is None else listed.recordings_of(layout)
+    sources = (
+        _sources(source, out) if layout is None or recordings is None else listed.sources_of(layout, recordings, source)
+    )
     if not without_decoders:
         decodable.insist(source, sources)
     relatives = [one.relative for one in sources]
@@ -120,6 +123,7 @@ def prepare(
         )
         rows, refused = _settle(outcomes, relatives, names)
         if not rows:
+            (output.private_folder(out) / LISTS).unlink(missing_ok=True)
             journal.drop()
             raise _nothing_usable(source, len(sources), [outcome.category for outcome in refused.values()])
         found = None
@@ -143,7 +147,7 @@ def prepare(
 def _sources(source: Place, out: Path | None = None) -> list[Source]:
     """Everything below `source` that may be a recording; what vfm writes is none."""
     ours = () if out is None else (out, output.draft_folder(out), output.private_folder(out))
-    return find_sources(source, skip=ours)
+    return find_sources(source, skip=ours, lists=None if out is None else output.private_folder(out) / LISTS)
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,11 @@ def check(
     missing: told before work starts which decoders are not installed (`decodable.missing_decoders`). Raises DataError where there is no file,
     UnreachableError where its storage does not answer.
     """
-    sources = _sources(to_place(source)) if layout is None else listed.sources_of(layout, listed.recordings_of(layout))
+    source = to_place(source)
+    if layout is None:
+        sources = _sources(source)
+    else:
+        sources = listed.sources_of(layout, listed.recordings_of(layout), source)
     if missing is not None:
         missing(decodable.missing_decoders(sources))
     key = secrets.token_bytes(KEY_BYTES)  # pseudonyms of this one look: nobody will see them
@@ -313,8 +321,7 @@ def _private_rows(
     sources: list[Source], rows: dict[int, VideoRow], refused: dict[int, Refused], names: Pseudonyms
 ) -> Iterator[tuple[str, str, str, str, str]]:
     for number, source in enumerate(sources):
-        shown = str(source.shown if isinstance(source.shown, Url) else source.shown.absolute())
-        pseudonym = names.token("path", source.relative)
+        pseudonym, shown = names.token("path", source.relative), str(source.shown.absolute())
         if number in rows:
             yield shown, pseudonym, "prepared", rows[number].video_id, ""
         else:

@@ -32,7 +32,7 @@ from recipes.training.launch import is_main
 from recipes.training.loop import TrainResult, train
 from recipes.training.processes import make_accelerator
 from recipes.training.reporter import Reporter
-from recipes.training.run import RunFolder, replace
+from recipes.training.run import RunFolder, is_run, replace
 
 
 def complete(resolved: Resolved) -> Resolved:
@@ -57,6 +57,7 @@ def pretrain(
     *,
     overwrite: bool = False,
     resume: bool = False,
+    from_step: int | None = None,
     online: bool = False,
     fit: bool = False,
     key: bytes | None = None,
@@ -64,37 +65,41 @@ def pretrain(
 ) -> Path:
     """Continue the training of an encoder on unlabelled recordings. Returns the folder of the adapted encoder, `out/encoder`.
 
-    fit: with the largest batch that memory has room for (`--batch-size auto`); of a contrastive method, whose batch is part of the question, the
-    largest `train.piece`. A run that goes on keeps what it began with. key: needed where labels that the run is to look at (monitor.knn) name
-    original identifiers. Raises VfmError subclasses; see `recipes.training.loop.train`.
+    from_step: go on from the checkpoint of that step. fit: with the largest batch that memory has room for (`--batch-size auto`); of a
+    contrastive method, whose batch is part of the question, the largest `train.piece`. A run that goes on keeps what it began with. key:
+    needed where labels that the run is to look at (monitor.knn) name original identifiers. Raises VfmError subclasses; see
+    `recipes.training.loop.train`.
     """
+    resume = resume or from_step is not None
     resolved = complete(resolved)
     config = resolved.config
     prepared = Prepared.open(config.data.path)
-    if fit and not resume:
+    if fit and not (resume and is_run(out)):
         samples = len(rows_of(prepared, config.data.split)) * config.data.clips_per_video
         resolved = fitted(resolved, samples, online=online, reporter=reporter)
         config = resolved.config
     probe = OnlineKnn.of(config, prepared, key)
     encoder = build_encoder(config.encoder, config.clip, online=online, seed=config.train.seed)
     objective = build_objective(resolved, encoder)
-    run = RunFolder.create(out, resolved, overwrite=overwrite, resume=resume) if is_main() else RunFolder(out)
+    run = RunFolder(out)
+    if is_main():
+        run = RunFolder.create(out, resolved, overwrite=overwrite, resume=resume, from_step=from_step)
     try:
-        if resume and run.finished:
+        if resume and run.finished and from_step is None:
             reporter.note(f"{out} is finished; nothing to resume")
             return run.encoder
-        if encoder.random_start:
-            reporter.note("vfm-tiny starts from random weights: no pretrained weights ship with vfm yet")
-        data = ClipData(
-            prepared, rows_of(prepared, config.data.split), objective.views, config.clip, config.augment,
-            seed=config.train.seed, clips_per_video=config.data.clips_per_video,
-        )  # fmt: skip
-        if is_main():
-            write_seen(run.path, prepared, data.rows, looked=probe.looked if probe is not None else None)
-            if probe is not None:
-                reporter.note(probe.said())
         with recorded(run.path, main=is_main()):
-            result = train(objective, data, config, run, reporter, resume=resume, probe=probe)
+            if encoder.random_start:
+                reporter.note("vfm-tiny starts from random weights: no pretrained weights ship with vfm yet")
+            data = ClipData(
+                prepared, rows_of(prepared, config.data.split), objective.views, config.clip, config.augment,
+                seed=config.train.seed, clips_per_video=config.data.clips_per_video,
+            )  # fmt: skip
+            if is_main():
+                write_seen(run.path, prepared, data.rows, looked=probe.looked if probe is not None else None)
+                if probe is not None:
+                    reporter.note(probe.said())
+            result = train(objective, data, config, run, reporter, resume=resume, from_step=from_step, probe=probe)
             if is_main():
                 finish(run, objective, prepared, config, result)
     finally:
@@ -160,9 +165,8 @@ def finish(run: RunFolder, objective: Objective, prepared: Prepared, config: Run
             "alarms": read_lines(run.path / ALARMS),
             "labels_looked_at": [{"task": one.task, "patients": len(one.patients)} for one in looked_at(run.path)],
         }
-        replace(
-            run.path / "record.json", json.dumps(record, indent=2) + "\n"
-        )  # last and whole: with it, the run is finished
+        # last and whole: with it, the run is finished
+        replace(run.path / "record.json", json.dumps(record, indent=2) + "\n")
     except OSError as error:
         raise StorageError(
             f"the finished encoder cannot be written ({error.strerror})",

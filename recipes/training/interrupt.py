@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM set a flag; the loop saves at the next step boundary on all ranks, and then leaves."""
+"""Ctrl-C, SIGTERM and SIGUSR1 set a flag; the loop saves at the next step boundary on all ranks, and then leaves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from recipes.parts.distributed import world_size
 
 
 class Interrupted(VfmError):
-    """A run that was asked to stop and has saved. Exit code 130 after Ctrl-C, 143 after SIGTERM: requeue on either."""
+    """A run that was asked to stop and has saved. Exit code 128 + the signal: 130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1,
+    with which a scheduler says that time is nearly up: requeue on that one.
+    """
 
     def __init__(self, number: int, step: int, where: object) -> None:
         super().__init__(
@@ -24,7 +26,7 @@ class Interrupted(VfmError):
 
 
 class StopSignal:
-    """While entered, SIGINT and SIGTERM are noted instead of acted on. A second Ctrl-C stops at once, without saving."""
+    """While entered, SIGINT, SIGTERM and SIGUSR1 are noted instead of acted on. A second Ctrl-C stops at once, without saving."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -32,7 +34,7 @@ class StopSignal:
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
                 self._before[number] = signal.signal(number, self._note)
         return self
 
