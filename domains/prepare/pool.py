@@ -33,6 +33,7 @@ Loss = Literal["crashed", "hung", "killed"]
 # The fork server starts clean (no threads, no CUDA, no locks of the caller) and hands out workers in milliseconds.
 METHOD = "spawn" if sys.platform == "win32" else "forkserver"
 TRIES = 3  # times that workers may be killed at one task
+START = 60.0  # seconds that a worker may take to start on a busy machine: no fault of its task
 KILLED = -9  # exit code of a process that was killed: no decoder ends itself that way
 
 
@@ -161,7 +162,7 @@ class _Worker(Generic[Task, Result]):
                 do = "A script that calls this needs: if __name__ == '__main__'"
                 raise VfmError("a worker process could not start (its own message is above)", do=do) from None
             return True, "crashed"
-        if time.monotonic() - self.since > patience:
+        if time.monotonic() - self.since > (patience if self.ready else max(patience, START)):
             self.end(kill=True)
             return True, "hung"
         return False, None

@@ -176,7 +176,10 @@ class _Shift:
         if slot.number is None:
             self._stillborn += 1
             if self._stillborn > TRIES + self._workers:
-                raise VfmError(f"workers of the Ray cluster die at their start ({short(error)})", do="Is the same vfm installed there?")
+                raise VfmError(
+                    f"workers of the Ray cluster die at their start ({short(error)})",
+                    do="Is the same vfm installed there?",
+                )
             return None
         self._kills[slot.number] += 1
         if self._kills[slot.number] >= TRIES:
