@@ -2,11 +2,11 @@
 
 A fork server imports torch, transformers and peft once. `run(Job(...))` forks one process a rank from it:
 
-    from run_factory import Job, Kill, run
+    from kill_factory import Job, Kill, run
     assert run(Job(out, data, "discovr", processes=2), Kill(at=120)).codes == [-9, 6]
 
-The points of a run are the Python and C calls that vfm's own training code makes, counted by a profile function: before and after every
-fsync, rename, backward and update there is one.
+The points of a run are the lines of vfm's own training code as it passes them, counted by a trace function: before and after every fsync,
+rename, backward and update there is one.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def server_context() -> Any:
     os.environ["HF_HUB_OFFLINE"] = "1"
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["run_factory", "peft", "recipes.jobs.pretrain", "recipes.jobs.finetune", "recipes.jobs.replay"]
+        ["kill_factory", "peft", "recipes.jobs.pretrain", "recipes.jobs.finetune", "recipes.jobs.replay"]
     )
     return context
 
@@ -126,6 +126,7 @@ def rank_of(job: Job, rank: int, port: int, kill: Kill | None, answers: Any) -> 
     from recipes.training.reporter import SilentReporter
 
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of loader processes, as ever; not that of this process
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if job.processes > 1:
         os.environ |= {
@@ -138,7 +139,7 @@ def rank_of(job: Job, rank: int, port: int, kill: Kill | None, answers: Any) -> 
     try:
         with patched(job.patch, rank):
             if not job.resume:
-                sys.setprofile(points)
+                sys.settrace(points)
             start(job, reporter)
     except VfmError as error:
         code, line = error.exit_code, str(error)
@@ -147,28 +148,40 @@ def rank_of(job: Job, rank: int, port: int, kill: Kill | None, answers: Any) -> 
     except BaseException as error:
         code, line = 1, f"{type(error).__name__}: {error}"
     finally:
-        sys.setprofile(None)
+        sys.settrace(None)
     answers.put((rank, line, {"all": points.all, "saving": points.saving}, [*reporter.notes, *reporter.warnings]))
     if code:
         os._exit(code)  # as torchrun ends a rank: without waiting for the others
 
 
 class Points:
-    """Counts calls of vfm's training code, and sends a signal to this process at one of them."""
+    """Counts lines of vfm's training code, and sends a signal to this process at one of them."""
 
     def __init__(self, kill: Kill | None) -> None:
         self.kill, self.all, self.saving = kill, 0, 0
 
-    def __call__(self, frame: FrameType, event: str, argument: object) -> None:
-        """See sys.setprofile."""
+    def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
+        """See sys.settrace: called for every Python function, answered with what is called for the lines of those that count."""
         name = frame.f_code.co_filename
-        if event not in ("call", "c_call", "c_return") or f"{REPO}/recipes/" not in name or "/encoders/" in name:
-            return
+        if not name.startswith(f"{REPO}/recipes/") or "/encoders/" in name:
+            return None
+        return self._saving if name.endswith(SAVING) else self._other
+
+    def _saving(self, frame: FrameType, event: str, argument: object) -> Any:
+        if event == "line":
+            self.saving += 1
+            self._point(self.saving, saving=True)
+        return self._saving
+
+    def _other(self, frame: FrameType, event: str, argument: object) -> Any:
+        if event == "line":
+            self._point(0, saving=False)
+        return self._other
+
+    def _point(self, of_saving: int, saving: bool) -> None:
         self.all += 1
-        saving = name.endswith(SAVING)
-        self.saving += saving
         kill = self.kill
-        if kill is not None and (self.saving if kill.saving else self.all) == kill.at and (saving or not kill.saving):
+        if kill is not None and kill.at == (of_saving if kill.saving else self.all) and (saving or not kill.saving):
             self.kill = None
             os.kill(os.getpid(), kill.number)
 
@@ -176,12 +189,10 @@ class Points:
 def without_pictures() -> None:
     """Drawing takes several times as long as a run of this size."""
     import recipes.jobs.finetune
+    import recipes.jobs.pretrain
 
     recipes.jobs.finetune.write_evaluation = lambda *_: None
-    with contextlib.suppress(ImportError):
-        import recipes.training.curves
-
-        recipes.training.curves.draw_curves = lambda *_: None
+    recipes.jobs.pretrain.draw_curves = lambda *_: None
 
 
 def tiny_encoder(data: Path) -> Path:

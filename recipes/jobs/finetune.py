@@ -252,9 +252,8 @@ def finish(
             "monitors": dict(result.monitors),
             "alarms": read_lines(run.path / ALARMS),
         }
-        replace(
-            run.path / "record.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-        )  # last and whole: with it, the run is finished
+        # last and whole: with it, the run is finished
+        replace(run.path / "record.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         what = f"the finished model cannot be written ({error.strerror})"
         raise StorageError(what, where=run.path, do="Free some space, then --resume") from None

@@ -160,9 +160,8 @@ def finish(run: RunFolder, objective: Objective, prepared: Prepared, config: Run
             "alarms": read_lines(run.path / ALARMS),
             "labels_looked_at": [{"task": one.task, "patients": len(one.patients)} for one in looked_at(run.path)],
         }
-        replace(
-            run.path / "record.json", json.dumps(record, indent=2) + "\n"
-        )  # last and whole: with it, the run is finished
+        # last and whole: with it, the run is finished
+        replace(run.path / "record.json", json.dumps(record, indent=2) + "\n")
     except OSError as error:
         raise StorageError(
             f"the finished encoder cannot be written ({error.strerror})",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from run_factory import Job, poison, run
+from kill_factory import Job, poison, run
 from safetensors.torch import load_file
 from store_factory import make_prepared
 

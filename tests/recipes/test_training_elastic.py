@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_factory import Job, run
+from kill_factory import Job, run
 from safetensors.torch import load_file
 from store_factory import make_prepared
 
@@ -53,10 +53,7 @@ def test_saved_on_two_goes_on_with_one_or_four(processes: int, data: Path, whole
     assert len(seen(out)) == 4 * 8
     again = run(Job(out, data, "videomae", processes, resume=True, patch=f"seen:{out}.seen"))
     assert again.codes == [0] * processes, again.lines
-    told = {
-        1: "1 processes, 2 samples in each of 4 forward passes",
-        4: "4 processes, 2 samples in each of 1 forward passes",
-    }
+    told = {1: "shared anew: 1 x 4 x 2 ", 4: "shared anew: 4 x 1 x 2 "}
     assert any(told[processes] in note for note in again.notes), again.notes
     # The last epoch ends with the run: 48 samples are four whole epochs, each recording once in each, neither lost nor seen twice.
     assert sorted(seen(out)) == sorted(seen(whole))

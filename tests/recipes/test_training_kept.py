@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_factory import Job, run, tiny_encoder
+from kill_factory import Job, run, tiny_encoder
 from store_factory import make_prepared
 
 from domains.errors import VfmError

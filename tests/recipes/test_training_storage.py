@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_factory import Ended, Job, run
+from kill_factory import Ended, Job, run
 from safetensors.torch import load_file
 from store_factory import make_prepared
 
