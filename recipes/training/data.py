@@ -222,7 +222,8 @@ def quiet_worker(_: int) -> None:
     def once(number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to the whole group
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, once)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
