@@ -128,6 +128,7 @@ def rank_of(job: Job, rank: int, port: int, kill: Kill | None, answers: Any) -> 
 
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)  # of loader processes, as ever; not that of this process
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if job.processes > 1:
         os.environ |= {
