@@ -5,10 +5,10 @@
 
 A clip is 16 frames at stride 4 from a random place of a 100-frame cine of 640x480, and every contender opens the file anew for each clip,
 as a loader with more recordings than file handles does. The contenders take turns within a round, so that a busy moment of the machine
-hits all of them; the figure is the median. Each uses one thread. Frames are compared with the ones that the file was made of: `wrong`
-counts those that are another frame than asked for. The H.264 is read once more with uneven times between its frames and cut off at four
-fifths, as a camera that lost power leaves it. decord and torchcodec take part where they are installed. The script makes its own files in
-a temporary folder.
+hits all of them; the figure is the median, of time or with --processor of processor time. Each uses one thread. Frames are compared with
+the ones that the file was made of: `wrong` counts those that are another frame than asked for. The H.264 is read once more with uneven
+times between its frames and cut off at four fifths, as a camera that lost power leaves it. decord and torchcodec take part where they are
+installed. The script makes its own files in a temporary folder.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ COUNT, STRIDE = 16, 4
 UNEVEN = "MKV, H.264, uneven, cut"
 MARK = 20  # side of the squares that spell a frame's number
 Frames = NDArray[np.uint8]
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,9 @@ def starts(rounds: int, seed: int, length: int) -> Iterator[list[int]]:
         yield list(range(first, first + STRIDE * COUNT, STRIDE))
 
 
-def race(ways: dict[str, Fetch], rounds: int, truth: list[int] | None = None) -> dict[str, tuple[float, int | None]]:
+def race(
+    ways: dict[str, Fetch], rounds: int, clock: Clock, truth: list[int] | None = None
+) -> dict[str, tuple[float, int | None]]:
     """name -> (median seconds, wrong frames); the first round warms up and does not count.
 
     truth: the number that each frame of the recording carries; None: nobody looks. A frame that does not come is a wrong one.
@@ -183,19 +186,19 @@ def race(ways: dict[str, Fetch], rounds: int, truth: list[int] | None = None) ->
     wrong = dict.fromkeys(ways, 0)
     for indices in starts(rounds + 1, seed=1, length=len(truth or range(LENGTH))):
         for name, fetch in ways.items():
-            began = time.perf_counter()
+            began = clock()
             try:
                 frames = fetch(indices)
             except (RuntimeError, ValueError, cv2.error):  # what OpenCV and decord make of a file that ends early
                 frames = []
-            times[name].append(time.perf_counter() - began)
+            times[name].append(clock() - began)
             if truth is not None:
                 right = sum(read_number(frame) == truth[index] for frame, index in zip(frames, indices, strict=False))
                 wrong[name] += len(indices) - right
     return {name: (float(np.median(times[name][1:])), None if truth is None else wrong[name]) for name in ways}
 
 
-def measure(folder: Path, rounds: int) -> list[Result]:
+def measure(folder: Path, rounds: int, clock: Clock = time.perf_counter) -> list[Result]:
     """All recordings and the store; ratios of the store are against our own readers."""
     frames = make_cine()
     dicom, avi, mp4, uneven = folder / "cine.dcm", folder / "cine.avi", folder / "cine.mp4", folder / "uneven.mkv"
@@ -225,7 +228,7 @@ def measure(folder: Path, rounds: int) -> list[Result]:
     results, own = [], {}
     for source, (path, others) in races.items():
         contenders = {"vfm": ours(path), **{name: way(path) for name, way in others.items()}}
-        found = race(contenders, rounds, left if path == uneven else list(range(LENGTH)))
+        found = race(contenders, rounds, clock, left if path == uneven else list(range(LENGTH)))
         own[source] = found["vfm"][0]
         results += [Result(source, name, 1000 * s, 1 / s, s / own[source], wrong) for name, (s, wrong) in found.items()]
     domain = load_domain("echo")
@@ -237,7 +240,7 @@ def measure(folder: Path, rounds: int) -> list[Result]:
         "frames as stored": lambda indices: store.frames(0, indices),
         "view, cropped and resized": lambda indices: draw_views(store, 0, views, clip, domain.augment, 0, indices[0]),
     }
-    for name, (s, _) in race(draws, 5 * rounds).items():
+    for name, (s, _) in race(draws, 5 * rounds, clock).items():
         results.append(Result("prepared store", name, 1000 * s, 1 / s, s / own["DICOM, JPEG baseline"], None))
     return results
 
@@ -277,6 +280,9 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=12, help="clips that count, for each contender")
+    parser.add_argument(
+        "--processor", action="store_true", help="count processor time: on a machine that is busy otherwise"
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args()
     if options.rounds < 1:
@@ -284,7 +290,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     # FFmpeg within OpenCV and decord remarks on the cut file at every reading.
     with tempfile.TemporaryDirectory(prefix="vfm-benchmark-") as folder, quiet():
-        results = measure(Path(folder), options.rounds)
+        results = measure(Path(folder), options.rounds, time.process_time if options.processor else time.perf_counter)
     print(json.dumps([asdict(result) for result in results], indent=1) if options.json else table(results))
 
 

@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -118,7 +119,7 @@ def mutate(seed: bytes, rng: random.Random) -> bytes:
 
 
 def make_seeds(folder: Path) -> list[Path]:
-    """A moving sector as DICOM (uncompressed, RLE, JPEG baseline, JPEG 2000) and as video (MJPEG, H.264, VP9)."""
+    """A moving sector as DICOM (uncompressed, RLE, JPEG baseline, JPEG 2000, a volume over time) and as video (MJPEG, H.264, VP9)."""
     import av
     import pydicom
     from pydicom.encaps import encapsulate
@@ -141,6 +142,10 @@ def make_seeds(folder: Path) -> list[Path]:
         paths.append(folder / f"{name}.dcm")
     import cv2
 
+    volume = pydicom.dcmread(plain)
+    place_in_space(volume, frames)
+    volume.save_as(folder / "volume.dcm", enforce_file_format=True)
+    paths.append(folder / "volume.dcm")
     baseline = pydicom.dcmread(plain)
     baseline.PixelData = encapsulate([cv2.imencode(".jpg", frame)[1].tobytes() for frame in frames])
     baseline["PixelData"].is_undefined_length = True
@@ -157,6 +162,30 @@ def make_seeds(folder: Path) -> list[Path]:
             container.mux(stream.encode(None))
         paths.append(folder / name)
     return paths
+
+
+def place_in_space(image: Any, frames: np.ndarray) -> None:
+    """Make it an enhanced ultrasound volume over time: three planes, the frames in the middle one."""
+    from pydicom.dataset import Dataset
+
+    def item(**values: object) -> list[Dataset]:
+        one = Dataset()
+        one.update(values)
+        return [one]
+
+    image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.6.2"
+    image.DimensionOrganizationType, image.NumberOfFrames = "3D_TEMPORAL", 3 * len(frames)
+    image.PixelData = np.repeat(frames, 3, axis=0).tobytes()
+    measures = item(PixelSpacing=[0.5, 0.5])
+    image.SharedFunctionalGroupsSequence = item(PixelMeasuresSequence=measures)
+    image.PerFrameFunctionalGroupsSequence = [
+        item(
+            PlanePositionVolumeSequence=item(ImagePositionVolume=[0.0, 0.0, 0.8 * plane]),
+            TemporalPositionSequence=item(TemporalPositionTimeOffset=0.05 * time),
+        )[0]
+        for time in range(len(frames))
+        for plane in range(3)
+    ]
 
 
 def dicom_of(frames: np.ndarray) -> object:

@@ -46,7 +46,7 @@ class EncoderSettings(Strict):
 class DataSettings(Strict):
     """What a run learns from."""
 
-    path: str = Field("", description="a prepared folder, or 'phantom'")
+    path: str = Field("", description="a prepared folder, its URL, or 'phantom'")
     split: str = Field(
         "", description="pretraining: learn only from the training part of this official split; empty: from everything"
     )

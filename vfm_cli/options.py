@@ -155,3 +155,16 @@ def required(value: Any, option: str, example: str) -> Any:
     if value is None:
         raise click.UsageError(f"{option} is missing. For example: {example}")
     return value
+
+
+def without_option(words: Sequence[str], option: str) -> list[str]:
+    """A command line without an option and its value, `--processes N` or `--processes=N`, however often it is there."""
+    kept, skip = [], False
+    for word in words:
+        if skip:
+            skip = False
+        elif word == option:
+            skip = True
+        elif not word.startswith(f"{option}="):
+            kept.append(word)
+    return kept

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recipes.report.charts import number, ticks
+from recipes.report.scale import number, ticks
 
 Points = Sequence[tuple[float, float]]
 LETTERS = "abcdefgh"

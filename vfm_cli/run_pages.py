@@ -6,19 +6,22 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from domains.store.info import described
-from recipes.report.charts import number
+from recipes.report.scale import number
 from recipes.runs.metrics import Points, is_number, leading, ordered, series_of, time_spent
 from recipes.runs.run import Run
-from recipes.runs.settings import Difference, defaults_of, differences_from_recipe
 from recipes.runs.status import FINISHED, RUNNING
 from vfm_cli.console import duration, table
 from vfm_cli.plots import Style, grid
 
+if TYPE_CHECKING:
+    from recipes.runs.settings import Difference
+
+SILENT = 1800  # seconds after which a running run that logs nothing is worth a look
 CHARTS = 6  # of the figures that people look at first; --all shows every one
 
 
@@ -34,7 +37,7 @@ def row_of(run: Run, name: str) -> dict[str, Any]:
         "why": why,
         "step": run.step,
         "steps": run.total,
-        "loss": loss if loss is None or math.isfinite(loss) else str(loss),
+        "loss": loss,
         "alarms": len(run.alarms),
         "age_seconds": round(max(0.0, time.time() - run.began)),
         "silent_seconds": round(max(0.0, time.time() - run.heard)),
@@ -45,8 +48,10 @@ def row_of(run: Run, name: str) -> dict[str, Any]:
 def cells_of(row: Mapping[str, Any]) -> list[str]:
     """The same in words."""
     of = f"{row['step']}/{row['steps']}" if row["steps"] else str(row["step"])
-    loss = number(row["loss"]) if is_number(row["loss"]) else str(row["loss"] or "-")
+    loss = number(row["loss"]) if is_number(row["loss"]) else "-"
     state = row["state"] + (f", {plural(row['alarms'], 'alarm')}" if row["alarms"] else "")
+    if row["state"] == RUNNING and row["silent_seconds"] > SILENT:
+        state += f", silent for {ago(row['silent_seconds'])}"
     return [
         row["run"],
         row["recipe"],
@@ -104,15 +109,17 @@ def looked_lines(run: Run) -> list[str]:
 
 def settings_table(run: Run) -> None:
     """Settings that differ from the recipe's."""
+    from recipes.runs.settings import defaults_of, differences_from_recipe
+
     found, unknown = differences_from_recipe(run)
     _, words = defaults_of(run)
     if found:
         head = ["setting", "value", "default", "set by"]
-        table(head, [shown(one) for one in found], title=f"settings that differ from {words}")
+        print_table(head, [shown(one) for one in found], title=f"settings that differ from {words}")
     else:
-        click.echo(f"settings: as {words} have them")
+        tell(f"settings: as {words} have them")
     if unknown:
-        click.echo(f"{unknown} settings of the method are not compared: this run did not keep where they came from")
+        tell(f"{unknown} settings of the method are not compared: this run did not keep where they came from")
 
 
 def shown(one: Difference) -> list[str]:
@@ -127,9 +134,33 @@ def shown(one: Difference) -> list[str]:
 
 def value_in_words(value: Any) -> str:
     """A setting as it would be typed."""
-    return (
-        {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
-    )
+    known = {None: "null", True: "true", False: "false"}
+    return known[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def tell(*lines: str) -> None:
+    """Lines on stdout that hold what run folders say."""
+    for one in lines:
+        click.echo(printable(one))
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
+    """A table of what run folders say."""
+    table([printable(name) for name in head], [[printable(cell) for cell in row] for row in rows], title=title)
+
+
+def printable(value: Any) -> str:
+    """A text of a run folder without what a terminal would act on: folders are passed on, and names and settings are anybody's."""
+    return "".join(sign if sign.isprintable() else "?" for sign in str(value))
+
+
+def finite(value: Any) -> Any:
+    """The same for JSON, which knows no numbers that are not finite: null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(one) for key, one in value.items()}
+    return [finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def chosen(series: Mapping[str, Points], *, everything: bool, curves: Sequence[str]) -> list[str]:
@@ -148,7 +179,8 @@ def chosen(series: Mapping[str, Points], *, everything: bool, curves: Sequence[s
 def curves(run: Run, style: Style, *, everything: bool = False, wanted: Sequence[str] = ()) -> list[str]:
     """Charts of one run."""
     series = series_of(run.rows)
-    return grid([(name, [series[name]]) for name in chosen(series, everything=everything, curves=wanted)], style)
+    names = chosen(series, everything=everything, curves=wanted)
+    return grid([(printable(name), [series[name]]) for name in names], style)
 
 
 def alarm_lines(run: Run) -> list[str]:
@@ -187,6 +219,8 @@ def time_line(run: Run) -> str:
 
 def show_json(run: Run) -> dict[str, Any]:
     """Everything that `vfm runs show` tells, as values."""
+    from recipes.runs.settings import differences_from_recipe
+
     found, unknown = differences_from_recipe(run)
     return {
         **row_of(run, str(run.path)),

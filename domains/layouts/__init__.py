@@ -29,8 +29,8 @@ from domains.layouts.x_ego import XEgo
 from domains.schema import nearest
 
 __all__ = [
-    "LAYOUTS", "Contour", "Layout", "Note", "Recording", "Span", "Text", "check_disjoint", "detect", "layout_names",
-    "open_layout",
+    "LAYOUTS", "Contour", "Layout", "Note", "Recording", "Span", "Text", "check_disjoint", "detect", "layout_named",
+    "layout_names", "open_layout",
 ]  # fmt: skip
 
 LAYOUTS: list[type[Layout]] = [
@@ -74,7 +74,12 @@ def open_layout(root: str | Path, name: str | None = None) -> Layout:
     if name is None:
         known = ", ".join(layout_names())
         raise DataError("no data set that is known", where=root, do=f"Known: {known}. Give the folder with its tables")
+    return layout_named(name)(root)
+
+
+def layout_named(name: str) -> type[Layout]:
+    """Raises ConfigError for a name that there is not, with the nearest."""
     for layout in LAYOUTS:
         if layout.name == name:
-            return layout(root)
+            return layout
     raise ConfigError(f"no layout '{name}'", do=nearest(name, layout_names()))

@@ -129,6 +129,7 @@ class Layout(ABC):
     domain: ClassVar[str]  # the domain it belongs to
     grouped_by: ClassVar[str]  # what a group is
     suffixes: ClassVar[tuple[str, ...]]  # of recordings, lower case
+    opens_recordings: ClassVar[bool] = False  # to read its tables: they must be on this machine
     split_names: tuple[str, ...] = ()  # official splits; the first is the one people mean
 
     def __init__(self, root: str | Path) -> None:

@@ -35,6 +35,7 @@ class HeiChole(NumberedLayout):
     `Hei-CholeN_Annotation_Skill.csv`. The detailed tables and the skill of single phases are not read.
     """
 
+    opens_recordings = True
     name = "heichole"
     title = "HeiChole"
     domain = "surgical"

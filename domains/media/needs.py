@@ -22,12 +22,15 @@ from domains.media.kinds import HEAD, kind_of
 HEADER = 1 << 20  # bytes of a DICOM file that are looked at, whatever lengths it claims
 
 
-def needed(source: Path | Member) -> str:
-    """The transfer syntax of a DICOM file, FFmpeg's name of a video's codec; "" for what needs none, or does not say.
+def needed(source: Path | Member | bytes) -> str:
+    """The transfer syntax of a DICOM file, FFmpeg's name of a video's codec; "" for what needs none, or does not say. Of a file's first bytes
+    alone (64 KiB) as much as they tell.
 
     Of a video within DICOM the transfer syntax says enough. Never raises: what cannot be read is found out by the reader.
     """
     try:
+        if isinstance(source, bytes):
+            return _needed(io.BytesIO(source))
         if isinstance(source, Member):
             return _needed(io.BytesIO(peek(source)))
         with source.open("rb") as file:

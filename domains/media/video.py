@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +17,7 @@ from domains.errors import MediaError
 from domains.media.codecs import codec_of
 from domains.media.decoders import CODECS, package
 from domains.media.reader import Frames, Reader
+from domains.media.sparing import can_spare
 from domains.media.video_index import Index, identify, recall, remember
 
 MOST_PIXELS = 64_000_000
@@ -26,9 +28,6 @@ SEQUENTIAL = {"mpegts", "mpeg", "mpegvideo", "h264", "hevc", "gif", "m4v", "obu"
 RAW = {"h264", "hevc", "mpegvideo", "m4v", "obu"}
 UNSAID = Fraction(7, 1000)
 GREY = {"gray", "gray10le", "gray12le", "gray16le", "gray16be"}
-# Codecs where "no reference" is for good: of H.264 no frame is decoded from one with nal_ref_idc 0 (H.264 7.4.1). In HEVC and AV1 the next
-# layer in time may need what this one calls so.
-SPARING = {"h264"}
 FAILURES = (av.FFmpegError, OSError, ValueError)  # of decoding
 
 
@@ -54,9 +53,8 @@ class VideoReader(Reader):
         self._asked: set[int] = set()  # times; what lies between them, up to the last, may be passed over
         self._last = 0
         self._coded: tuple[int, int] = (0, 0)
-        self._reformatter = (
-            VideoReformatter()
-        )  # frames have one each if left alone, and each costs as much as a conversion
+        # Left alone every frame makes one of its own, which costs more than the conversion.
+        self._reformatter = VideoReformatter()
         try:
             self._container = self._start()
         except FAILURES as error:
@@ -82,18 +80,13 @@ class VideoReader(Reader):
         if self._stream.codec_context is None:
             raise MediaError(self.path, self._no_decoder(), category="no decoder")
         self.codec = self._stream.codec_context.name
-        self._sparing = self.codec in SPARING
+        self._sparing = can_spare(self.codec, self._stream.codec_context.extradata)
         if (self._stream.codec_context.width or 0) * (self._stream.codec_context.height or 0) > MOST_PIXELS:
             raise MediaError(self.path, "claims frames of an absurd size")
         self._identity = identify(self.path)
         if (known := recall(self._identity)) is not None:
-            self._times, self._keys, self._sequential, self._sure = (
-                known.times,
-                known.keys,
-                known.sequential,
-                known.sure,
-            )
-            self.note = known.note
+            self._times, self._keys, self.note = known.times, known.keys, known.note
+            self._sequential, self._sure = known.sequential, known.sure
             self._set_shape(known.coded, known.turns, known.grey)
         else:
             self._learn()
@@ -147,7 +140,9 @@ class VideoReader(Reader):
 
     def _keep(self) -> None:
         shape = self._coded, self._turns, self.channels == 1
-        remember(self._identity, Index(self._times, self._keys, self._sequential, self._sure, self.note, *shape))
+        # There may be hours of it: a list of integers takes five times as much.
+        times, keys = array("q", self._times), array("q", self._keys)
+        remember(self._identity, Index(times, keys, self._sequential, self._sure, self.note, *shape))
 
     def _rewind(self) -> None:
         """The next frame is sought anew."""

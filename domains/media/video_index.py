@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-MOST_KNOWN = 256
+MOST_KNOWN = 256  # files
+MOST_TIMES = 4_000_000  # of all of them, 8 bytes each: 45 hours of video
 
 Identity = tuple[int, ...]
 
@@ -20,8 +22,8 @@ class Index:
     turns: quarter turns, counter-clockwise.
     """
 
-    times: list[int]
-    keys: list[int]
+    times: Sequence[int]
+    keys: Sequence[int]
     sequential: bool
     sure: bool
     note: str
@@ -50,7 +52,7 @@ def remember(identity: Identity, index: Index) -> None:
     """Keep it for the next time that the file is opened."""
     _known[identity] = index
     _known.move_to_end(identity)
-    while len(_known) > MOST_KNOWN:
+    while len(_known) > MOST_KNOWN or (len(_known) > 1 and sum(len(one.times) for one in _known.values()) > MOST_TIMES):
         _known.popitem(last=False)
 
 

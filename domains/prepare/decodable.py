@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from domains.errors import DataError
+from domains.errors import DataError, MissingError, UnreachableError
 from domains.media.decoders import can_decode, decoders, family_of, package
 from domains.media.needs import needed
 from domains.prepare.find import Source
+from domains.remote import storage
 from domains.remote.place import Place
+from domains.remote.storage import AT_ONCE
+
+BEGINNING = 64 << 10  # bytes of a file of a storage in which its header is looked for
 
 
 @dataclass(frozen=True)
@@ -33,22 +38,39 @@ Asked = Callable[[list[Missing]], None]
 def missing_decoders(sources: Sequence[Source]) -> list[Missing]:
     """By header alone, the most needed first. Files that no package decodes (JPEG XL) are left to be set aside by name.
 
-    Costs nothing where every decoder is installed: no file is opened then. Files within a .tar.gz, and those
-    of a storage, which would have to be fetched, are not asked: without its decoder such a file is set aside when its turn comes.
+    Costs nothing where every decoder is installed: no file is opened then. Of a file of a storage the first bytes are fetched. Files within a
+    .tar.gz, or an archive of a storage, are not asked: without its decoder such a file is set aside when its turn comes. Raises
+    UnreachableError where a storage does not answer.
     """
     if everything_is_there():
         return []
     found: dict[str, list[Place]] = {}
     packages: dict[str, str] = {}
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        far = [source for source in sources if source.remote is not None]
+        told = {source.relative: what for source, what in zip(far, pool.map(_of_remote, far), strict=True)}
     for source in sources:
-        if source.remote is not None:
-            continue
-        what = needed(source.member or source.path)
+        what = needed(source.member or source.path) if source.remote is None else told[source.relative]
         if what and not can_decode(what) and (install := package(what)):
             found.setdefault(family_of(what), []).append(source.shown)
             packages[family_of(what)] = install
     missing = [Missing(family, len(paths), packages[family], paths[0]) for family, paths in found.items()]
     return sorted(missing, key=lambda one: (-one.files, one.decoder))
+
+
+def _of_remote(source: Source) -> str:
+    """What `needed` says of the first bytes of a file on a storage; "" for folders of pictures and members of archives."""
+    remote = source.remote
+    if remote is None or remote.folder or source.member is not None:
+        return ""
+    try:
+        return needed(storage.read(remote.root, remote.entries[0], 0, min(BEGINNING, remote.entries[0].size)))
+    except MissingError:
+        return ""
+    except UnreachableError:
+        if storage.answers(remote.root):
+            return ""
+        raise
 
 
 def everything_is_there() -> bool:

@@ -35,14 +35,15 @@ class Source:
         return place / self.member.name if self.member is not None and self.member.name else place
 
 
-def find_sources(source: Place, skip: Sequence[Path] = ()) -> list[Source]:
-    """Everything below `source` in order of path, archives opened. skip: folders of our own. Raises DataError, and what
-    `domains.remote.storage.listing` raises.
+def find_sources(source: Place, skip: Sequence[Path] = (), lists: Path | None = None) -> list[Source]:
+    """Everything below `source` in order of path, archives opened. skip: folders of our own. lists: where what is in the archives of a storage
+    is kept, so that those that did not change need not be fetched to know it. Raises DataError, and what `domains.remote.storage.listing`
+    raises.
     """
     if isinstance(source, Url):
         from domains.prepare.afar import find_remote
 
-        return find_remote(source)
+        return find_remote(source, lists)
     paths = find_files(source, skip)
     root = source.parent if paths == [source] else source
     found = []

@@ -18,8 +18,10 @@ import pyarrow.parquet as pq
 from domains.base import Domain
 from domains.errors import DataError
 from domains.layouts import Layout, Note, Recording
+from domains.prepare.afar import located
 from domains.prepare.find import Source
 from domains.prepare.privacy import Pseudonyms
+from domains.remote.place import Place, Url
 from domains.store import annotated
 from domains.store.manifest import VideoRow
 
@@ -67,8 +69,10 @@ def recordings_of(layout: Layout) -> list[Recording]:
     return found
 
 
-def sources_of(layout: Layout, recordings: list[Recording]) -> list[Source]:
-    """What `prepare` looks at, a source a recording."""
+def sources_of(layout: Layout, recordings: list[Recording], source: Place) -> list[Source]:
+    """What `prepare` looks at, a source a recording. source: where they are; of a URL, `layout` has read a shadow (`afar.shadow`)."""
+    if isinstance(source, Url):
+        return located(source, [recording.path for recording in recordings])
     return [Source(layout.root / recording.path, recording.path) for recording in recordings]
 
 

@@ -56,6 +56,10 @@ class Url:
         above = self.text.rpartition("/")[0]
         return self if above.endswith("/") else Url(above)
 
+    def absolute(self) -> Url:
+        """Itself: as of a path, what names the same from everywhere."""
+        return self
+
     def is_relative_to(self, other: Url) -> bool:
         """Whether it is `other` or lies below it."""
         return f"{self.text}/".startswith(f"{other.text}/")
@@ -89,4 +93,6 @@ def to_place(given: str | Path | Url) -> Place:
         raise ConfigError(what, where=shown, do="Leave out what follows '?', see docs/storage.md")
     if not (host or rest.strip("/")):
         raise ConfigError("the URL names no bucket or folder", where=given, do="For example: s3://bucket/folder")
+    if {".", ".."} & set(rest.split("/")):
+        raise ConfigError("a URL is not read with '.' or '..' in it", where=given, do="Write it out")
     return Url(f"{scheme}://{host}{rest}".rstrip("/"))

@@ -15,10 +15,12 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from domains.errors import ConfigError, MissingError, StorageError, UnreachableError, VfmError
 from domains.remote.place import Url
@@ -27,10 +29,18 @@ T = TypeVar("T")
 Beat = Callable[[], None]
 
 ATTEMPTS = 4
+AT_ONCE = 8  # requests on their way at a time: one waits more than it works
 PAUSE = 0.5  # seconds before the second attempt; four times as long before each that follows
 CHUNK = 8 << 20  # bytes of one request: a sign of life is given after each
-VERSION = ("ETag", "etag", "md5Hash", "content_md5", "checksum")  # what changes with the content; else the times
-TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
+VERSION = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "content_md5",
+    "Content-MD5",
+    "checksum",
+)  # what changes with the content; else the times
+TIMES = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "created")
 MD5 = re.compile(r"[0-9a-f]{32}")
 PACKAGES = {
     "s3": "s3fs",
@@ -64,7 +74,8 @@ class Entry:
     """One object of a listing.
 
     name: as its file system calls it. relative: below the URL that was listed, with forward slashes; the last part of its name where it is
-    what was listed. size: bytes. version: differs for another content: checksum or tag of the storage, else its times.
+    what was listed. size: bytes, -1 where the storage does not tell. version: differs for another content: checksum or tag of the storage,
+    else its times.
     """
 
     name: str
@@ -74,7 +85,7 @@ class Entry:
 
     @property
     def md5(self) -> str:
-        """Of the content, where the storage tells; "" elsewhere."""
+        """Of the content, where the storage tells; "" elsewhere. A tag of an encrypted object may look like one."""
         return self.version if MD5.fullmatch(self.version) else ""
 
 
@@ -90,14 +101,21 @@ def listing(url: Url, deep: bool = True) -> list[Entry]:
             return found
         return {about["name"]: about for about in system.ls(path, detail=True)}
 
-    found = _calling(url, ask, attempts=1)
+    found = {
+        name: about
+        for name, about in _calling(url, ask, attempts=1).items()
+        if about.get("type") == "file" and not name.endswith("/")
+    }
+    if unknown := [name for name in found if found[name].get("size") is None]:  # a page of links, of a web server
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            told = pool.map(lambda name: _calling(url, lambda system, _: system.info(name)), unknown)
+            found.update(zip(unknown, told, strict=True))
     root = _opened(url)[1].rstrip("/")
     entries = []
     for name, about in found.items():
-        if about.get("type") != "file" or name.endswith("/"):
-            continue
         inside = name[len(root) :].lstrip("/") if name.startswith(f"{root}/") else ""
-        entries.append(_entry(name, inside or name.rpartition("/")[2], about))
+        relative = inside or name.rpartition("/")[2]
+        entries.append(_entry(name, unquote(relative) if url.scheme in ("http", "https") else relative, about))
     if not entries:
         raise MissingError("nothing is there: no such bucket, folder or file", where=url)
     return sorted(entries, key=lambda entry: entry.name)
@@ -106,7 +124,8 @@ def listing(url: Url, deep: bool = True) -> list[Entry]:
 def _entry(name: str, relative: str, about: dict[str, Any]) -> Entry:
     told = next((str(about[key]) for key in VERSION if about.get(key)), "")
     told = told.strip('"') or " ".join(_time(about[key]) for key in TIMES if about.get(key))
-    return Entry(name, relative, int(about.get("size") or 0), told)
+    size = about.get("size")
+    return Entry(name, relative, -1 if size is None else int(size), told)
 
 
 def _time(value: Any) -> str:
@@ -158,6 +177,8 @@ def fetch(url: Url, entry: Entry, target: Path, beat: Beat = lambda: None) -> No
 
     beat: called after every few megabytes. Raises MissingError, UnreachableError, StorageError where `target` cannot be written.
     """
+    if entry.size < 0:
+        raise UnreachableError("its storage does not tell how large it is", where=url)
     for _ in range(2):  # once more, where it was replaced while it was read
         try:
             if _fetch(url, entry, target, beat):
@@ -184,9 +205,10 @@ def _fetch(url: Url, entry: Entry, target: Path, beat: Beat) -> bool:
                 return at == 0 and len(block) == entry.size  # a server that knows no ranges sends everything
             at = end
             beat()
-    if entry.md5:
-        return digest.hexdigest() == entry.md5
-    return entry.size <= CHUNK or _again(url, entry).version == entry.version
+    if entry.md5 and digest.hexdigest() == entry.md5:
+        return True
+    # Tags of encrypted objects look like MD5 and are not: what is still listed as it was is taken for what was read.
+    return (entry.size <= CHUNK and not entry.md5) or _again(url, entry).version == entry.version
 
 
 def _again(url: Url, entry: Entry) -> Entry:
@@ -215,9 +237,9 @@ def remove(url: Url, entries: Iterable[Entry]) -> None:
 
 
 def answers(url: Url) -> bool:
-    """Whether the storage can be reached at all, whatever is the matter with one object."""
+    """Whether the storage can be reached, and lets us in, whatever is the matter with one object: one that is not there is asked for."""
     try:
-        _calling(url, lambda system, path: system.ls(path, detail=False), attempts=1)
+        _calling(url, lambda system, path: system.info(f"{path.rstrip('/')}/.vfm-is-not-here"), attempts=1)
     except MissingError:
         return True
     except VfmError:

@@ -91,26 +91,26 @@ def finetune(
         if resume and run.finished and from_step is None:
             reporter.note(f"{out} is finished; nothing to resume")
             return out
-        tell(config, material, objective.encoder, reporter)
-        best = Best(run.path / "best")
-        if is_main() and from_step is not None:
-            best.forget_after(from_step)
-        split = material.split
-        data = ClipData(
-            material.prepared,
-            material.rows(split.train).tolist(),
-            objective.views,
-            config.clip,
-            config.augment,
-            seed=config.train.seed,
-            clips_per_video=config.data.clips_per_video,
-            targets={TARGET: material.truth(split.train)},
-        )
-        if is_main():
-            # Validation patients chose the epoch: they count as met.
-            write_seen(run.path, material.prepared, material.rows(split.train | split.validation), config.task.name)
-        check = Validation(objective, material, best)
         with recorded(run.path, main=is_main()):
+            tell(config, material, objective.encoder, reporter)
+            best = Best(run.path / "best")
+            if is_main() and from_step is not None:
+                best.forget_after(from_step)
+            split = material.split
+            data = ClipData(
+                material.prepared,
+                material.rows(split.train).tolist(),
+                objective.views,
+                config.clip,
+                config.augment,
+                seed=config.train.seed,
+                clips_per_video=config.data.clips_per_video,
+                targets={TARGET: material.truth(split.train)},
+            )
+            if is_main():
+                # Validation patients chose the epoch: they count as met.
+                write_seen(run.path, material.prepared, material.rows(split.train | split.validation), config.task.name)
+            check = Validation(objective, material, best)
             result = train(objective, data, config, run, reporter, resume=resume, from_step=from_step, validate=check)
             if is_main():
                 finish(run, objective, material, config, result, best, reporter)

@@ -57,7 +57,7 @@ class OnlineKnn:
         patients = tuple(patient for patient, kept in zip(labels.patients, keep, strict=True) if kept)
         if len(set(patients)) < 2:
             what = f"online kNN needs labels of two patients or more, and has those of {len(set(patients))}"
-            raise DataError(what, where=prepared.folder, do="Label more patients, or leave monitor.knn out")
+            raise DataError(what, where=prepared.place, do="Label more patients, or leave monitor.knn out")
         rows = labels.index[keep]
         folds = patient_folds(patients, min(FOLDS, len(set(patients))), config.train.seed)
         labelled = Labelled(settings.kind, truth, labels.classes, patients, patients, folds)
@@ -115,7 +115,7 @@ def allowed(prepared: Prepared, labels: Labels, split: str) -> NDArray[np.bool_]
     keep = np.array([parts[row] != "test" for row in labels.index.tolist()], bool)
     if not keep.any():
         what = f"every labelled recording is in the test part of the split '{name}', which a run does not look at"
-        raise ConfigError(what, where=prepared.folder, do="Leave monitor.knn out, or give labels of other recordings")
+        raise ConfigError(what, where=prepared.place, do="Leave monitor.knn out, or give labels of other recordings")
     return keep
 
 

@@ -32,7 +32,7 @@ from recipes.training.launch import is_main
 from recipes.training.loop import TrainResult, train
 from recipes.training.processes import make_accelerator
 from recipes.training.reporter import Reporter
-from recipes.training.run import RunFolder, replace
+from recipes.training.run import RunFolder, is_run, replace
 
 
 def complete(resolved: Resolved) -> Resolved:
@@ -74,7 +74,7 @@ def pretrain(
     resolved = complete(resolved)
     config = resolved.config
     prepared = Prepared.open(config.data.path)
-    if fit and not resume:
+    if fit and not (resume and is_run(out)):
         samples = len(rows_of(prepared, config.data.split)) * config.data.clips_per_video
         resolved = fitted(resolved, samples, online=online, reporter=reporter)
         config = resolved.config
@@ -88,17 +88,17 @@ def pretrain(
         if resume and run.finished and from_step is None:
             reporter.note(f"{out} is finished; nothing to resume")
             return run.encoder
-        if encoder.random_start:
-            reporter.note("vfm-tiny starts from random weights: no pretrained weights ship with vfm yet")
-        data = ClipData(
-            prepared, rows_of(prepared, config.data.split), objective.views, config.clip, config.augment,
-            seed=config.train.seed, clips_per_video=config.data.clips_per_video,
-        )  # fmt: skip
-        if is_main():
-            write_seen(run.path, prepared, data.rows, looked=probe.looked if probe is not None else None)
-            if probe is not None:
-                reporter.note(probe.said())
         with recorded(run.path, main=is_main()):
+            if encoder.random_start:
+                reporter.note("vfm-tiny starts from random weights: no pretrained weights ship with vfm yet")
+            data = ClipData(
+                prepared, rows_of(prepared, config.data.split), objective.views, config.clip, config.augment,
+                seed=config.train.seed, clips_per_video=config.data.clips_per_video,
+            )  # fmt: skip
+            if is_main():
+                write_seen(run.path, prepared, data.rows, looked=probe.looked if probe is not None else None)
+                if probe is not None:
+                    reporter.note(probe.said())
             result = train(objective, data, config, run, reporter, resume=resume, from_step=from_step, probe=probe)
             if is_main():
                 finish(run, objective, prepared, config, result)

@@ -10,6 +10,8 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from recipes.report.scale import number, ticks
+
 Array = NDArray[np.float64]
 PALETTE = 8  # page.css defines --c0 to --c7
 FEW_POINTS = 30  # a curve of so few shows each of them
@@ -39,22 +41,6 @@ class Axis:
     def at(self, value: float) -> float:
         """Pixel of a value."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
-
-
-def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round values that cover [low, high], about `count` of them."""
-    span = high - low
-    if not math.isfinite(span) or span <= 0:
-        return [low]
-    step = 10.0 ** math.floor(math.log10(span / count))
-    step *= next((factor for factor in (1, 2, 2.5, 5, 10) if span / (step * factor) <= count), 10)
-    first = math.ceil(low / step - 1e-9)
-    return [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def number(value: float) -> str:
-    """Short and plain: 1200, 0.25, 3e-05."""
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def svg(width: float, height: float, parts: Sequence[str], title: str, kind: str = "") -> str:

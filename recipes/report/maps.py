@@ -10,11 +10,12 @@ from domains.errors import MediaError
 from domains.store.labels import Labels
 from recipes.evaluate.features import Features
 from recipes.evaluate.knn import unit
-from recipes.report.charts import PALETTE, cloud, number, ramp
+from recipes.report.charts import PALETTE, cloud, ramp
 from recipes.report.contents import Contents, label_of
 from recipes.report.html import card, section, task_name
 from recipes.report.pictures import animation
 from recipes.report.projection import flatten
+from recipes.report.scale import number
 
 QUERIES, NEIGHBOURS = 4, 5
 NO_LABEL = "var(--rule)"

@@ -10,9 +10,10 @@ from pathlib import Path
 import yaml
 
 from recipes.config import flatten
-from recipes.report.charts import curve, number
+from recipes.report.charts import curve
 from recipes.report.contents import Contents
 from recipes.report.html import card, count, section, table
+from recipes.report.scale import number
 from recipes.runs.metrics import leading, ordered, read_json, read_metrics, series_of
 from recipes.runs.run import Run
 

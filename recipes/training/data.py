@@ -215,14 +215,16 @@ def batches_of(loader: DataLoader[dict[str, Any]]) -> Iterator[Iterator[dict[str
 def quiet_worker(_: int) -> None:
     """Loader processes leave signals to the trainer, which decides what they mean, and keep to one thread.
 
-    Schedulers and torchrun send SIGTERM to the whole group: the trainer needs its loader for the step that it finishes before it saves.
+    Schedulers and torchrun send SIGTERM, and Slurm its SIGUSR1, to the whole group: the trainer needs its loader for the step that it finishes
+    before it saves.
     A second SIGTERM ends the process, so that one that hangs can be ended at all.
     """
 
     def once(number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to the whole group
+    # A terminal sends the first two to the whole group, a scheduler the third.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, once)
     torch.set_num_threads(1)

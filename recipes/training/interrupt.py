@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal set a flag; the loop saves at the next step boundary on all ranks, and then leaves."""
+"""Ctrl-C, SIGTERM, SIGUSR1 and a closed terminal set a flag; the loop saves at the next step boundary on all ranks, and then leaves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from recipes.parts.distributed import world_size
 
 
 class Interrupted(VfmError):
-    """A run that was asked to stop and has saved. Exit code 130 after Ctrl-C, 143 after SIGTERM: requeue on either."""
+    """A run that was asked to stop and has saved. Exit code 128 + the signal: 130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1,
+    with which a scheduler says that time is nearly up: requeue on that one.
+    """
 
     def __init__(self, number: int, step: int, where: object) -> None:
         super().__init__(
@@ -24,7 +26,7 @@ class Interrupted(VfmError):
 
 
 class StopSignal:
-    """While entered, SIGINT, SIGTERM and SIGHUP are noted instead of acted on. A second Ctrl-C stops at once, without saving.
+    """While entered, SIGINT, SIGTERM, SIGUSR1 and SIGHUP are noted instead of acted on. A second Ctrl-C stops at once, without saving.
 
     A closed terminal (SIGHUP) counts as SIGTERM, unless it is ignored (nohup).
     """
@@ -35,7 +37,7 @@ class StopSignal:
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
                 if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._note)
         return self

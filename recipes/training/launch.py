@@ -22,7 +22,7 @@ from domains.errors import TrainingError
 from domains.machine import cores
 
 PATIENCE = 120  # seconds for a step and a checkpoint after a signal, before ranks are killed; torchrun's own 30 are short for a CPU
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 def relaunch(processes: int, arguments: Sequence[str]) -> int:
@@ -83,6 +83,7 @@ def agent(processes: str, *arguments: str) -> int:
     )  # what the agent has to say of a failure, the process that failed has said in one line
     asked = parse_args(["--standalone", f"--nproc-per-node={processes}", "-m", "vfm_cli", *arguments])
     asked.shutdown_timeout = PATIENCE
+    asked.signals_to_handle += ",SIGUSR1"
     try:
         run(asked)
     except (ChildFailedError, SignalException):

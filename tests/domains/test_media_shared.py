@@ -76,7 +76,7 @@ def test_every_file_reads_or_says_why() -> None:
             assert not readable or found.category == "volume", f"{path}: {found}"
             assert 3 < len(found.reason) < 150, path
             assert found.category in CATEGORIES, path
-    assert read >= 186
+    assert read >= 179  # seven are volumes at one time
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 1 << 20  # KiB
 
 

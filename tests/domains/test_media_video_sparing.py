@@ -11,8 +11,9 @@ import pytest
 from test_media_video import EVEN, UNEVEN, read_number, write
 
 from domains.errors import MediaError
-from domains.media import open_reader
+from domains.media import open_reader, video_index
 from domains.media import video as video_module
+from domains.media.sparing import can_spare
 from domains.media.video_index import forget
 
 # Every way in which H.264 orders its frames: B-frames that others lean on and that none does, open groups, fields, slices, no keyframe.
@@ -59,6 +60,43 @@ def test_frames_are_the_same_whatever_lies_between_them(tmp_path: Path, kind: st
             assert np.array_equal(reader.frames(wanted[::-1]), every[wanted[::-1]])
             after = [min(index + 1, 59) for index in wanted]  # what the call before had passed over
             assert np.array_equal(reader.frames(after), every[after])
+
+
+HEVC = {
+    "pyramid": "bframes=4:b-pyramid=1:keyint=250",
+    "open groups": "bframes=3:open-gop=1:keyint=12:min-keyint=12",
+    "layers in time": "bframes=3:temporal-layers=2:keyint=30",
+}
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+@pytest.mark.parametrize("kind", HEVC)
+def test_hevc_of_one_layer_is_passed_over_too(
+    tmp_path: Path, kind: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(
+        tmp_path / name, "libx265", EVEN, **{"x265-params": f"{HEVC[kind]}:b-adapt=0:scenecut=0:log-level=none"}
+    )
+    with open_reader(path) as reader:
+        every = reader.frames(range(len(reader)))
+        assert reader._sparing == (kind != "layers in time")
+    assert [read_number(frame) for frame in every] == list(range(60))
+    decoded = count_decoded(monkeypatch)
+    for wanted in (list(range(1, 60, 4)), [5, 9, 13, 41], [34, 35, 58]):
+        with open_reader(path) as reader:
+            assert np.array_equal(reader.frames(wanted), every[wanted])
+    if kind == "pyramid":
+        assert len(decoded) < 0.8 * (58 + 42 + 59)
+
+
+def test_a_record_that_is_none_spares_nothing() -> None:
+    record = bytes([1, *[0] * 21, 1, 0x21, 0, 1, 0, 4, 0x42, 1, 0x01, 0])
+    assert can_spare("hevc", record)
+    assert not can_spare("hevc", record.replace(b"\x42\x01\x01", b"\x42\x01\x03"))  # two layers
+    for damaged in (None, b"", b"\0\0\0\1" + record, record[:25], record[:23]):
+        assert not can_spare("hevc", damaged)
+    assert can_spare("h264", None)
+    assert not can_spare("av1", record)
 
 
 def test_frames_that_nothing_leans_on_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,6 +193,18 @@ def test_damage_within_the_last_group_is_counted_out(tmp_path: Path) -> None:
         assert "claimed" in reader.note
         assert not numbers or numbers[:2] == [0, 10]
         assert len(reader.frames(range(count))) == count
+
+
+def test_what_is_remembered_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget()
+    monkeypatch.setattr(video_index, "MOST_TIMES", 130)
+    paths = [write(tmp_path / f"{number}.mp4", "libx264", EVEN) for number in range(3)]
+    for path in paths:
+        assert len(open_reader(path)) == 60
+    assert [video_index.recall(video_index.identify(path)) is not None for path in paths] == [False, True, True]
+    monkeypatch.setattr(video_index, "MOST_TIMES", 10)  # the file at hand is remembered, however long
+    assert len(open_reader(paths[0])) == 60
+    assert [video_index.recall(video_index.identify(path)) is not None for path in paths] == [True, False, False]
 
 
 def test_a_rate_of_the_frames_that_are_there(tmp_path: Path) -> None:

@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 from pydicom import uid
 from pydicom.encaps import encapsulate
+from remote_factory import Troubled, fill, in_memory
 from source_factory import cine, region_item, write_dicom
 
+from domains.errors import UnreachableError
 from domains.media.decoders import can_decode
 from domains.prepare import decodable
 from domains.prepare.find import find_sources
+from domains.remote import storage
 
 REPO = Path(__file__).resolve().parents[2]
 FRAME = encapsulate([b"\xff\xd8 not decoded here \xff\xd9"] * 16)
@@ -120,3 +123,21 @@ def test_the_most_needed_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
     first, second = decodable.missing_decoders(find_sources(tmp_path / "study"))
     assert (first.decoder, first.files, first.install) == ("JPEG 2000", 2, "pylibjpeg-openjpeg")
     assert (second.decoder, second.files, second.first.name) == ("JPEG-LS", 1, "IM1")
+
+
+def test_of_a_file_of_a_storage_the_first_bytes_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study(tmp_path / "study")
+    monkeypatch.setattr(decodable, "can_decode", lambda syntax: syntax != uid.JPEGLSLossless and can_decode(syntax))
+    monkeypatch.setattr(decodable, "everything_is_there", lambda: False)
+    with in_memory(monkeypatch) as url:
+        files = {path.name: path.read_bytes() for path in (tmp_path / "study").iterdir()}
+        fill(url, {**files, "frames/notes.txt": b"x"})
+        sources = find_sources(url)
+        (missing,) = decodable.missing_decoders(sources)
+        assert (missing.decoder, missing.files, str(missing.first)) == ("JPEG-LS", 1, f"{url}/IM2")
+        Troubled.only, Troubled.errors = "IM2", [PermissionError("x")]
+        assert decodable.missing_decoders(sources) == []  # it is set aside by name when its turn comes
+        Troubled.errors = [ConnectionError("x")] * 4
+        monkeypatch.setattr(storage, "answers", lambda url: False)
+        with pytest.raises(UnreachableError):
+            decodable.missing_decoders(sources)

@@ -57,6 +57,12 @@ def test_a_url_that_names_nothing_is_refused(text: str):
         to_place(text)
 
 
+@pytest.mark.parametrize("text", ["s3://bucket/a/../b", "s3://bucket/..", "file:///data/./x"])
+def test_a_url_goes_down_only(text: str):
+    with pytest.raises(ConfigError, match="Write it out"):
+        to_place(text)
+
+
 def test_nothing_loads_fsspec_before_a_url_is_opened():
     code = "import sys, domains.prepare.ingest, domains.store.prepared, vfm_cli.options; assert 'fsspec' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from layout_factory import filmed_echonet
 from remote_factory import Troubled, fill, held, in_memory
 from source_factory import cine, write_avi, write_dicom
 from test_prepare_ingest import ECHO, KEY, write_sources
 
 from domains.errors import DataError, MissingError, UnreachableError
+from domains.layouts import open_layout
 from domains.prepare import ingest, output
-from domains.prepare.afar import at_hand, find_remote
+from domains.prepare.afar import at_hand, find_remote, located, shadow
 from domains.prepare.audit import audit, collect
 from domains.prepare.find import find_sources
 from domains.prepare.ingest import check, prepare
@@ -226,6 +228,30 @@ def test_members_of_an_archive_come_with_one_download(folder: Url, tmp_path: Pat
     assert len(Troubled.calls) == 1
 
 
+def test_an_unchanged_archive_is_not_fetched_for_its_list(folder: Url, tmp_path: Path):
+    for number in range(3):
+        write_dicom(tmp_path / f"in/{number}.dcm", cine(8, seed=number))
+    shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "in")
+    lists = tmp_path / "private/archives.json"
+    fill(
+        folder,
+        {"x.zip": (tmp_path / "x.zip").read_bytes(), "no.zip": b"none", "y.zip": (tmp_path / "x.zip").read_bytes()},
+    )
+    first = find_sources(folder, lists=lists)
+    assert len(first) == 7
+    assert stat.S_IMODE(lists.stat().st_mode) == 0o600
+    assert len(Troubled.calls) == 3
+    assert find_sources(folder, lists=lists) == first
+    assert len(Troubled.calls) == 3
+    (tmp_path / "in/0.dcm").unlink()
+    shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "in")
+    fill(folder, {"x.zip": (tmp_path / "x.zip").read_bytes()})
+    assert len(find_sources(folder, lists=lists)) == 6
+    assert len(Troubled.calls) == 4
+    lists.write_text("{ damaged")
+    assert len(find_sources(folder, lists=lists)) == 6
+
+
 def test_one_file_by_its_url(tmp_path: Path):
     write_dicom(tmp_path / "in/a.dcm", cine(10, seed=1))
     (source,) = find_sources(url_of(tmp_path / "in/a.dcm"))
@@ -264,3 +290,35 @@ def test_the_audit_reads_sources_and_prepared_folders_at_urls(
     found = audit(folder / "prep", url_of(studies), looked=True, local=tmp_path / "out")
     assert {finding.where for one in found.checks for finding in one.found} == {"prepared.json", "DOE JANE.txt"}
     assert held(folder / "prep").keys() >= {"prepared.json"}
+
+
+def test_a_public_data_set_is_read_from_a_storage_as_from_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root = filmed_echonet(tmp_path / "EchoNet-Dynamic", videos=6)
+    url = url_of(root)
+    here = prepare(root, tmp_path / "here", ECHO, key=KEY, layout=open_layout(root))
+    with shadow(url) as tables:
+        assert {path.stat().st_size for path in tables.rglob("*.avi")} == {0}
+        assert (tables / "FileList.csv").read_bytes() == (root / "FileList.csv").read_bytes()
+        there = prepare(url, tmp_path / "there", ECHO, key=KEY, layout=open_layout(tables, "echonet-dynamic"))
+        assert len(check(url, ECHO, layout=open_layout(tables, "echonet-dynamic"))) == 6
+    assert not tables.exists()
+    assert digest(tmp_path / "there") == digest(tmp_path / "here")
+    assert there.listed is not None
+    assert here.listed is not None
+    assert there.listed.labels == here.listed.labels
+    assert there.listed.splits == here.listed.splits
+
+
+def test_named_sources_are_files_or_folders_of_pictures(folder: Url):
+    fill(folder, {"frames/VID01/000000.png": b"x", "frames/VID01/000001.png": b"y", "v.mhd": b"h", "v.raw": b"p"})
+    pictures, header = located(folder, ["frames/VID01", "v.mhd"])
+    assert pictures.remote is not None
+    assert header.remote is not None
+    assert pictures.remote.folder
+    assert [entry.relative for entry in pictures.remote.entries] == [
+        "frames/VID01/000000.png",
+        "frames/VID01/000001.png",
+    ]
+    assert [entry.relative for entry in header.remote.entries] == ["v.mhd", "v.raw"]
+    with pytest.raises(DataError, match="gone since"):
+        located(folder, ["other.avi"])

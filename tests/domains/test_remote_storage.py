@@ -1,5 +1,9 @@
+import dataclasses
+import functools
 import hashlib
+import http.server
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,6 +151,23 @@ def test_an_object_that_became_another_is_taken_as_it_is_now(
         assert path.read_bytes() == b"abcdef"
 
 
+def test_a_tag_that_only_looks_like_a_checksum_does_no_harm(
+    folder: Url, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fill(folder, {"a": b"hello"})
+    (entry,) = (dataclasses.replace(one, version="0" * 32) for one in storage.listing(folder))
+    monkeypatch.setattr(storage, "_again", lambda url, entry: entry)
+    with fetched(Remote(folder, "a", (entry,)), tmp_path) as path:
+        assert path.read_bytes() == b"hello"
+    changing = iter(range(1, 9))
+    monkeypatch.setattr(
+        storage, "_again", lambda url, entry: dataclasses.replace(entry, version=f"{next(changing):032}")
+    )
+    monkeypatch.setattr(storage, "answers", lambda url: True)
+    with pytest.raises(MediaError, match="changes while it is read"), fetched(Remote(folder, "a", (entry,)), tmp_path):
+        pass
+
+
 def test_an_object_that_is_gone_is_named_so(folder: Url, tmp_path: Path):
     fill(folder, {"a": b"0123456789", "b": b""})
     remote = remote_of(folder, "a")
@@ -195,3 +216,30 @@ def test_files_are_put_and_removed(folder: Url, tmp_path: Path):
 def test_ranges_of_one_object(folder: Url):
     fill(folder, {"a": b"0123456789"})
     assert storage.read_ranges(folder, storage.at(folder, "a", 10), [(0, 2), (5, 9)]) == [b"01", b"5678"]
+
+
+def test_a_web_server_that_lists_links(tmp_path: Path):
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed: https:// is not read")
+    (tmp_path / "www/a").mkdir(parents=True)
+    (tmp_path / "www/a/IM 1.dcm").write_bytes(b"hello")
+    (tmp_path / "www/empty").write_bytes(b"")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path / "www"))
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = Url(f"http://127.0.0.1:{server.server_port}")
+        found = storage.listing(url)
+        assert [(entry.relative, entry.size) for entry in found] == [("a/IM 1.dcm", 5), ("empty", 0)]
+        assert all(entry.version for entry in found)
+        with fetched(Remote(url, "a/IM 1.dcm", (found[0],)), tmp_path) as path:
+            assert path.read_bytes() == b"hello"
+        with pytest.raises(MissingError):
+            storage.listing(url / "nowhere")
+    finally:
+        server.shutdown()

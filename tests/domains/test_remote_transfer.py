@@ -1,6 +1,8 @@
+import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,23 +47,16 @@ def test_what_makes_it_whole_is_sent_last(folder: Url, tmp_path: Path):
     assert upload(local, folder, "whole.json", tmp_path / "record", lambda *at: seen.append(at)) == 4
     assert held(folder) == contents(local)
     assert puts()[-1] == "whole.json"
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert not (tmp_path / "record").exists()
+    assert seen == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
+    assert stat.S_IMODE((tmp_path / "record").stat().st_mode) == 0o600
 
 
 def test_what_is_there_is_not_sent_again_and_strays_go(folder: Url, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     local = make(tmp_path / "p", {"a": "1", "b": "2", "whole.json": "{}"})
     upload(local, folder, "whole.json", tmp_path / "record")
     fill(folder, {"stray": b"old"})
-    # This storage tells no checksums: they are made up as an object storage has them.
-    plain = storage.listing
-
-    def with_sums(url: Url, deep: bool = True) -> list[storage.Entry]:
-        data = held(url)
-        sums = {name: hashlib.md5(data[name]).hexdigest() for name in data}
-        return [storage.Entry(one.name, one.relative, one.size, sums[one.relative]) for one in plain(url, deep)]
-
-    monkeypatch.setattr(storage, "listing", with_sums)
+    tagged(monkeypatch, lambda name, data: hashlib.md5(data).hexdigest())
+    (tmp_path / "record").unlink()
     make(local, {"b": "3"})
     Troubled.calls.clear()
     upload(local, folder, "whole.json", tmp_path / "record")
@@ -70,6 +65,42 @@ def test_what_is_there_is_not_sent_again_and_strays_go(folder: Url, tmp_path: Pa
     Troubled.calls.clear()
     assert upload(local, folder, "whole.json", tmp_path / "record") == 0
     assert puts() == []
+
+
+def tagged(monkeypatch: pytest.MonkeyPatch, tag: Callable[[str, bytes], str]) -> None:
+    """A storage that gives every object a tag."""
+    plain = storage.listing
+
+    def with_tags(url: Url, deep: bool = True) -> list[storage.Entry]:
+        data = held(url)
+        entries = plain(url, deep)
+        return [dataclasses.replace(entry, version=tag(entry.relative, data[entry.relative])) for entry in entries]
+
+    monkeypatch.setattr(storage, "listing", with_tags)
+
+
+def test_tags_of_encrypted_objects_are_not_taken_for_checksums(
+    folder: Url, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tagged(monkeypatch, lambda name, data: hashlib.md5(b"key" + data).hexdigest())
+    local = make(tmp_path / "p", {"a": "1", "b": "2", "whole.json": "{}"})
+    upload(local, folder, "whole.json", tmp_path / "record")
+    Troubled.calls.clear()
+    assert upload(local, folder, "whole.json", tmp_path / "record") == 0
+    fill(folder, {"a": b"X"})  # by somebody else
+    upload(local, folder, "whole.json", tmp_path / "record")
+    assert puts() == ["a", "whole.json"]
+    assert held(folder) == contents(local)
+
+
+def test_one_tag_that_is_wrong_among_checksums_is_an_error(
+    folder: Url, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tagged(monkeypatch, lambda name, data: hashlib.md5(data if name != "b" else b"spoilt").hexdigest())
+    local = make(tmp_path / "p", {"a": "1", "b": "2", "whole.json": "{}"})
+    with pytest.raises(StorageError, match="what arrived differs"):
+        upload(local, folder, "whole.json", tmp_path / "record")
+    assert "whole.json" not in held(folder)
 
 
 def test_a_killed_upload_is_never_whole_and_goes_on(folder: Url, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -154,7 +185,7 @@ def test_prepare_to_a_url_keeps_here_what_leads_back(folder: Url, studies: Path,
     assert held(folder) == contents(local)
     assert not any("DOE" in name or b"DOE" in data or b"MRN" in data for name, data in held(folder).items())
     private = {path.name for path in (tmp_path / "work/echo.private").iterdir()}
-    assert private == {"sources.csv", "journal.jsonl"}
+    assert private == {"sources.csv", "journal.jsonl", "uploaded.jsonl"}
     assert len(Prepared.open(folder)) == 3
 
 

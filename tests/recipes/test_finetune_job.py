@@ -89,6 +89,25 @@ def test_validation_is_logged_each_epoch_and_the_best_epoch_is_what_is_saved(mad
     torch.testing.assert_close(load_file(run / "head.safetensors")["bias"], kept["head.bias"], rtol=0, atol=0)
 
 
+def test_fine_tuning_is_watched_as_pretraining_is(made, finished):
+    from recipes.runs.run import Run
+
+    run = Run(finished[0])
+    figures = {
+        "rankme",
+        "rankme_centred",
+        "feature_entropy",
+        "deviation",
+        "grad_norm",
+        "grad_norm_max",
+        "monitor_seconds",
+    }
+    assert figures <= run.rows[-1].keys()
+    assert run.state == ("finished", "")
+    assert run.record["monitors"]["rankme"] == run.rows[-1]["rankme"]
+    assert run.record["alarms"] == run.alarms
+
+
 def test_the_run_is_usable_alone(made, finished):
     run, _ = finished
     prepared = made[1]

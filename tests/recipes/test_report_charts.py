@@ -7,8 +7,9 @@ import re
 import numpy as np
 import pytest
 
-from recipes.report.charts import Axis, Whisker, agreement, cloud, curve, number, ramp, smooth, ticks, whiskers
+from recipes.report.charts import Axis, Whisker, agreement, cloud, curve, ramp, smooth, whiskers
 from recipes.report.projection import flatten
+from recipes.report.scale import number, ticks
 
 
 @pytest.mark.parametrize(

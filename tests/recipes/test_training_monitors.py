@@ -23,6 +23,7 @@ from recipes.encoders.base import Geometry
 from recipes.monitor import MonitorSettings
 from recipes.objective import Clip
 from recipes.parts.usage import Usage, Usages
+from recipes.pretrain import METHODS
 from recipes.runs.run import Run
 from recipes.training.alarms import Alarms
 from recipes.training.data import ClipData
@@ -284,6 +285,46 @@ def test_labels_without_a_task_and_mistyped_settings_are_refused() -> None:
         resolve([Layer("test", {"monitor": {"rankm": {"drop": 0.1}}})])
     partly = resolve([Layer("test", {"monitor": {"prototype_entropy": {"action": "stop"}}})]).config.monitor
     assert (partly.prototype_entropy.minimum, partly.prototype_entropy.patience) == (0.1, 3), "what is not said stays"
+
+
+# --- every objective
+
+TINY = {
+    "discovr": {"views": 2, "frame_depth": 1, "head_hidden": 16, "head_bottleneck": 8, "head_outputs": 16, "prototypes": 8,
+                "decoder_depth": 1, "decoder_width": 24, "decoder_heads": 2},
+    "videomae": {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2},
+    "simclr": {"head_hidden": 16, "head_outputs": 8},
+}  # fmt: skip
+OF_ALL = {"rankme", "rankme_centred", "feature_entropy", "deviation", "grad_norm", "grad_norm_max"}
+OF_ONE = {
+    "discovr": {
+        f"{what}_{which}"
+        for what in ("agreement", "prototype_entropy", "output_entropy")
+        for which in ("video", "image")
+    },
+    "simclr": {"agreement"},
+}
+
+
+@pytest.mark.parametrize("method", [kind.name for kind in METHODS])
+def test_every_method_is_watched(method: str, tmp_path: Path) -> None:
+    from recipes.jobs.pretrain import pretrain
+    from recipes.training.reporter import SilentReporter
+
+    make_prepared(tmp_path / "prepared", videos=8, patients=8, size=40, frames=16)
+    settings = {
+        "method": method, "objective": TINY.get(method, {}), "clip": {"frames": 4, "size": 32, "stride": 2},
+        "data": {"path": str(tmp_path / "prepared"), "workers": 0},
+        "train": {"steps": 2, "batch_size": 4, "log_every": 1, "monitor_every": 1, "precision": "fp32"},
+    }  # fmt: skip
+    pretrain(resolve([Layer("test", settings)]), tmp_path / "run", reporter=SilentReporter())
+    rows = rows_of(tmp_path / "run")
+    for row in rows:
+        expected = OF_ALL | OF_ONE.get(method, set())
+        assert expected <= row.keys()
+        assert all(math.isfinite(row[name]) for name in expected)
+        assert all(0 <= row[name] <= 1.0001 for name in expected if "entropy" in name)
+    assert rows[0]["rankme"] != rows[1]["rankme"]
 
 
 # --- two ranks

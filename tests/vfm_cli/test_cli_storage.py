@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,14 +37,19 @@ class Storage:
         self.system.mkdir("clinic")
 
     def vfm(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        running = self.start(*words, **environment)
+        out, err = running.communicate()
+        return subprocess.CompletedProcess(words, running.returncode, out, err)
+
+    def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         settings = {
             "VFM_CACHE": str(self.home / "cache"),
             "VFM_KEY": str(self.home / "secret.key"),
             "OMP_NUM_THREADS": "1",
         }
-        return subprocess.run(
-            [sys.executable, "-m", "vfm_cli", *words], capture_output=True, text=True, check=False, cwd=self.home,
+        return subprocess.Popen(
+            [sys.executable, "-m", "vfm_cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.home,
             env={**kept, **self.environment, **settings, "PYTHONPATH": str(REPO), **environment},
         )  # fmt: skip
 
@@ -101,6 +107,40 @@ def test_the_whole_way_on_s3(storage: Storage):
     assert audited.returncode == 0, audited.stdout + audited.stderr
 
 
+def test_killed_while_it_looks_and_while_it_sends_it_ends_with_the_same_objects(storage: Storage):
+    words = (
+        "data",
+        "prepare",
+        "s3://clinic/studies",
+        "--out",
+        "s3://clinic/killed",
+        "--local",
+        "killed",
+        "--workers",
+        "1",
+    )
+    made, journal = storage.home / "killed", storage.home / "killed.private/journal.jsonl"
+
+    def sent() -> set[str]:
+        return {name.partition("/killed/")[2] for name in storage.system.find("clinic/killed")}
+
+    for due in (lambda: journal.is_file() and journal.read_bytes().count(b"\n") > 2, lambda: len(sent()) > 1):
+        running = storage.start(*words)
+        while running.poll() is None and not due():
+            time.sleep(0.002)
+        running.kill()
+        running.wait()
+        if "prepared.json" in sent():  # then all is there
+            assert sent() == {path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()}
+    done = storage.vfm(*words, *(["--update"] if "prepared.json" in sent() else []), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["reused"] >= 1
+    local = {path.relative_to(made).as_posix(): path for path in made.rglob("*") if path.is_file()}
+    assert sent() == set(local)
+    assert all(storage.system.cat_file(f"clinic/killed/{name}") == path.read_bytes() for name, path in local.items())
+    assert {path.name for path in journal.parent.iterdir()} == {"journal.jsonl", "sources.csv", "uploaded.jsonl"}
+
+
 FAST = ["train.steps=2", "train.batch_size=2", "clip.frames=4", "clip.size=32", "clip.stride=2"]
 
 
@@ -154,7 +194,8 @@ def one_line(code: int, said: str, expected: int, *words: str) -> None:
         (["data", "prepare", "studies", "--out", "s3://nobody-has-this/x"], 2, ["no such bucket"]),
         (["data", "prepare", "s3://clinic/studies", "--out", "s3://clinic/studies/out"], 2, ["within each other"]),
         (["data", "check", "s3://AKIA:SECRETWORD@clinic/x"], 2, ["must not hold a user name"]),
-        (["data", "check", "s3://clinic/studies", "--layout", "camus"], 2, ["read from a local folder"]),
+        (["data", "check", "s3://clinic/studies", "--layout", "heichole"], 2, ["read from a local folder"]),
+        (["data", "check", "s3://clinic/studies", "--layout", "camsu"], 2, ["no layout 'camsu'", "camus"]),
         (["data", "prepare", "studies", "--out", "p", "--key", "s3://clinic/key"], 2, ["--key takes a local path"]),
         (["data", "prepare", "studies", "--out", "s3://clinic/q", "--local", "s3://clinic/r"], 2, ["--local takes"]),
         (["data", "prepare", "studies", "--out", "p", "--local", "q"], 2, ["--local is for"]),

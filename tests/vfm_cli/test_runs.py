@@ -275,7 +275,7 @@ try:
     main({["runs", *words]!r})
 except SystemExit as leave:
     assert leave.code == 0, leave.code
-slow = {{"torch", "transformers", "matplotlib", "pyarrow", "cv2", "sklearn", "scipy"}} & set(sys.modules)
+slow = {{"torch", "transformers", "matplotlib", "numpy", "pyarrow", "cv2", "sklearn", "scipy"}} & set(sys.modules)
 assert not slow, slow
 """
         done = subprocess.run(
@@ -292,3 +292,61 @@ def test_a_thousand_lines_a_second_are_no_burden(vfm, tmp_path: Path) -> None:
     began = time.process_time()
     assert vfm("show", "run").code == 0
     assert time.process_time() - began < 3
+
+
+def test_json_has_no_numbers_that_json_does_not_know(vfm, tmp_path: Path) -> None:
+    write_run(
+        tmp_path / "run", lines=[{"step": 1, "loss": float("nan")}, {"step": 2, "loss": float("inf"), "rankme": 2.0}]
+    )
+
+    def strict(text: str) -> object:
+        def refuse(word: str) -> None:
+            raise AssertionError(word)
+
+        return json.loads(text, parse_constant=refuse)
+
+    assert strict(vfm("ls", "run", "--json").out)[0]["loss"] is None  # type: ignore[index]
+    assert strict(vfm("show", "run", "--json").out)["curves"]["loss"] == [[1.0, None], [2.0, None]]  # type: ignore[index]
+    strict(vfm("compare", "run", "run", "--json").out)
+    for line in vfm("watch", "run", "--json").out.splitlines():
+        strict(line)
+    assert vfm("ls", "run").code == vfm("show", "run").code == 0
+
+
+def test_what_a_terminal_would_act_on_is_not_passed_on(vfm, tmp_path: Path) -> None:
+    evil = "\x1b[2Jgone\x07"
+    run = write_run(
+        tmp_path / "run",
+        settings={"encoder.name": evil},
+        lines=[{"step": s, evil: float(s)} for s in (1, 2)],
+        status={"state": "error", "why": evil},
+    )
+    (run / "alarms.jsonl").write_text(json.dumps({"step": 1, "text": evil}) + "\n")
+    for words in (
+        ["ls", "run"],
+        ["show", "run"],
+        ["show", "run", "--all"],
+        ["compare", "run", "run"],
+        ["watch", "run"],
+    ):
+        found = vfm(*words)
+        assert found.code in (0, 6), found.err
+        assert "\x1b" not in found.out + found.err
+        assert "\x07" not in found.out + found.err
+        assert "gone" in found.out
+
+
+def test_a_run_that_says_nothing_for_long_is_marked(vfm, tmp_path: Path) -> None:
+    from recipes.runs.run import Run
+    from vfm_cli.run_pages import cells_of, row_of
+
+    write_run(tmp_path / "run")
+    row = {**row_of(Run(tmp_path / "run"), "run"), "state": "running"}
+    assert cells_of(row)[3] == "running"
+    assert cells_of({**row, "silent_seconds": 7200})[3] == "running, silent for 2 h"
+
+
+def test_a_figure_is_drawn_if_any_run_has_a_curve_of_it(vfm, tmp_path: Path) -> None:
+    write_run(tmp_path / "short", lines=LINES[:1])
+    write_run(tmp_path / "long")
+    assert "rankme" in vfm("compare", "short", "long").out

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vfm_cli.commands.data_look import SHOWN, audit, local_folder, show
 from vfm_cli.console import Counter, duration, emit_json, say, table
+from vfm_cli.engines import engine_options, hands
 from vfm_cli.options import LOCAL, PLACE, json_option, key_option, overwrite_option
 
 if TYPE_CHECKING:
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
     from domains.prepare.decodable import Missing
     from domains.prepare.listed import Listed
     from domains.remote.place import Place
-
-SHOWN = 20  # files set aside that are listed one by one
 
 layout_option = click.option(
     "--layout", default="auto", show_default=True, help="A public data set by name; auto: what SOURCE looks like; none: any folder."
@@ -36,6 +36,7 @@ def command() -> None:
 @click.option("--out", type=PLACE, required=True, help="Folder to make; a URL is sent to when all is done.")
 @click.option("--local", type=LOCAL, default=None, help="Where it is made, with --out URL [its last part, here].")
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes; default: one per core.")
+@engine_options
 @key_option
 @overwrite_option
 @click.option("--update", is_flag=True, help="Bring --out up to date: only new and changed files are looked at.")
@@ -50,6 +51,8 @@ def prepare(
     out: Place,
     local: Path | None,
     workers: int | None,
+    engine: str,
+    ray_address: str | None,
     key: Path | None,
     overwrite: bool,
     update: bool,
@@ -63,11 +66,12 @@ def prepare(
     machine. Where SOURCE is a public data set, its labels, official splits and texts come along.
     """
     from domains.base import load_domain
-    from domains.machine import cores
     from domains.prepare.ingest import prepare as run
     from domains.prepare.privacy import key_path, load_key
     from domains.prepare.to_storage import prepare_to
 
+    if engine == "ray" and isinstance(source, Path):  # workers elsewhere stand in other folders
+        source = source.absolute()
     data_set = find_layout(source, layout)
     domain = domain or domain_of(data_set, source)
     declared = load_domain(domain)
@@ -78,22 +82,23 @@ def prepare(
         say(
             f"made a pseudonym key: {key_path(key)} (keep it: the same patient gets the same pseudonym only with the same key)"
         )
-    processes = workers or cores()
     begin = (
         partial(run, source, made)
         if isinstance(out, Path)
         else partial(prepare_to, source, out, made, sending=Counter("sending", "files"))
     )
-    result = begin(
-        declared,
-        key=secret,
-        workers=processes,
-        overwrite=overwrite,
-        update=update,
-        layout=data_set,
-        without_decoders=without_decoders,
-        progress=Counter("preparing", "files"),
-    )
+    with hands(engine, ray_address, workers) as (crew, processes):
+        result = begin(
+            declared,
+            key=secret,
+            workers=processes,
+            overwrite=overwrite,
+            update=update,
+            layout=data_set,
+            without_decoders=without_decoders,
+            engine=crew,
+            progress=Counter("preparing", "files"),
+        )
     if as_json:
         emit_json(
             {
@@ -131,26 +136,19 @@ def prepare(
     click.echo(f"next:         vfm pretrain --domain {domain} --data {out} --out runs/{declared.name}")
 
 
-def local_folder(out: Place, local: Path | None) -> Path:
-    """Where the prepared folder is made: `out`, or what `local` says where `out` is a URL."""
-    from domains.errors import ConfigError
-
-    if isinstance(out, Path):
-        if local is not None:
-            raise ConfigError("--local is for a prepared folder that is at a URL", where=local, do="Leave it out")
-        return out
-    return local or Path(out.name)
-
-
 def find_layout(source: Place, wanted: str) -> Layout | None:
     """The data set in `source`: the named one, or with "auto" the one it looks like, if any."""
     from domains.errors import ConfigError
-    from domains.layouts import detect, open_layout
+    from domains.layouts import detect, layout_named, open_layout
+    from domains.prepare.afar import shadow
 
     if not isinstance(source, Path):
-        if wanted in ("auto", "none"):
+        if wanted in ("auto", "none"):  # a look at its tables would fetch them from any folder that holds some
             return None
-        raise ConfigError("a public data set is read from a local folder", where=source, do="Copy it first")
+        if layout_named(wanted).opens_recordings:
+            what = f"{layout_named(wanted).title} can only be read from a local folder: its tables count what is in the recordings"
+            raise ConfigError(what, where=source, do="Copy it first")
+        return open_layout(click.get_current_context().with_resource(shadow(source)), wanted)
     name = (detect(source) if source.is_dir() else None) if wanted == "auto" else None if wanted == "none" else wanted
     if name is None:
         return None
@@ -251,66 +249,6 @@ def check(source: Place, domain: str | None, layout: str, workers: int | None, a
         raise DataError(f"none of {len(looked)} files is usable", where=source, do="The reasons are in the table")
 
 
-@command.command()
-@click.argument("prepared", type=PLACE)
-@click.option("--against", type=PLACE, default=None, help="The folder that was prepared.")
-@click.option(
-    "--also",
-    type=LOCAL,
-    multiple=True,
-    help="A run, a report: whatever was made from it. Repeatable.",
-)
-@click.option(
-    "--local",
-    type=LOCAL,
-    default=None,
-    help="With PREPARED at a URL: the local folder that it was made in [its last part, here].",
-)
-@click.option("--looked", is_flag=True, help="You have looked at the suspects: no text stands in their pictures.")
-@json_option
-def audit(
-    prepared: Place, against: Place | None, also: tuple[Path, ...], local: Path | None, looked: bool, as_json: bool
-) -> None:
-    """Search PREPARED, and what was made from it, for anything that the sources know and nobody else should.
-
-    Every tag of every header (private ones and nested ones too), names of files and folders, and text in the kept pixels. Exit code 3 where
-    something is found. The signed-off table is kept in PREPARED.private/audit.json.
-    """
-    from domains.errors import DataError
-    from domains.prepare.audit import SUSPECTS
-    from domains.prepare.audit import audit as run
-
-    made = local_folder(prepared, local)
-    result = run(prepared, against, also, local=made, looked=looked, progress=Counter("reading headers", "files"))
-    found = [(finding.where, finding.what) for check in result.checks for finding in check.found]
-    private = f"{made}.private"
-    if as_json:
-        emit_json(result.to_dict())
-    else:
-        rows = [
-            [check.name, check.looked_at, f"{len(check.found)} found" if check.found else "clean"]
-            for check in result.checks
-        ]
-        table(["looked for", "in", "answer"], rows)
-        for note in result.notes:
-            say(f"note: {note}")
-        if found:
-            click.echo("")
-            table(["file", "holds"], [list(pair) for pair in found[:SHOWN]])
-            if len(found) > SHOWN:
-                click.echo(f"... and {len(found) - SHOWN} more in {private}/audit.json")
-    if not result.clean:
-        count = sum(len(check.found) for check in result.checks)
-        do = (
-            f"Look at {private}/{SUSPECTS}; if it shows no text, say so: --looked"
-            if result.only_suspects
-            else "Do not pass it on"
-        )
-        raise DataError(f"{count} findings", where=prepared, do=do)
-    if not as_json:
-        click.echo(f"\nclean: manifest {result.manifest_sha256[:16]}; the table is kept in {private}/audit.json")
-
-
 @command.group()
 def synth() -> None:
     """Synthesise a phantom data set."""
@@ -350,27 +288,5 @@ def synth_echo(patients: int, out: Path, seed: int, workers: int | None, overwri
         click.echo(f"next: vfm data prepare {out} --domain echo --out prepared")
 
 
-@command.command()
-@click.argument("folder", type=PLACE)
-@click.option("--verify", is_flag=True, help="Read every frame file and compare it with its hash.")
-@json_option
-def show(folder: Place, verify: bool, as_json: bool) -> None:
-    """What a prepared FOLDER holds."""
-    from domains.errors import DataError
-    from domains.store.prepared import Prepared
-
-    prepared = Prepared.open(folder)
-    values = prepared.summary()
-    damaged = prepared.verify() if verify else []
-    if as_json:
-        emit_json({**values, **({"damaged": [error.path.stem for error in damaged]} if verify else {})})
-    else:
-        table(["", ""], [[name.replace("_", " "), value] for name, value in values.items()])
-        if verify and not damaged:
-            click.echo("every frame file is as it was written")
-    if damaged:
-        raise DataError(
-            f"{len(damaged)} frame files are damaged; the first: {damaged[0].reason}",
-            where=folder,
-            do="Prepare it again",
-        )
+command.add_command(audit)
+command.add_command(show)

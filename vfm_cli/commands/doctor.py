@@ -59,6 +59,10 @@ def inspect() -> dict[str, Any]:
     for decoder in decoders():
         words = "decoder" if decoder.available else f"install it: pip install {decoder.install}"
         checks.append((decoder.name, decoder.available, words))
+    try:
+        checks.append(("s3:// storage", True, f"s3fs {metadata.version('s3fs')}"))
+    except metadata.PackageNotFoundError:
+        checks.append(("s3:// storage", True, 'not installed; for recordings on S3: pip install "vfm[s3]"'))
     cuda = torch.cuda.is_available()
     device = torch.cuda.get_device_name(0) if cuda else f"none; training runs on {cores()} CPU cores"
     checks.append(("GPU", True, device))

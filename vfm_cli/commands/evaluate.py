@@ -15,7 +15,7 @@ from vfm_cli.options import LOCAL, domain_option, json_option, key_option, onlin
 @click.command()
 @click.argument("protocol", type=click.Choice(["knn", "linear"]))
 @click.option("--encoder", required=True, help="A vfm run, a folder, vfm-tiny, or a hub name.")
-@click.option("--data", required=True, help="A prepared folder.")
+@click.option("--data", required=True, help="A prepared folder, or its URL.")
 @click.option(
     "--labels",
     default=None,

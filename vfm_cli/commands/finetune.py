@@ -10,6 +10,7 @@ import click
 from domains.errors import ConfigError
 from vfm_cli.console import TerminalReporter, emit_json
 from vfm_cli.options import Asked, domain_option, key_option, print_resolved, required, resolve_run, run_options
+from vfm_cli.slurm import check_slurm, slurm_options, submit
 
 
 def prepared_domain(data: str | None) -> str:
@@ -22,7 +23,7 @@ def prepared_domain(data: str | None) -> str:
 
 @click.command()
 @click.option("--encoder", default=None, help="vfm-tiny, a folder, a vfm run, or a hub name.")
-@click.option("--data", default=None, help="A prepared folder.")
+@click.option("--data", default=None, help="A prepared folder, or its URL.")
 @click.option(
     "--labels", default=None, help="CSV with one row per recording, study or patient [those of the public data set]."
 )
@@ -39,17 +40,19 @@ def prepared_domain(data: str | None) -> str:
 )
 @domain_option
 @key_option
+@slurm_options
 @run_options
 def command(
     encoder: str | None, data: str | None, labels: str | None, split: str | None, task: str | None, label_fraction: float | None, mode: str | None,
-    domain: str | None, key: Path | None, config: Path | None, out: Path | None, resume: bool, from_step: int | None, overwrite: bool, dry_run: bool,
-    as_json: bool, online: bool, settings: tuple[str, ...],
+    domain: str | None, key: Path | None, slurm: bool, slurm_option: tuple[str, ...], no_submit: bool, config: Path | None, out: Path | None,
+    resume: bool, from_step: int | None, overwrite: bool, dry_run: bool, as_json: bool, online: bool, settings: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Learn a task from the labels of some patients; test once, on patients that were never seen.
 
     The run folder holds the adapter (plain peft loads it), the merged encoder, the head, and a prediction for every test recording.
     """
     resume = resume or from_step is not None
+    check_slurm(slurm, slurm_option, no_submit)
     asked = Asked.of(
         config,
         {
@@ -74,6 +77,12 @@ def command(
     required(resolved.config.data.path or None, "--data", "--data ./prepared")
     required(resolved.config.task.name or None, "--task", "--task ef")
     out = required(out, "--out", f"--out runs/{resolved.config.task.name}")
+    if slurm:
+        submit(
+            out, slurm_option, no_submit=no_submit, processes=1, workers=resolved.config.data.workers, resume=resume, overwrite=overwrite,
+            as_json=as_json,
+        )  # fmt: skip
+        return
     from recipes.jobs.finetune import finetune
 
     run = finetune(

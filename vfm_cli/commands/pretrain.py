@@ -11,7 +11,17 @@ import click
 from domains.errors import ConfigError
 from vfm_cli.commands.finetune import find_key
 from vfm_cli.console import TerminalReporter, emit_json, say
-from vfm_cli.options import Asked, domain_option, key_option, print_resolved, required, resolve_run, run_options
+from vfm_cli.options import (
+    Asked,
+    domain_option,
+    key_option,
+    print_resolved,
+    required,
+    resolve_run,
+    run_options,
+    without_option,
+)
+from vfm_cli.slurm import check_slurm, slurm_options, submit
 
 PROFILED = 5  # steps that --profile takes apart
 GUIDANCE = """no recordings named. Either try it on made-up ones:   vfm pretrain --domain {domain} --data phantom --out runs/{domain}
@@ -22,7 +32,7 @@ or prepare a folder of your own (DICOM cines, AVI, MP4, in any sub-folders; 250 
 
 @click.command()
 @domain_option
-@click.option("--data", default=None, help="A prepared folder, or 'phantom'.")
+@click.option("--data", default=None, help="A prepared folder, its URL, or 'phantom'.")
 @click.option("--split", default=None, help="Learn only from the training part of this official split.")
 @click.option("--encoder", default=None, help="vfm-tiny, a folder, a vfm run, or a hub name.")
 @click.option("--recipe", default=None, help="vfm recipes ls; default: the domain's.")
@@ -42,11 +52,13 @@ or prepare a folder of your own (DICOM cines, AVI, MP4, in any sub-folders; 250 
     "--knn-task", default=None, help="The task of those labels, e.g. ef; alone: labels of the public data set."
 )
 @key_option
+@slurm_options
 @run_options
 def command(
     domain: str | None, data: str | None, split: str | None, encoder: str | None, recipe: str | None, init_from: str | None, processes: int,
-    batch_size: str | None, profile: bool, patients: int, knn_labels: str | None, knn_task: str | None, key: Path | None, config: Path | None,
-    out: Path | None, resume: bool, from_step: int | None, overwrite: bool, dry_run: bool, as_json: bool, online: bool, settings: tuple[str, ...],
+    batch_size: str | None, profile: bool, patients: int, knn_labels: str | None, knn_task: str | None, key: Path | None,
+    slurm: bool, slurm_option: tuple[str, ...], no_submit: bool, config: Path | None, out: Path | None, resume: bool, from_step: int | None,
+    overwrite: bool, dry_run: bool, as_json: bool, online: bool, settings: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Continue an encoder's training on your own recordings, without labels.
 
@@ -55,6 +67,7 @@ def command(
     from domains.base import load_domain
 
     resume = resume or from_step is not None
+    check_slurm(slurm, slurm_option, no_submit)
     options = {
         "domain": domain,
         "data.path": data,
@@ -84,6 +97,14 @@ def command(
         say("vfm: " + GUIDANCE.format(domain=declared.name))
         raise click.exceptions.Exit(2)
     out = required(out, "--out", f"--out runs/{declared.name}")
+    if slurm:
+        if resolved.config.data.path == "phantom":
+            make_phantom(out, patients, key)  # here, once: the job's processes find it
+        submit(
+            out, slurm_option, no_submit=no_submit, processes=processes, workers=resolved.config.data.workers, resume=resume, overwrite=overwrite,
+            as_json=as_json,
+        )  # fmt: skip
+        return
     if processes > 1 and "LOCAL_RANK" not in os.environ:
         from recipes.training.launch import relaunch
 
@@ -142,19 +163,6 @@ def check_recipe(recipe: str, begun: str, out: Path | None) -> None:
     if asked != begun:
         what = f"the run began with method '{begun}', and recipe '{recipe}' is of '{asked}'"
         raise ConfigError(what, where=out, do="Resume without --recipe, or choose another --out")
-
-
-def without_option(words: list[str], option: str) -> list[str]:
-    """The command line without `--processes N` / `--processes=N`."""
-    kept, skip = [], False
-    for word in words:
-        if skip:
-            skip = False
-        elif word == option:
-            skip = True
-        elif not word.startswith(f"{option}="):
-            kept.append(word)
-    return kept
 
 
 def with_data(resolved: Any, folder: Path) -> Any:

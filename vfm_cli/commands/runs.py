@@ -12,10 +12,9 @@ import click
 
 from recipes.runs.metrics import CLOCKS, Follower, Points, Row, is_number, series_of
 from recipes.runs.run import Run, find_runs
-from recipes.runs.settings import differences, environments
 from recipes.runs.status import FINISHED, RUNNING
 from vfm_cli import run_pages as pages
-from vfm_cli.console import emit_json, say, table
+from vfm_cli.console import emit_json, say
 from vfm_cli.options import json_option
 from vfm_cli.plots import Style, grid, legend
 
@@ -50,12 +49,12 @@ def ls(folder: Path | None, depth: int, as_json: bool) -> None:
         name = str(path.relative_to(folder))
         rows.append(pages.row_of(Run(path), path.resolve().name if name == "." else name))
     if as_json:
-        emit_json(rows)
+        emit_json(pages.finite(rows))
     elif not rows:
         say(f"no runs under {folder}")
     else:
         head = ["run", "recipe", "encoder", "state", "step", "loss", "age", "size"]
-        table(head, [pages.cells_of(row) for row in rows])
+        pages.print_table(head, [pages.cells_of(row) for row in rows])
 
 
 @command.command()
@@ -73,15 +72,16 @@ def show(
     if png is not None:
         draw({found.path.name: found}, png)
     if as_json:
-        emit_json(pages.show_json(found))
+        emit_json(pages.finite(pages.show_json(found)))
         return
     for line in pages.headline(found):
-        click.echo(line)
+        pages.tell(line)
     click.echo("")
     pages.settings_table(found)
-    click.echo(f"\nrecordings: {pages.data_line(found)}")
+    click.echo("")
+    pages.tell(f"recordings: {pages.data_line(found)}")
     for line in pages.looked_lines(found):
-        click.echo(line)
+        pages.tell(line)
     echo("", *pages.curves(found, Style.of_stdout(ascii_only=ascii_only), everything=everything, wanted=wanted))
     section("alarms", pages.alarm_lines(found), "none")
     section("checkpoints", pages.checkpoint_lines(found), "none")
@@ -103,6 +103,8 @@ def compare(
     runs: tuple[Path, ...], everything: bool, wanted: tuple[str, ...], png: Path | None, ascii_only: bool, as_json: bool
 ) -> None:
     """Lay runs side by side: settings that differ, curves over one another, evaluations."""
+    from recipes.runs.settings import differences, environments
+
     if len(runs) < 2:
         raise click.UsageError("compare needs two runs or more. For example: vfm runs compare runs/a runs/b")
     found = [Run.open(path) for path in runs]
@@ -110,15 +112,14 @@ def compare(
     if png is not None:
         draw(dict(zip(names, found, strict=True)), png)
     if as_json:
-        emit_json(
-            {
-                "runs": {name: pages.show_json(run) for name, run in zip(names, found, strict=True)},
-                "settings": {key: dict(zip(names, values, strict=True)) for key, values in differences(found)},
-                "environment": {key: dict(zip(names, values, strict=True)) for key, values in environments(found)},
-            }
-        )
+        values = {
+            "runs": {name: pages.show_json(run) for name, run in zip(names, found, strict=True)},
+            "settings": {key: dict(zip(names, of_each, strict=True)) for key, of_each in differences(found)},
+            "environment": {key: dict(zip(names, of_each, strict=True)) for key, of_each in environments(found)},
+        }
+        emit_json(pages.finite(values))
         return
-    table(
+    pages.print_table(
         ["run", "recipe", "encoder", "state", "step", "loss", "age", "size"],
         [pages.cells_of(pages.row_of(run, name)) for name, run in zip(names, found, strict=True)],
     )
@@ -128,7 +129,9 @@ def compare(
     ):
         click.echo("")
         if rows:
-            table(["", *names], [[key, *map(pages.value_in_words, values)] for key, values in rows], title=title)
+            pages.print_table(
+                ["", *names], [[key, *map(pages.value_in_words, values)] for key, values in rows], title=title
+            )
         else:
             click.echo(f"{title}: none")
     style = Style.of_stdout(ascii_only=ascii_only)
@@ -136,12 +139,12 @@ def compare(
     merged: dict[str, Points] = {}
     for one in series:
         for name, points in one.items():
-            merged.setdefault(name, points)
+            merged[name] = max(merged.get(name, []), points, key=len)
     figures = [
-        (name, [one.get(name, []) for one in series])
+        (pages.printable(name), [one.get(name, []) for one in series])
         for name in pages.chosen(merged, everything=everything, curves=wanted)
     ]
-    echo("", *legend(names, style), *grid(figures, style))
+    echo("", *legend([pages.printable(name) for name in names], style), *grid(figures, style))
     evaluations(*((name, [run]) for name, run in zip(names, found, strict=True)))
     if png is not None:
         click.echo(f"curves: {png}")
@@ -187,7 +190,7 @@ def ended(run: Run, as_json: bool) -> None:
     if as_json:
         click.echo(_json({"state": state, "why": why, "exit_code": code, "step": run.step}))
     else:
-        say(f"{run.path} {state} at step {run.step}" + (f": {why}" if why else ""))
+        say(pages.printable(f"{run.path} {state} at step {run.step}" + (f": {why}" if why else "")))
     if code:
         raise click.exceptions.Exit(code)
 
@@ -214,12 +217,12 @@ def picture(path: Path, rows: Sequence[Row], wanted: Sequence[str], style: Style
     series = series_of(list(rows))
     names = pages.chosen(series, everything=False, curves=[name for name in wanted if name in series])
     alarms = pages.alarm_lines(run)[-2:]
-    return [
-        *pages.headline(run)[:2],
-        *(f"alarm, {one}" for one in alarms),
-        "",
-        *grid([(name, [series[name]]) for name in names], style, height=5),
+    # A line that the terminal would break in two could not be drawn over.
+    words = [
+        pages.printable(one)[: style.width - 1]
+        for one in (*pages.headline(run)[:2], *(f"alarm, {one}" for one in alarms))
     ]
+    return [*words, "", *grid([(pages.printable(name), [series[name]]) for name in names], style, height=5)]
 
 
 def emit_line(row: Row, total: int | None, as_json: bool) -> None:
@@ -229,14 +232,14 @@ def emit_line(row: Row, total: int | None, as_json: bool) -> None:
         return
     of = f"/{total}" if total else ""
     said = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name not in CLOCKS and is_number(value))
-    click.echo(f"step {row['step']}{of}  {said}")
+    pages.tell(f"step {row['step']}{of}  {said}")
     sys.stdout.flush()
 
 
 def _json(values: Any) -> str:
     import json
 
-    return json.dumps(values, default=str)
+    return json.dumps(pages.finite(values), default=str)
 
 
 def draw(runs: dict[str, Run], png: Path) -> None:
@@ -270,15 +273,15 @@ def evaluations(*groups: tuple[str, Sequence[Run]]) -> None:
                     )
     if rows:
         click.echo("")
-        table(["", "evaluation", "metric", "value [interval]", "patients"], rows)
+        pages.print_table(["", "evaluation", "metric", "value [interval]", "patients"], rows)
 
 
 def section(title: str, lines: Sequence[str], empty: str) -> None:
     """A heading and its lines, on one line where there is little to say."""
     if len(lines) < 2:
-        click.echo(f"{title}: {lines[0] if lines else empty}")
+        pages.tell(f"{title}: {lines[0] if lines else empty}")
     else:
-        echo(f"{title}:", *(f"  {one}" for one in lines))
+        pages.tell(f"{title}:", *(f"  {one}" for one in lines))
 
 
 def echo(*lines: str) -> None:
