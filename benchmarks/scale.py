@@ -7,8 +7,6 @@ The wire is the loopback of a network namespace that the script makes for itself
 not, that column is empty. All processes share this machine's cores: seconds tell what exchanging costs, not how a cluster scales.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import socket
@@ -16,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +137,7 @@ def through(port: str = "lo") -> int | None:
 
 def measure(rank: int, processes: int, port: int, recipe: str, batch: int, steps: int, place: str) -> None:
     """One process of a group: does `steps` steps and leaves (seconds, payload, wire) of one in `place`, if it is the first."""
-    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
     if processes > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes),
                        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}  # fmt: skip
@@ -183,7 +182,7 @@ def measured(processes: int, *asked: Any) -> tuple[float, float, float]:
         free.bind(("127.0.0.1", 0))
         port, place = free.getsockname()[1], f"{folder}/found"
         free.close()
-        mp.spawn(measure, args=(processes, port, *asked, place), nprocs=processes)
+        mp.start_processes(measure, args=(processes, port, *asked, place), nprocs=processes, start_method="fork")
         seconds, payload, sent = map(float, Path(place).read_text(encoding="ascii").split())
     return seconds, payload, sent
 
@@ -199,7 +198,7 @@ def on_its_own_wire() -> None:
         allowed = False
     if allowed:
         words = [*inside, 'ip link set lo up; exec "$@"', "sh", sys.executable, *sys.argv]
-        os.execvpe(words[0], words, {**os.environ, ALONE: "1"})
+        os.execvpe(words[0], words, {**os.environ, ALONE: "1", "TORCH_CPP_LOG_LEVEL": "ERROR"})
 
 
 def row(cells: list[str], line: Callable[[str], None] = print) -> None:
@@ -234,6 +233,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--gigabits", type=float, default=400.0, help="a second, of the slowest link")
     asked = parser.parse_args()
+    torch.set_num_threads(1)  # also: a process that has started none can be forked
     if not asked.on_paper:
         on_its_own_wire()
         row(
