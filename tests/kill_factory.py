@@ -26,6 +26,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from netns_factory import Machine
+
 REPO = Path(__file__).resolve().parents[1]
 SAVING = ("training/checkpoint.py", "training/run.py", "training/board.py", "finetune/best.py", "training/lock.py")
 SMALL = {
@@ -34,6 +36,7 @@ SMALL = {
         "decoder_width": 24, "decoder_heads": 2,
     },
     "videomae": {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2},
+    "simclr": {"head_hidden": 16, "head_outputs": 8},
 }  # fmt: skip
 TRAIN = {
     "steps": 6,
@@ -48,7 +51,10 @@ TRAIN = {
 
 @dataclass(frozen=True)
 class Job:
-    """A run: of a method of pretraining, or `finetune`. settings: key=value over what is tiny. patch: see `patched`."""
+    """A run: of a method of pretraining, or `finetune`. settings: key=value over what is tiny. patch: see `patched`.
+
+    machines: over which its processes are spread, as many on each; the first is where they meet.
+    """
 
     out: Path
     data: Path
@@ -58,6 +64,7 @@ class Job:
     from_step: int | None = None
     settings: tuple[str, ...] = ()
     patch: str = ""
+    machines: tuple[Machine, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,6 +141,12 @@ def rank_of(job: Job, rank: int, port: int, kill: Kill | None, answers: Any) -> 
         os.environ |= {
             "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(job.processes), "LOCAL_WORLD_SIZE": str(job.processes),
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        }  # fmt: skip
+    if job.machines:
+        each = job.processes // len(job.machines)
+        job.machines[rank // each].enter()
+        os.environ |= {
+            "LOCAL_RANK": str(rank % each), "LOCAL_WORLD_SIZE": str(each), "MASTER_ADDR": job.machines[0].address
         }  # fmt: skip
     without_pictures()
     code, line, reporter = 0, "", SilentReporter()

@@ -59,6 +59,31 @@ def gather(tensor: Tensor) -> Tensor:
     return gathered
 
 
+def shared_sum(tensor: Tensor) -> Tensor:
+    """Sum of `tensor` over all ranks, with gradient: what every rank's loss says of the sum comes back to each rank's own part.
+
+    As with `gather`, gradients that are averaged over ranks afterwards (DDP) are those of one process with the whole batch.
+    """
+    if world_size() == 1:
+        return tensor
+    total: Tensor = _Sum.apply(tensor)
+    return total
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        total = grads[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:

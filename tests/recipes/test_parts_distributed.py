@@ -11,6 +11,7 @@ from torch import distributed as dist
 from recipes.parts.centre import Centre
 from recipes.parts.distributed import gather, global_max, global_mean, global_sum, world_size
 from recipes.parts.prototypes import sinkhorn
+from recipes.parts.standardise import BatchStandardise
 
 
 def whole() -> tuple[torch.Tensor, torch.Tensor]:
@@ -37,8 +38,13 @@ def rank_main(rank: int, port: int, folder: str) -> None:
     uneven = whole()[0][:3] if rank == 0 else whole()[0][3:]
     rows = logits.clone().requires_grad_()
     contrast(gather(rows)).backward()
+    own = uneven.clone().requires_grad_()
+    even = BatchStandardise()(own)
+    (even.sigmoid().sum() * 2).backward()  # the sum over all rows is twice the mean of what ranks say
     results = {
         "gradient": rows.grad / 2,  # as DDP averages over ranks
+        "standardised": even.detach(),
+        "standardised_gradient": own.grad / 2,
         "gathered": gather(logits),
         "mean": global_mean(uneven),
         "max": global_max(scores),
@@ -68,6 +74,11 @@ def test_two_ranks_equal_one(ranks: list[dict[str, torch.Tensor]]) -> None:
     close = {"rtol": 1e-5, "atol": 1e-6}
     torch.testing.assert_close(torch.cat([rank["gradient"] for rank in ranks]), rows.grad, **close)
     torch.testing.assert_close(torch.cat([rank["assignments"] for rank in ranks]), sinkhorn(scores, 0.05), **close)
+    alone = logits.clone().requires_grad_()
+    even = BatchStandardise()(alone)
+    even.sigmoid().sum().backward()
+    torch.testing.assert_close(torch.cat([rank["standardised"] for rank in ranks]), even.detach(), **close)
+    torch.testing.assert_close(torch.cat([rank["standardised_gradient"] for rank in ranks]), alone.grad, **close)
     for rank in ranks:
         assert torch.equal(rank["gathered"], logits)
         assert rank["sum"].item() == 3

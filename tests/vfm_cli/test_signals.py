@@ -72,7 +72,12 @@ def to_group(process: subprocess.Popen[str], number: int) -> None:
 
 @pytest.mark.parametrize(
     ("number", "send", "code"),
-    [(signal.SIGTERM, to_command, 143), (signal.SIGINT, to_group, 130), (signal.SIGHUP, to_command, 143)],
+    [
+        (signal.SIGTERM, to_command, 143),
+        (signal.SIGINT, to_group, 130),
+        (signal.SIGHUP, to_command, 143),
+        (signal.SIGUSR1, to_command, 138),
+    ],
 )
 def test_a_signal_saves_on_every_rank_and_leaves_with_its_code(
     number: int, send: Callable[[subprocess.Popen[str], int], None], code: int, tmp_path: Path

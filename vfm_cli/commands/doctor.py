@@ -63,6 +63,10 @@ def inspect() -> dict[str, Any]:
         checks.append(("s3:// storage", True, f"s3fs {metadata.version('s3fs')}"))
     except metadata.PackageNotFoundError:
         checks.append(("s3:// storage", True, 'not installed; for recordings on S3: pip install "vfm[s3]"'))
+    try:
+        checks.append(("--slurm", True, f"submitit {metadata.version('submitit')}"))
+    except metadata.PackageNotFoundError:
+        checks.append(("--slurm", True, 'not installed; to submit Slurm jobs: pip install "vfm[slurm]"'))
     cuda = torch.cuda.is_available()
     device = torch.cuda.get_device_name(0) if cuda else f"none; training runs on {cores()} CPU cores"
     checks.append(("GPU", True, device))
