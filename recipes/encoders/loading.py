@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from domains.base import ClipSettings
 from domains.errors import ModelError
 from domains.schema import parse
@@ -42,13 +44,16 @@ def open_encoder(
 def build_encoder(
     settings: EncoderSettings, clip: ClipSettings, *, online: bool = False, seed: int = 0
 ) -> VideoEncoder:
-    """The encoder of a run: opened, set to the run's clips, and with the parameters of its mode trainable. Raises ModelError."""
+    """The encoder of a run: opened, set to the run's clips, and with the parameters of its mode trainable; what is new in it follows from
+    `seed`, and the caller's random state is left alone. Raises ModelError."""
     frames, size = settings.frames or clip.frames, settings.size or clip.size
     encoder = open_encoder(settings.name, frames=frames, size=size, online=online, seed=seed)
     encoder.set_geometry(encoder.geometry.model_copy(update={"rate": clip.rate, "stride": clip.stride}))
     if settings.init_from is not None:
         take_weights(encoder, settings.init_from)
-    adapt(encoder, settings)
+    with torch.random.fork_rng(devices=[]):  # adapters are born with random weights
+        torch.manual_seed(seed)
+        adapt(encoder, settings)
     encoder.checkpointing = settings.checkpointing
     return encoder
 

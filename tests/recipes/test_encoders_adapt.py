@@ -154,3 +154,18 @@ def test_a_copied_encoder_has_its_own_adapters(folder: Path) -> None:
         assert not torch.allclose(twin(clips()), encoder(clips()), atol=1e-3)
         assert torch.equal(twin(clips()), open_encoder(folder).eval()(clips()))
     assert twin.adapter[0].base_model.model is twin.model
+
+
+def test_adapters_follow_from_the_seed(tmp_path: Path) -> None:
+    folder = write_encoder(tmp_path / "model", "videomae")
+    asked, clip = EncoderSettings(name=str(folder), mode="lora"), ClipSettings(frames=4, size=32)
+    found = []
+    for state, seed in ((1, 7), (2, 7), (1, 8)):
+        torch.manual_seed(state)
+        before = torch.get_rng_state()
+        found.append(build_encoder(asked, clip, seed=seed).state_dict())
+        assert torch.equal(torch.get_rng_state(), before)
+    born = [name for name in found[0] if "lora_A" in name]
+    assert born
+    assert all(torch.equal(found[0][name], found[1][name]) for name in born)
+    assert not any(torch.equal(found[0][name], found[2][name]) for name in born)
