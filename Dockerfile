@@ -8,6 +8,7 @@ FROM ${BASE}
 ARG TORCH="torch>=2.11,<2.14"
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG PIP_OPTIONS=""
+ARG EXTRAS=""
 
 # Whatever writes a cache does so below /tmp, which is writable for any user id, also as a tmpfs over a read-only root.
 ENV PYTHONUNBUFFERED=1 \
@@ -30,7 +31,7 @@ COPY vfm_cli vfm_cli
 # torch first and by itself: the default index would bring several GB of CUDA packages.
 RUN python3 -m venv /opt/venv \
     && /opt/venv/bin/python -m pip install --no-cache-dir ${PIP_OPTIONS} --extra-index-url "${TORCH_INDEX}" "${TORCH}" \
-    && /opt/venv/bin/python -m pip install --no-cache-dir ${PIP_OPTIONS} .
+    && /opt/venv/bin/python -m pip install --no-cache-dir ${PIP_OPTIONS} ".${EXTRAS:+[${EXTRAS}]}"
 
 ENV PATH=/opt/venv/bin:$PATH
 # A number, so that runAsNonRoot can check it; any other id works as well.

@@ -2,10 +2,12 @@
 
     python benchmarks/prepare.py                    # 12 phantom patients
     python benchmarks/prepare.py --patients 40 --rounds 3
+    python benchmarks/prepare.py --ray              # and on a Ray cluster of worker processes of this machine (extra: ray)
 
 The plain script is what a careful user writes in an afternoon: pydicom's pixel_array, grey, the header's region, what moves within it, everything
 else zero, square, 144 pixels, JPEG, a hash, a row of a CSV. Contenders take turns; the best of the rounds counts. Half of the folder's time is
-often spent on files that are no cines, so the phantom's masks and reports are left out: DICOM files only.
+often spent on files that are no cines, so the phantom's masks and reports are left out: DICOM files only. On Ray the start of the cluster is told
+apart (a cluster is there before), the start of its workers counts.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ import pydicom
 from domains.base import load_domain
 from domains.echo.phantom import synthesise
 from domains.prepare.ingest import prepare
+from domains.prepare.pool import Engine
+
+ON_RAY = "vfm on Ray, two workers"
 
 
 def plain(source: Path, out: Path) -> int:
@@ -81,9 +86,11 @@ def plain(source: Path, out: Path) -> int:
     return done
 
 
-def ours(workers: int) -> Callable[[Path, Path], int]:
+def ours(workers: int, engine: Engine | None = None) -> Callable[[Path, Path], int]:
     """`vfm data prepare`."""
-    return lambda source, out: prepare(source, out, load_domain("echo"), key=b"k" * 32, workers=workers).videos
+    return lambda source, out: (
+        prepare(source, out, load_domain("echo"), key=b"k" * 32, workers=workers, engine=engine).videos
+    )
 
 
 def main() -> None:
@@ -91,17 +98,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patients", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--ray", action="store_true", help="also on a Ray cluster of two worker processes")
     asked = parser.parse_args()
+    if not asked.ray:
+        compare(asked.patients, asked.rounds, None)
+        return
+    from domains.prepare.ray_cluster import cluster
+
+    began = time.perf_counter()
+    with cluster(None, 2) as engine:
+        print(f"the Ray cluster started in {time.perf_counter() - began:.1f} s")
+        compare(asked.patients, asked.rounds, engine)
+
+
+def compare(patients: int, rounds: int, engine: Engine | None) -> None:
+    """Everyone in turn; the table."""
     ways = {"vfm, one worker": ours(1), "vfm, two workers": ours(2), "pydicom + OpenCV script": plain}
+    if engine is not None:
+        ways[ON_RAY] = ours(2, engine)
     best = dict.fromkeys(ways, float("inf"))
     made = dict.fromkeys(ways, 0)
     with tempfile.TemporaryDirectory() as temporary:
         source = Path(temporary) / "studies"
-        synthesise(source, asked.patients, 0, workers=2)
+        synthesise(source, patients, 0, workers=2)
         for path in list(source.rglob("*")):
             if path.is_file() and path.suffix != ".dcm":
                 path.unlink()
-        for round_number in range(asked.rounds):
+        for round_number in range(rounds):
             for name, way in ways.items():
                 out = Path(temporary) / f"out-{round_number}-{len(name)}"
                 began = time.perf_counter()
@@ -114,6 +137,8 @@ def main() -> None:
     for name, seconds in best.items():
         print(f"{name:<26} {made[name]:>10} {seconds:>8.2f} {one / seconds:>25.2f}")
     print(f"vfm on two workers is {best['pydicom + OpenCV script'] / best['vfm, two workers']:.2f}x the script")
+    if engine is not None:
+        print(f"two workers on Ray are {best['vfm, two workers'] / best[ON_RAY]:.2f}x two workers without it")
 
 
 if __name__ == "__main__":

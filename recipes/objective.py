@@ -80,7 +80,8 @@ class Batch:
 class Objective(nn.Module, ABC):
     """What a run minimises. Knows no device, no rank, no checkpoint, no file.
 
-    A subclass sets `name`, `Settings` and `views` and writes `forward`. Parameters with `requires_grad` are trained; buffers and frozen
+    A subclass sets `name`, `Settings` and `views` and writes `forward`. Clusters and outputs that it counts in a `recipes.parts.usage.Usages` are
+    logged, and watched by alarms. Parameters with `requires_grad` are trained; buffers and frozen
     modules (momentum teachers, centres) are saved in the run's checkpoints with everything else.
     """
 

@@ -59,6 +59,7 @@ class Job:
     method: str
     processes: int = 1
     resume: bool = False
+    from_step: int | None = None
     settings: tuple[str, ...] = ()
     patch: str = ""
     machines: tuple[Machine, ...] = ()
@@ -132,6 +133,7 @@ def rank_of(job: Job, rank: int, port: int, kill: Kill | None, answers: Any) -> 
 
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)  # of loader processes, as ever; not that of this process
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if job.processes > 1:
         os.environ |= {
@@ -148,7 +150,7 @@ def rank_of(job: Job, rank: int, port: int, kill: Kill | None, answers: Any) -> 
     points = Points(kill if kill is not None and kill.rank == rank else None)
     try:
         with patched(job.patch, rank):
-            if not job.resume:
+            if not job.resume and job.from_step is None:
                 sys.settrace(points)
             start(job, reporter)
     except VfmError as error:
@@ -234,12 +236,12 @@ def start(job: Job, reporter: Any) -> None:
 
         task = {"name": "ef", "labels": f"{job.data}.labels.csv", "folds": 5, "clips_per_video": 1}
         resolved = resolve([defaults(), Layer("task", {"task": task}), *layers])
-        finetune(resolved, job.out, resume=job.resume, reporter=reporter)
+        finetune(resolved, job.out, resume=job.resume, from_step=job.from_step, reporter=reporter)
         return
     from recipes.jobs.pretrain import pretrain
 
     base |= {"method": job.method, "objective": SMALL[job.method]}
-    pretrain(resolve(layers), job.out, resume=job.resume, reporter=reporter)
+    pretrain(resolve(layers), job.out, resume=job.resume, from_step=job.from_step, reporter=reporter)
 
 
 @contextlib.contextmanager
@@ -248,7 +250,8 @@ def patched(what: str, rank: int) -> Iterator[None]:
 
     seen:FILE: every rank writes FILE.RANK.jsonl, the seeds of the samples of each forward pass.
     stop:STEP: rank 0 gets SIGTERM in that step, counted from 1.
-    kill-loader:STEP, term-loader:STEP, term-all:STEP: SIGKILL or SIGTERM to the loader processes, or to them and to the run itself.
+    kill-loader:STEP, term-loader:STEP: SIGKILL or SIGTERM to the loader processes; term-all:STEP, int-all:STEP, hup-all:STEP: a signal to
+    them and to the run itself.
     fill:STEP:FILE:BYTES: from that step on the disk that FILE is on has BYTES bytes left, FILE having taken the rest.
     limit:STEP:BYTES: from that step on no file may grow beyond BYTES.
     wait:STEP:FILE: that step begins once FILE is there.
@@ -262,9 +265,10 @@ def patched(what: str, rank: int) -> Iterator[None]:
             loop.to_batch = noting(loop.to_batch, Path(f"{rest}.{rank}.jsonl"))
         elif kind == "stop" and rank == 0:
             at_step(int(rest), lambda: os.kill(os.getpid(), signal.SIGTERM))
-        elif kind in ("kill-loader", "term-loader", "term-all"):
-            number = signal.SIGKILL if kind == "kill-loader" else signal.SIGTERM
-            at_step(int(rest), lambda n=number, all=kind == "term-all": to_loaders(n, all))
+        elif kind.endswith(("-loader", "-all")):
+            run_too = kind.endswith("-all")
+            number = getattr(signal, f"SIG{kind.split('-')[0].upper()}")
+            at_step(int(rest), lambda n=number, too=run_too: to_loaders(n, too))
         elif kind == "fill":
             step, file, free = rest.split(":")
             at_step(int(step), lambda f=file, b=free: fill(Path(f), int(b)))

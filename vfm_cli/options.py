@@ -57,12 +57,18 @@ assignments = click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 
 
 def run_options(command: F) -> F:
-    """Options of verbs that train: --config, --out, --resume, --overwrite, --processes, --dry-run, --json, --online, key=value."""
+    """Options of verbs that train: --config, --out, --resume, --from-step, --overwrite, --dry-run, --json, --online, key=value."""
     for decorate in reversed(
         (
             click.option("--config", type=LOCAL, default=None, help="YAML with settings of your own."),
             click.option("--out", type=LOCAL, default=None, help="Folder of the run."),
             click.option("--resume", is_flag=True, help="Go on exactly where the run in --out stopped."),
+            click.option(
+                "--from-step",
+                type=click.IntRange(1),
+                default=None,
+                help="Go on from this kept checkpoint; forget later ones.",
+            ),
             overwrite_option,
             click.option("--dry-run", is_flag=True, help="Print every setting and where it comes from; do nothing."),
             json_option,

@@ -23,7 +23,8 @@ class Reader(ABC):
         channels: 1 (monochrome) or 3 (RGB; whatever colour space the file uses).
         fps: frames a second, or None where the file does not say; `fps_source` names the tag or header it came from ("unknown" without
             one, "none" where the format has no place for it).
-        note: what was odd about the file ("" if nothing): fewer frames than claimed, damage that was left out, rates that disagree.
+        note: what was odd about the file ("" if nothing): fewer frames than claimed, damage that was left out, rates that disagree. Complete
+            once the length was asked for.
         header: what the format knows beside pixels: a pydicom Dataset for DICOM, an empty mapping for all others.
 
     Errors are always `domains.errors.MediaError` with the file and the reason.

@@ -53,9 +53,8 @@ class VideoReader(Reader):
         self._asked: set[int] = set()  # times; what lies between them, up to the last, may be passed over
         self._last = 0
         self._coded: tuple[int, int] = (0, 0)
-        self._reformatter = (
-            VideoReformatter()
-        )  # frames have one each if left alone, and each costs as much as a conversion
+        # Left alone every frame makes one of its own, which costs more than the conversion.
+        self._reformatter = VideoReformatter()
         try:
             self._container = self._start()
         except FAILURES as error:
@@ -86,13 +85,8 @@ class VideoReader(Reader):
             raise MediaError(self.path, "claims frames of an absurd size")
         self._identity = identify(self.path)
         if (known := recall(self._identity)) is not None:
-            self._times, self._keys, self._sequential, self._sure = (
-                known.times,
-                known.keys,
-                known.sequential,
-                known.sure,
-            )
-            self.note = known.note
+            self._times, self._keys, self.note = known.times, known.keys, known.note
+            self._sequential, self._sure = known.sequential, known.sure
             self._set_shape(known.coded, known.turns, known.grey)
         else:
             self._learn()
@@ -146,10 +140,8 @@ class VideoReader(Reader):
 
     def _keep(self) -> None:
         shape = self._coded, self._turns, self.channels == 1
-        times, keys = (
-            array("q", self._times),
-            array("q", self._keys),
-        )  # of hours: a list of integers takes five times as much
+        # There may be hours of it: a list of integers takes five times as much.
+        times, keys = array("q", self._times), array("q", self._keys)
         remember(self._identity, Index(times, keys, self._sequential, self._sure, self.note, *shape))
 
     def _rewind(self) -> None:

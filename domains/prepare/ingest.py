@@ -24,7 +24,7 @@ from domains.prepare.journal import Journal, Stamp, take_over
 from domains.prepare.listed import Listed
 from domains.prepare.privacy import KEY_BYTES, Pseudonyms
 from domains.prepare.source import DiskRefused, Outcome, Refused, Task, Unreached, Usable, examine
-from domains.remote.place import Place, Url, to_place
+from domains.remote.place import Place, to_place
 from domains.store.manifest import EXCLUDED, VideoRow, frame_file, write_info, write_manifest
 
 PATIENCE = 60.0  # seconds without a sign of life before a file is given up
@@ -78,6 +78,7 @@ def prepare(
     update: bool = False,
     layout: Layout | None = None,
     without_decoders: bool = False,
+    engine: pool.Engine | None = None,
     progress: Progress | None = None,
 ) -> PrepareResult:
     """Prepare every recording below `source` (a folder, one file, or a URL) into `out`.
@@ -88,13 +89,16 @@ def prepare(
     to date; files that are as they were (by size and time of change) are not looked at again, those that are gone leave
     the output. layout: `source` holds a public data set: its tables say which files are recordings, and their labels, official splits, spans
     and texts are written beside the manifest (`domains.store.annotated`). without_decoders: set files aside whose decoder is not installed,
-    instead of raising before anything is written. progress(done, total) is called after every file.
+    instead of raising before anything is written. engine: who does the work; None: processes of this machine.
+    progress(done, total) is called after every file.
 
     Raises DataError where there is no usable recording or a decoder is missing, ConfigError where `out` must not be touched, StorageError where
     the disk refuses, or a storage does not answer any more: the same call then goes on where this one stopped.
     """
     began = time.monotonic()
     source, out = to_place(source), Path(out)
+    if engine is not None:  # workers elsewhere stand in other folders
+        source, out = source.absolute() if isinstance(source, Path) else source, out.absolute()
     if out.is_symlink():  # to the disk that has the room: the draft and the private folder belong there too
         out = out.resolve()
     output.check(source, out, overwrite, update)
@@ -114,7 +118,9 @@ def prepare(
         tasks = [Task(one, draft, scratch, domain, key) for one in sources]
         stamps = [Stamp.of_source(one, names) for one in sources]
         before = _known(stamps, journal, draft, out, AGAIN if update and not going_on else frozenset())
-        outcomes = _examine_all(tasks, workers, progress, before, lambda n, outcome: journal.add(stamps[n], outcome))
+        outcomes = _examine_all(
+            tasks, workers, progress, before, lambda n, outcome: journal.add(stamps[n], outcome), engine
+        )
         rows, refused = _settle(outcomes, relatives, names)
         if not rows:
             (output.private_folder(out) / LISTS).unlink(missing_ok=True)
@@ -211,13 +217,15 @@ def _examine_all(
     progress: Progress | None,
     before: Mapping[int, Outcome] = MappingProxyType({}),
     keep: Callable[[int, Outcome], None] | None = None,
+    engine: pool.Engine | None = None,
 ) -> list[Outcome]:
     """The outcome of every task. before: those known already. keep(number, outcome): called with every new one."""
+    run = engine or pool.run
     outcomes: dict[int, Outcome] = dict(before)
     left = [number for number in range(len(tasks)) if number not in outcomes]
     if progress is not None and before:
         progress(len(outcomes), len(tasks))
-    for place, outcome in pool.run(examine, [tasks[n] for n in left], workers=max(1, workers), patience=PATIENCE):
+    for place, outcome in run(examine, [tasks[n] for n in left], workers=max(1, workers), patience=PATIENCE):
         number = left[place]
         if isinstance(outcome, DiskRefused):
             what = f"cannot be written ({outcome.reason})"
@@ -227,6 +235,9 @@ def _examine_all(
             raise UnreachableError(outcome.reason, where=tasks[number].source.shown, do=do)
         if outcome == "crashed":
             outcome = Refused("unreadable", "its decoder crashed", "its decoder crashed")
+        elif outcome == "killed":
+            reason = f"workers were killed at it {pool.TRIES} times: does it need more memory than there is?"
+            outcome = Refused("unreadable", reason, reason)
         elif outcome == "hung":
             reason = f"its decoder gave no sign of life for {PATIENCE:g} s"
             outcome = Refused("unreadable", reason, reason)
@@ -310,8 +321,7 @@ def _private_rows(
     sources: list[Source], rows: dict[int, VideoRow], refused: dict[int, Refused], names: Pseudonyms
 ) -> Iterator[tuple[str, str, str, str, str]]:
     for number, source in enumerate(sources):
-        shown = str(source.shown if isinstance(source.shown, Url) else source.shown.absolute())
-        pseudonym = names.token("path", source.relative)
+        pseudonym, shown = names.token("path", source.relative), str(source.shown.absolute())
         if number in rows:
             yield shown, pseudonym, "prepared", rows[number].video_id, ""
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
+import secrets
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -244,7 +244,7 @@ def _store(reader: Reader, picture: Picture, task: Task, names: Pseudonyms, cont
 
 def _write(path: Path, blob: bytes) -> None:
     """Whole or not at all; two files of one content write the same."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(6)}")  # process ids of two machines may be the same
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft.write_bytes(blob)

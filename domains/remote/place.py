@@ -56,6 +56,10 @@ class Url:
         above = self.text.rpartition("/")[0]
         return self if above.endswith("/") else Url(above)
 
+    def absolute(self) -> Url:
+        """Itself: as of a path, what names the same from everywhere."""
+        return self
+
     def is_relative_to(self, other: Url) -> bool:
         """Whether it is `other` or lies below it."""
         return f"{self.text}/".startswith(f"{other.text}/")

@@ -62,6 +62,15 @@ class Best:
             raise StorageError(f"the best weights cannot be written ({reason})", where=self.folder) from None
         return True
 
+    def forget_after(self, step: int) -> None:
+        """Where the best is of a later step than this one, to which the run goes back, there is none. Raises StorageError."""
+        found = self.record()
+        try:
+            if found is not None and found["step"] > step:
+                (self.folder / "best.json").unlink()
+        except OSError as error:
+            raise StorageError(f"cannot be written ({error.strerror})", where=self.folder) from None
+
     def load(self, objective: TaskObjective) -> dict[str, Any]:
         """Put the best weights into `objective` and return their record. Raises ModelError."""
         found = self.record()

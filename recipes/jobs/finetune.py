@@ -64,6 +64,7 @@ def finetune(
     key: bytes | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    from_step: int | None = None,
     online: bool = False,
     reporter: Reporter,
 ) -> Path:
@@ -73,8 +74,8 @@ def finetune(
         encoder/ (adapters merged), adapter/ (peft; mode lora), base/ (where the start has no folder of its own),
         head.safetensors, head.json, predictions.csv, evaluation.json, scatter.png or confusion.png
 
-    key: needed where the labels name original identifiers. Raises VfmError subclasses; see
-    `recipes.training.loop.train`.
+    from_step: go on from the checkpoint of that step. key: needed where the labels name original identifiers. Raises VfmError
+    subclasses; see `recipes.training.loop.train`.
     """
     config = resolved.config
     if config.monitor.knn.task:
@@ -82,14 +83,19 @@ def finetune(
         raise ConfigError(what, do="Leave it out")
     material = read_material(config, key)
     objective = build_task(config, material, online=online)
-    run = RunFolder.create(out, resolved, overwrite=overwrite, resume=resume) if is_main() else RunFolder(out)
+    resume = resume or from_step is not None
+    run = RunFolder(out)
+    if is_main():
+        run = RunFolder.create(out, resolved, overwrite=overwrite, resume=resume, from_step=from_step)
     try:
-        if resume and run.finished:
+        if resume and run.finished and from_step is None:
             reporter.note(f"{out} is finished; nothing to resume")
             return out
         with recorded(run.path, main=is_main()):
             tell(config, material, objective.encoder, reporter)
             best = Best(run.path / "best")
+            if is_main() and from_step is not None:
+                best.forget_after(from_step)
             split = material.split
             data = ClipData(
                 material.prepared,
@@ -105,7 +111,7 @@ def finetune(
                 # Validation patients chose the epoch: they count as met.
                 write_seen(run.path, material.prepared, material.rows(split.train | split.validation), config.task.name)
             check = Validation(objective, material, best)
-            result = train(objective, data, config, run, reporter, resume=resume, validate=check)
+            result = train(objective, data, config, run, reporter, resume=resume, from_step=from_step, validate=check)
             if is_main():
                 finish(run, objective, material, config, result, best, reporter)
     finally:

@@ -57,6 +57,7 @@ def pretrain(
     *,
     overwrite: bool = False,
     resume: bool = False,
+    from_step: int | None = None,
     online: bool = False,
     fit: bool = False,
     key: bytes | None = None,
@@ -64,10 +65,12 @@ def pretrain(
 ) -> Path:
     """Continue the training of an encoder on unlabelled recordings. Returns the folder of the adapted encoder, `out/encoder`.
 
-    fit: with the largest batch that memory has room for (`--batch-size auto`); of a contrastive method, whose batch is part of the question, the
-    largest `train.piece`. A run that goes on keeps what it began with. key: needed where labels that the run is to look at (monitor.knn) name
-    original identifiers. Raises VfmError subclasses; see `recipes.training.loop.train`.
+    from_step: go on from the checkpoint of that step. fit: with the largest batch that memory has room for (`--batch-size auto`); of a
+    contrastive method, whose batch is part of the question, the largest `train.piece`. A run that goes on keeps what it began with. key:
+    needed where labels that the run is to look at (monitor.knn) name original identifiers. Raises VfmError subclasses; see
+    `recipes.training.loop.train`.
     """
+    resume = resume or from_step is not None
     resolved = complete(resolved)
     config = resolved.config
     prepared = Prepared.open(config.data.path)
@@ -78,9 +81,11 @@ def pretrain(
     probe = OnlineKnn.of(config, prepared, key)
     encoder = build_encoder(config.encoder, config.clip, online=online, seed=config.train.seed)
     objective = build_objective(resolved, encoder)
-    run = RunFolder.create(out, resolved, overwrite=overwrite, resume=resume) if is_main() else RunFolder(out)
+    run = RunFolder(out)
+    if is_main():
+        run = RunFolder.create(out, resolved, overwrite=overwrite, resume=resume, from_step=from_step)
     try:
-        if resume and run.finished:
+        if resume and run.finished and from_step is None:
             reporter.note(f"{out} is finished; nothing to resume")
             return run.encoder
         with recorded(run.path, main=is_main()):
@@ -94,7 +99,7 @@ def pretrain(
                 write_seen(run.path, prepared, data.rows, looked=probe.looked if probe is not None else None)
                 if probe is not None:
                     reporter.note(probe.said())
-            result = train(objective, data, config, run, reporter, resume=resume, probe=probe)
+            result = train(objective, data, config, run, reporter, resume=resume, from_step=from_step, probe=probe)
             if is_main():
                 finish(run, objective, prepared, config, result)
     finally:

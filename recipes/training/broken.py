@@ -8,22 +8,27 @@ they are of, the losses), and step.json, written last (settings, number of proce
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from domains.errors import ConfigError, ModelError
+from domains.errors import ConfigError, ModelError, TrainingError
 from domains.schema import parse
+from domains.store.prepared import Prepared
 from recipes.config import RunConfig
 from recipes.objective import Objective, Progress
-from recipes.training.checkpoint import tensors_of
+from recipes.training.checkpoint import latest_step, tensors_of
+from recipes.training.run import RunFolder
 
 STEP, WEIGHTS = "step.json", "objective.safetensors"
 
@@ -31,6 +36,45 @@ STEP, WEIGHTS = "step.json", "objective.safetensors"
 def seed_step(seed: int, step: int, rank: int) -> None:
     """Dropout draws from a generator that is a function of the step, so that a resumed run needs no saved generator state."""
     torch.manual_seed(hash((seed, step, rank)) % 2**63)
+
+
+def stop_not_finite(
+    accelerator: Accelerator,
+    objective: Objective,
+    config: RunConfig,
+    run: RunFolder,
+    prepared: Prepared,
+    progress: Progress,
+    done: Sequence[tuple[Mapping[str, Any], Mapping[str, Tensor]]],
+) -> NoReturn:
+    """Keep the step after `progress` for `vfm debug replay` and raise TrainingError, on all ranks.
+
+    done: the collated samples and the losses of each of its forward passes.
+    """
+    forwards = [(collated, {name: float(v) for name, v in losses.items()}) for collated, losses in done]
+    terms = [name for _, losses in forwards for name, value in losses.items() if not math.isfinite(value)]
+    terms = gather_object(terms)  # of all ranks: the main one keeps and says them
+    what = f"the gradient of step {progress.step + 1} is not finite"
+    if terms:  # `loss` is the sum of the others: they say more
+        term = min(terms, key=lambda name: name == "loss")
+        what = f"the loss of step {progress.step + 1} is not finite ({term})"
+    videos = [[prepared.video_id(row) for row in collated["rows"].tolist()] for collated, _ in forwards]
+    kept = f"'vfm debug replay {run.path}' tells where it comes from"
+    try:
+        precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+        rank, processes = accelerator.process_index, accelerator.num_processes
+        write_broken(run.broken, what, precision, progress, objective, config, forwards, videos, rank, processes)
+    except (OSError, SafetensorError) as error:
+        kept = f"The step could not be kept ({getattr(error, 'strerror', None) or error})"
+    accelerator.wait_for_everyone()  # a rank that leaves ends the others
+    good = latest_step(run.checkpoints)
+    do = f"--resume from step {good}, the last good checkpoint," if good else "Start again with --overwrite,"
+    names = ", ".join([name for forward in videos for name in forward][:2])
+    raise TrainingError(
+        f"{what}; the weights were not changed (videos {names}, ...)",
+        where=run.path,
+        do=f"{kept}. {do} with a lower optim.lr or train.precision=fp32",
+    )
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from domains.errors import ModelError, StorageError
+from domains.errors import ConfigError, ModelError, StorageError
 from recipes.training.retention import Retention
 
 LATEST = "latest"
@@ -79,26 +79,52 @@ def figures_of(path: Path) -> dict[str, float]:
 
 
 def load_checkpoint(
-    folder: Path, objective: nn.Module, optimiser: torch.optim.Optimizer, warn: Callable[[str], None]
+    folder: Path,
+    objective: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    warn: Callable[[str], None],
+    step: int | None = None,
 ) -> dict[str, Any] | None:
-    """Put the newest whole checkpoint back and return its state; None where there is none.
+    """Put the newest whole checkpoint back, or that of `step`, and return its state; None where there is none.
 
-    A damaged one is named through `warn` and the one before it is used. Raises ModelError where none is whole, or where the tensors do not
-    fit the objective.
+    A damaged one is said and passed over, not so one that was asked for. Raises ModelError where none is whole, or it does not fit the
+    objective.
     """
-    names = candidates(folder)
+    names = candidates(folder) if step is None else [chosen(folder, step)]
     for name in names:
         path = folder / name
         if (damage := find_damage(path)) is not None:
-            warn(f"checkpoint {name} is damaged ({damage}); trying the one before it")
+            warn(f"checkpoint {name} is damaged ({damage})" + ("; trying the one before it" if step is None else ""))
             continue
         restore(objective, load_file(path / TENSORS[0]), path)
         restore_optimiser(objective, optimiser, load_file(path / TENSORS[1]), path)
         state: dict[str, Any] = json.loads((path / STATE).read_text(encoding="utf-8"))
         return state
     if names:
-        raise ModelError("none of its checkpoints is whole", where=folder, do="Start the run again with --overwrite")
+        what = "none of its checkpoints is whole" if step is None else f"the checkpoint of step {step} is damaged"
+        do = "Start the run again with --overwrite" if step is None else "Choose another --from-step"
+        raise ModelError(what, where=folder, do=do)
     return None
+
+
+def chosen(folder: Path, step: int) -> str:
+    """Name of the checkpoint of `step`. Raises ConfigError with those that there are."""
+    names, wanted = candidates(folder), f"step_{step:08d}"
+    if wanted not in names:
+        steps = ", ".join(str(int(name.removeprefix("step_"))) for name in sorted(names)) or "none"
+        raise ConfigError(f"no checkpoint of step {step} was kept", where=folder, do=f"There are: {steps}")
+    return wanted
+
+
+def point_to(folder: Path, step: int) -> None:
+    """Make the checkpoint of `step` the one to go on from, even if nothing new is saved: later ones are gone. Raises StorageError."""
+    try:
+        write_latest(folder, f"step_{step:08d}")
+    except OSError as error:
+        raise StorageError(f"cannot be written ({error.strerror})", where=folder, do="Free some space") from None
+    for name in candidates(folder):
+        if int(name.removeprefix("step_")) > step:
+            shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def candidates(folder: Path) -> list[str]:

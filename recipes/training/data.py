@@ -223,8 +223,9 @@ def quiet_worker(_: int) -> None:
     def once(number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    # A terminal sends the first two to the whole group, a scheduler the third.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, once)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

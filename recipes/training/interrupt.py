@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGUSR1 set a flag; the loop saves at the next step boundary on all ranks, and then leaves."""
+"""Ctrl-C, SIGTERM, SIGUSR1 and a closed terminal set a flag; the loop saves at the next step boundary on all ranks, and then leaves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ class Interrupted(VfmError):
 
 
 class StopSignal:
-    """While entered, SIGINT, SIGTERM and SIGUSR1 are noted instead of acted on. A second Ctrl-C stops at once, without saving."""
+    """While entered, SIGINT, SIGTERM, SIGUSR1 and SIGHUP are noted instead of acted on. A second Ctrl-C stops at once, without saving.
+
+    A closed terminal (SIGHUP) counts as SIGTERM, unless it is ignored (nohup).
+    """
 
     def __init__(self) -> None:
         self.number = 0
@@ -34,8 +37,9 @@ class StopSignal:
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-                self._before[number] = signal.signal(number, self._note)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+                if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(
@@ -47,7 +51,7 @@ class StopSignal:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.number == signal.SIGINT and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.number = number
+        self.number = signal.SIGTERM if number == signal.SIGHUP else number
 
     def agreed(self, device: torch.device, broken: bool = False) -> tuple[int, bool]:
         """(the signal that any rank received, 0 for none; whether anything is broken on any rank); the same answer on every rank."""

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
-from safetensors import SafetensorError
 from torch import Tensor
 
 from domains.errors import TrainingError
@@ -19,8 +17,8 @@ from recipes.config import RunConfig
 from recipes.objective import Batch, Objective, Progress
 from recipes.runs.status import write_status
 from recipes.training.board import Board
-from recipes.training.broken import seed_step, write_broken
-from recipes.training.checkpoint import latest_step, load_checkpoint, save_checkpoint
+from recipes.training.broken import seed_step, stop_not_finite
+from recipes.training.checkpoint import load_checkpoint, save_checkpoint
 from recipes.training.data import ClipData, StreamSampler, batches_of, make_loader, to_batch
 from recipes.training.failures import check_replaced, in_one_line
 from recipes.training.flops import flops_on_paper, peak
@@ -60,11 +58,13 @@ def train(
     reporter: Reporter,
     *,
     resume: bool = False,
+    from_step: int | None = None,
     validate: Validate | None = None,
     probe: Probe | None = None,
 ) -> TrainResult:
     """Minimise `objective` over `data`.
 
+    `from_step` goes back to the checkpoint of that step, for good; without, a run goes on from the last one.
     `validate` is called on the main process at the end of every epoch and of the run; the figures it returns are logged.
     `probe` is called on every process every `monitor.knn.every` steps with the encoder as the run would leave it.
     Raises AlarmError (of a monitor whose action is to stop), TrainingError (a loss that is not finite, too many unreadable samples),
@@ -87,18 +87,15 @@ def train(
     optimiser = make_optimiser(objective, config.optim)
     total = total_steps(config, len(data), accelerator.num_processes)
     # What the samples follow from, beside the settings: a run that goes on must find it as it was.
-    state: dict[str, Any] = {
-        "step": 0,
-        "seconds": 0.0,
-        "replaced": 0,
-        "monitor_start": {},
-        "losses": {},
-        "figures": {},
-        "data": data.fingerprint(),
-    }
-    if resume and (found := load_checkpoint(run.checkpoints, objective, optimiser, reporter.warn)) is not None:
+    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "replaced": 0, "monitor_start": {}, "losses": {}, "figures": {}}
+    state["data"] = data.fingerprint()
+    found = load_checkpoint(run.checkpoints, objective, optimiser, reporter.warn, from_step) if resume else None
+    if found is not None:
         check_data(found, state["data"], run)
         state = found
+    accelerator.wait_for_everyone()  # all have read what is now changed
+    if main and from_step is not None:
+        run.go_back(from_step)
     if resume and main:  # also where the run died before its first checkpoint: it starts at step 0, and so does its log
         run.rewind_metrics(state["step"])
     if main:
@@ -216,7 +213,8 @@ class _Loop:
         health = float(norm + sum(losses["loss"].to(norm) for _, losses in done))
         number, broken = self.stop.agreed(accelerator.device, not math.isfinite(health))
         if broken:  # before the update: the weights are still good
-            self.stop_not_finite(step, done)
+            where = self.progress(step)
+            stop_not_finite(accelerator, self.objective, config, self.run, self.data.prepared, where, done)
         meter.add_norm(norm)
         self.monitors.gradient(norm)
         with self.time("optimiser"):
@@ -238,38 +236,6 @@ class _Loop:
         train = self.config.train
         seen = step * train.batch_size * train.accumulate * self.accelerator.num_processes
         return Progress(step, self.total, seen / len(self.data))
-
-    def stop_not_finite(self, step: int, done: list[tuple[Mapping[str, Any], Mapping[str, Tensor]]]) -> None:
-        """Keep the step for `vfm debug replay` and raise TrainingError, on all ranks."""
-        forwards = [(collated, {name: float(v) for name, v in losses.items()}) for collated, losses in done]
-        terms = [name for _, losses in forwards for name, value in losses.items() if not math.isfinite(value)]
-        terms = gather_object(terms)  # of all ranks: the main one keeps and says them
-        # `loss` is the sum of the others: they say more.
-        what = (
-            f"the loss of step {step + 1} is not finite ({min(terms, key=lambda name: name == 'loss')})"
-            if terms
-            else ""
-        )
-        what = what or f"the gradient of step {step + 1} is not finite"
-        videos = [[self.data.prepared.video_id(row) for row in collated["rows"].tolist()] for collated, _ in forwards]
-        kept = f"'vfm debug replay {self.run.path}' tells where it comes from"
-        try:
-            precision = {"no": "fp32"}.get(self.accelerator.mixed_precision, self.accelerator.mixed_precision)
-            write_broken(
-                self.run.broken, what, precision, self.progress(step), self.objective, self.config, forwards, videos,
-                self.accelerator.process_index, self.accelerator.num_processes,
-            )  # fmt: skip
-        except (OSError, SafetensorError) as error:
-            kept = f"The step could not be kept ({getattr(error, 'strerror', None) or error})"
-        self.accelerator.wait_for_everyone()  # a rank that leaves ends the others
-        good = latest_step(self.run.checkpoints)
-        do = f"--resume from step {good}, the last good checkpoint," if good else "Start again with --overwrite,"
-        names = ", ".join([name for forward in videos for name in forward][:2])
-        raise TrainingError(
-            f"{what}; the weights were not changed (videos {names}, ...)",
-            where=self.run.path,
-            do=f"{kept}. {do} with a lower optim.lr or train.precision=fp32",
-        )
 
     def count_failures(self, failures: list[str], step: int, lost: bool) -> None:
         """Unreadable samples were replaced; too many of them end the run."""

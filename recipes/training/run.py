@@ -16,6 +16,7 @@ from domains.schema import parse, read_yaml
 from recipes.config import Resolved, RunConfig
 from recipes.runs.run import ORIGINS
 from recipes.training import lock
+from recipes.training.checkpoint import chosen, point_to
 from recipes.training.lock import FolderLock
 
 PACKAGES = ("vfm", "torch", "transformers", "peft", "accelerate", "numpy", "opencv-python-headless", "pydicom", "av")
@@ -68,8 +69,16 @@ class RunFolder:
         return (self.path / "record.json").is_file()
 
     @classmethod
-    def create(cls, path: Path, resolved: Resolved, *, overwrite: bool = False, resume: bool = False) -> RunFolder:
-        """Make (or, to resume, open) a run folder and take its lock.
+    def create(
+        cls,
+        path: Path,
+        resolved: Resolved,
+        *,
+        overwrite: bool = False,
+        resume: bool = False,
+        from_step: int | None = None,
+    ) -> RunFolder:
+        """Make (or, to resume, open) a run folder and take its lock. from_step: it is to go on from this checkpoint, not from its last.
 
         Raises ConfigError for a folder that is not empty (without overwrite), that is no run (with resume), or whose settings differ from
         those of the run that is to go on; StorageError where it cannot be written.
@@ -87,7 +96,9 @@ class RunFolder:
             if used:  # before anything else is found wrong with a folder in which another run may be going on
                 run.lock.take()
             if used and resume:
-                run.check_same(resolved)
+                if from_step is not None:
+                    chosen(run.checkpoints, from_step)
+                run.check_same(resolved, back=from_step is not None)
                 return run
             if used and not overwrite:
                 do = "Use --resume to go on, --overwrite to start again, or another --out"
@@ -113,8 +124,16 @@ class RunFolder:
         (self.path / ORIGINS).write_text(json.dumps(resolved.origins, indent=2) + "\n", encoding="utf-8")
         replace(self.path / "config.resolved.yaml", resolved.to_yaml())  # last: with it, the folder is a run
 
-    def check_same(self, resolved: Resolved) -> None:
-        """A run is resumed with the settings that it began with; how it is loaded and logged may change."""
+    def go_back(self, step: int) -> None:
+        """Forget what came after the checkpoint of `step`: the run is there now. Raises StorageError."""
+        point_to(self.checkpoints, step)
+        (self.path / "record.json").unlink(missing_ok=True)  # it is no longer finished
+
+    def check_same(self, resolved: Resolved, *, back: bool = False) -> None:
+        """A run is resumed with the settings that it began with; how it is loaded and logged may change.
+
+        After a step that was not finite, and where it goes `back`, so may those that could mend it. Raises ConfigError.
+        """
         from recipes.config import flatten, yaml_layer
 
         file = self.path / "config.resolved.yaml"
@@ -124,7 +143,7 @@ class RunFolder:
         changed = [
             key for key in sorted(set(before) | set(now)) if before.get(key) != now.get(key) and not is_free(key)
         ]
-        mends = bool(changed) and self.broken.is_dir() and set(changed) <= MENDING
+        mends = bool(changed) and (back or self.broken.is_dir()) and set(changed) <= MENDING
         if changed and not mends:
             raise ConfigError(
                 f"'{changed[0]}' was {before.get(changed[0])!r} when the run began and is {now.get(changed[0])!r} now",

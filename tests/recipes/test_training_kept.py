@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from kill_factory import Job, run, tiny_encoder
+from safetensors.torch import load_file
 from store_factory import make_prepared
 
 from domains.errors import VfmError
@@ -106,6 +107,39 @@ def test_damage_is_said_and_the_one_before_it_taken(damage: str, stopped: Path, 
     assert log == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("method", ["videomae", "finetune"])
+def test_a_run_goes_back_to_a_checkpoint_that_was_kept(
+    method: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, words = tmp_path / "run", ("train.keep=1", "train.keep_every=2", "train.accumulate=1", "train.batch_size=3")
+    assert run(Job(out, data, method, settings=words)).codes == [0]
+    last = out / "checkpoints" / "step_00000006" / "objective.safetensors"
+    expected, log = load_file(last), (out / "metrics.jsonl").read_text().splitlines()
+    assert steps(out) == [2, 4, 6]
+    from vfm_cli.console import run_guarded
+    from vfm_cli.main import cli
+
+    verb = "finetune" if method == "finetune" else "pretrain"
+    assert run_guarded(cli, [verb, "--out", str(out), "--from-step", "3"]) == 2
+    assert "no checkpoint of step 3 was kept. There are: 2, 4, 6" in capsys.readouterr().err
+    assert (out / "record.json").exists(), "a mistyped step changes nothing"
+
+    stopped = run(Job(out, data, method, from_step=2, settings=words, patch="stop:3"))
+    assert stopped.codes == [143], stopped.lines
+    assert steps(out) == [2, 3], "what came later is gone: a kill does not bring it back"
+    assert run(Job(out, data, method, resume=True, settings=words)).codes == [0]
+    assert [name for name, tensor in load_file(last).items() if not torch.equal(tensor, expected[name])] == []
+    again = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["loss"]) for row in again] == [(row["step"], row["loss"]) for row in map(json.loads, log)]
+
+    refused = run(Job(out, data, method, from_step=2, settings=(*words, "train.seed=5")))
+    assert refused.codes == [2]
+    slower = run(Job(out, data, method, from_step=4, settings=(*words, "optim.lr=1e-6")))
+    assert slower.codes == [0], slower.lines
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert rows[3]["lr"] > 1e-6 >= rows[4]["lr"]
+
+
 class Bomb:
     """Makes a folder when it is unpickled."""
 
@@ -164,12 +198,14 @@ READ = {
 }  # fmt: skip
 
 
-def opened(folder: Path) -> None:
-    """Whatever vfm loads from such a folder."""
-    encoder = open_encoder(folder / "encoder")
-    load_adapter(open_encoder(folder / "start"), folder / "adapter")
-    load_head(encoder, folder)
-    replay_run(folder)
+def opened(run: Path, folder: Path) -> None:
+    """Whatever vfm loads from `folder`, one of those in a run folder."""
+    if folder.name.startswith("step_"):
+        replay_run(run)
+    elif folder.name == "adapter":
+        load_adapter(open_encoder(run / "start"), folder)
+    else:
+        load_head(open_encoder(run / "encoder"), run)
 
 
 def test_no_file_of_an_encoder_adapter_head_or_broken_step_is_unpickled(data: Path, tmp_path: Path) -> None:
@@ -187,7 +223,8 @@ def test_no_file_of_an_encoder_adapter_head_or_broken_step_is_unpickled(data: Pa
     assert blown.codes == [6]
     shutil.copytree(tmp_path / "blown" / "broken", made / "broken")
     shutil.copytree(tiny_encoder(data), made / "start")
-    opened(made)
+    for folder in ("encoder", "adapter", "broken/step_00000002"):
+        opened(made, made / folder)
     folders = ["encoder", "adapter", "broken/step_00000002", "."]
     files = [
         path
@@ -209,13 +246,13 @@ def test_no_file_of_an_encoder_adapter_head_or_broken_step_is_unpickled(data: Pa
         plant(target, mark, zipped=number % 2 == 0)
         if file.name in READ:
             with pytest.raises(VfmError, match=r"^[^\n]+$"):
-                opened(folder)
+                opened(folder, target.parent)
         else:
-            opened(folder)
+            opened(folder, target.parent)
         assert not mark.exists(), file
         if file.suffix == ".safetensors":  # and where the right file is missing beside the pickle
             shutil.move(target, target.with_suffix(".bin"))
             with pytest.raises(VfmError):
-                opened(folder)
+                opened(folder, target.parent)
             assert not mark.exists(), file
         shutil.rmtree(folder)

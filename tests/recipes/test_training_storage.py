@@ -119,13 +119,19 @@ def test_a_loader_process_that_is_killed(data: Path, whole: Path, tmp_path: Path
 
 
 def test_loader_processes_leave_sigterm_to_the_run(data: Path, whole: Path, tmp_path: Path) -> None:
-    """To them alone it means nothing; to all, as schedulers send it, the run saves at the end of the step with its loader alive."""
-    alone = tmp_path / "alone"
-    assert run(Job(alone, data, "videomae", settings=("data.workers=2",), patch="term-loader:3")).codes == [0]
-    same_end(alone, whole)
-    out = tmp_path / "all"
-    ended = run(Job(out, data, "videomae", settings=("data.workers=2",), patch="term-all:3"))
-    assert ended.codes == [143], ended.lines
+    out = tmp_path / "run"
+    assert run(Job(out, data, "videomae", settings=("data.workers=2",), patch="term-loader:3")).codes == [0]
+    same_end(out, whole)
+
+
+@pytest.mark.parametrize(("name", "code"), [("term", 143), ("int", 130), ("hup", 143)])
+def test_a_signal_to_the_whole_group_saves_with_the_loader_alive(
+    name: str, code: int, data: Path, whole: Path, tmp_path: Path
+) -> None:
+    """As schedulers send SIGTERM, and terminals the others."""
+    out = tmp_path / "run"
+    ended = run(Job(out, data, "videomae", settings=("data.workers=1",), patch=f"{name}-all:3"))
+    assert ended.codes == [code], ended.lines
     assert "stopped at step 3; everything up to it is saved" in ended.lines[0]
     assert (out / "checkpoints" / "latest").read_text() == "step_00000003\n"
     assert run(Job(out, data, "videomae", resume=True)).codes == [0]

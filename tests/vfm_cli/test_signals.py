@@ -110,3 +110,18 @@ def test_a_rank_that_is_killed_ends_the_run_in_one_line(tmp_path: Path) -> None:
         assert "was killed from outside" in said[0]
         assert "--resume" in said[0]
         assert gone(tmp_path)
+
+
+def test_a_second_command_in_the_same_folder_is_refused_on_all_its_ranks(tmp_path: Path) -> None:
+    with started(tmp_path) as process:
+        environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+        words = [sys.executable, "-m", "vfm_cli", "pretrain", "--resume", "--out", "run", "--processes", "2"]
+        second = subprocess.run(
+            words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=150, check=False
+        )
+        assert second.returncode == 2, second.stderr
+        said = [line for line in second.stderr.splitlines() if line.startswith("vfm:")]
+        assert len(said) == 1
+        assert "another run is going on in this folder (process " in said[0]
+        assert "Traceback" not in second.stderr
+        assert process.poll() is None, "the first goes on"

@@ -10,6 +10,7 @@ import click
 
 from vfm_cli.commands.data_look import SHOWN, audit, local_folder, show
 from vfm_cli.console import Counter, duration, emit_json, say, table
+from vfm_cli.engines import engine_options, hands
 from vfm_cli.options import LOCAL, PLACE, json_option, key_option, overwrite_option
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def command() -> None:
 @click.option("--out", type=PLACE, required=True, help="Folder to make; a URL is sent to when all is done.")
 @click.option("--local", type=LOCAL, default=None, help="Where it is made, with --out URL [its last part, here].")
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes; default: one per core.")
+@engine_options
 @key_option
 @overwrite_option
 @click.option("--update", is_flag=True, help="Bring --out up to date: only new and changed files are looked at.")
@@ -49,6 +51,8 @@ def prepare(
     out: Place,
     local: Path | None,
     workers: int | None,
+    engine: str,
+    ray_address: str | None,
     key: Path | None,
     overwrite: bool,
     update: bool,
@@ -62,11 +66,12 @@ def prepare(
     machine. Where SOURCE is a public data set, its labels, official splits and texts come along.
     """
     from domains.base import load_domain
-    from domains.machine import cores
     from domains.prepare.ingest import prepare as run
     from domains.prepare.privacy import key_path, load_key
     from domains.prepare.to_storage import prepare_to
 
+    if engine == "ray" and isinstance(source, Path):  # workers elsewhere stand in other folders
+        source = source.absolute()
     data_set = find_layout(source, layout)
     domain = domain or domain_of(data_set, source)
     declared = load_domain(domain)
@@ -77,22 +82,23 @@ def prepare(
         say(
             f"made a pseudonym key: {key_path(key)} (keep it: the same patient gets the same pseudonym only with the same key)"
         )
-    processes = workers or cores()
     begin = (
         partial(run, source, made)
         if isinstance(out, Path)
         else partial(prepare_to, source, out, made, sending=Counter("sending", "files"))
     )
-    result = begin(
-        declared,
-        key=secret,
-        workers=processes,
-        overwrite=overwrite,
-        update=update,
-        layout=data_set,
-        without_decoders=without_decoders,
-        progress=Counter("preparing", "files"),
-    )
+    with hands(engine, ray_address, workers) as (crew, processes):
+        result = begin(
+            declared,
+            key=secret,
+            workers=processes,
+            overwrite=overwrite,
+            update=update,
+            layout=data_set,
+            without_decoders=without_decoders,
+            engine=crew,
+            progress=Counter("preparing", "files"),
+        )
     if as_json:
         emit_json(
             {

@@ -44,13 +44,14 @@ def prepared_domain(data: str | None) -> str:
 @run_options
 def command(
     encoder: str | None, data: str | None, labels: str | None, split: str | None, task: str | None, label_fraction: float | None, mode: str | None,
-    domain: str | None, key: Path | None, slurm: bool, slurm_option: tuple[str, ...], no_submit: bool,
-    config: Path | None, out: Path | None, resume: bool, overwrite: bool, dry_run: bool, as_json: bool, online: bool, settings: tuple[str, ...],
+    domain: str | None, key: Path | None, slurm: bool, slurm_option: tuple[str, ...], no_submit: bool, config: Path | None, out: Path | None,
+    resume: bool, from_step: int | None, overwrite: bool, dry_run: bool, as_json: bool, online: bool, settings: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Learn a task from the labels of some patients; test once, on patients that were never seen.
 
     The run folder holds the adapter (plain peft loads it), the merged encoder, the head, and a prediction for every test recording.
     """
+    resume = resume or from_step is not None
     check_slurm(slurm, slurm_option, no_submit)
     asked = Asked.of(
         config,
@@ -85,7 +86,14 @@ def command(
     from recipes.jobs.finetune import finetune
 
     run = finetune(
-        resolved, out, key=find_key(key), overwrite=overwrite, resume=resume, online=online, reporter=TerminalReporter()
+        resolved,
+        out,
+        key=find_key(key),
+        overwrite=overwrite,
+        resume=resume,
+        from_step=from_step,
+        online=online,
+        reporter=TerminalReporter(),
     )
     found = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     if as_json:

@@ -57,8 +57,8 @@ or prepare a folder of your own (DICOM cines, AVI, MP4, in any sub-folders; 250 
 def command(
     domain: str | None, data: str | None, split: str | None, encoder: str | None, recipe: str | None, init_from: str | None, processes: int,
     batch_size: str | None, profile: bool, patients: int, knn_labels: str | None, knn_task: str | None, key: Path | None,
-    slurm: bool, slurm_option: tuple[str, ...], no_submit: bool, config: Path | None, out: Path | None,
-    resume: bool, overwrite: bool, dry_run: bool, as_json: bool, online: bool, settings: tuple[str, ...],
+    slurm: bool, slurm_option: tuple[str, ...], no_submit: bool, config: Path | None, out: Path | None, resume: bool, from_step: int | None,
+    overwrite: bool, dry_run: bool, as_json: bool, online: bool, settings: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Continue an encoder's training on your own recordings, without labels.
 
@@ -66,6 +66,7 @@ def command(
     """
     from domains.base import load_domain
 
+    resume = resume or from_step is not None
     check_slurm(slurm, slurm_option, no_submit)
     options = {
         "domain": domain,
@@ -119,6 +120,7 @@ def command(
         out,
         overwrite=overwrite,
         resume=resume,
+        from_step=from_step,
         online=online,
         fit=batch_size == "auto",
         key=find_key(key) if resolved.config.monitor.knn.task else None,
