@@ -39,14 +39,8 @@ SMALL = {
     "simclr": {"head_hidden": 16, "head_outputs": 8},
 }  # fmt: skip
 TRAIN = {
-    "steps": 6,
-    "batch_size": 2,
-    "accumulate": 2,
-    "save_every": 2,
-    "log_every": 1,
-    "monitor_every": 3,
-    "precision": "fp32",
-}
+    "steps": 6, "batch_size": 2, "accumulate": 2, "save_every": 2, "log_every": 1, "monitor_every": 3, "precision": "fp32"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
