@@ -39,22 +39,14 @@ SMALL = {
     "simclr": {"head_hidden": 16, "head_outputs": 8},
 }  # fmt: skip
 TRAIN = {
-    "steps": 6,
-    "batch_size": 2,
-    "accumulate": 2,
-    "save_every": 2,
-    "log_every": 1,
-    "monitor_every": 3,
-    "precision": "fp32",
-}
+    "steps": 6, "batch_size": 2, "accumulate": 2, "save_every": 2, "log_every": 1, "monitor_every": 3, "precision": "fp32"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run: of a method of pretraining, or `finetune`. settings: key=value over what is tiny. patch: see `patched`.
-
-    machines: over which its processes are spread, as many on each; the first is where they meet.
-    """
+    """A run: of a method of pretraining, or `finetune`. settings: key=value over what is tiny. patch: see `patched`. machines: over which its
+    processes are spread, as many on each; they meet on the first."""
 
     out: Path
     data: Path
@@ -145,9 +137,8 @@ def rank_of(job: Job, rank: int, port: int, kill: Kill | None, answers: Any) -> 
     if job.machines:
         each = job.processes // len(job.machines)
         job.machines[rank // each].enter()
-        os.environ |= {
-            "LOCAL_RANK": str(rank % each), "LOCAL_WORLD_SIZE": str(each), "MASTER_ADDR": job.machines[0].address
-        }  # fmt: skip
+        os.environ |= {"LOCAL_RANK": str(rank % each), "LOCAL_WORLD_SIZE": str(each)}
+        os.environ["MASTER_ADDR"] = job.machines[0].address
     without_pictures()
     code, line, reporter = 0, "", SilentReporter()
     points = Points(kill if kill is not None and kill.rank == rank else None)
