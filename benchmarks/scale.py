@@ -67,8 +67,8 @@ def on_paper(objective: Objective, batch: int, processes: int) -> list[Exchange]
     found = [Exchange("gradients", learned * FLOAT)]
     if isinstance(objective, SimCLR):
         z = batch * objective.settings.head_outputs * FLOAT
-        found.append(Exchange("embeddings", z, 4, gather=True))
-        found.append(Exchange("their gradients", z * processes, 4))
+        found.append(Exchange("embeddings", z, 2, gather=True))
+        found.append(Exchange("their gradients", z * processes, 2))
     if isinstance(objective, DISCOVR):
         s, width, grid = objective.settings, objective.encoder.width, objective.encoder.grid
         found.append(Exchange("Sinkhorn sums", s.prototypes * FLOAT, 2 * s.sinkhorn_iterations))

@@ -76,12 +76,13 @@ class TrainSettings(Strict):
     batch_size: PositiveInt = Field(16, description="samples of one process in one forward pass")
     accumulate: PositiveInt = Field(1, description="forward passes in one optimiser step")
     piece: PositiveInt | None = Field(
-        None, description="contrastive methods: samples in memory at once; gradients stay those of the whole batch_size"
+        None,
+        description="gradient caching of contrastive methods: samples in memory at once; gradients stay those of the whole batch_size",
     )
     seed: NonNegativeInt = 0
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32")
     profile: NonNegativeInt = Field(
-        0, description="steps whose time is taken apart, from the third on; 0: none (vfm pretrain --profile)"
+        0, description="steps whose time is taken apart, from the fourth on; 0: none (vfm pretrain --profile)"
     )
     save_every: PositiveInt = Field(200, description="steps between checkpoints; the last step is always saved")
     keep: PositiveInt = Field(2, description="newest checkpoints kept")

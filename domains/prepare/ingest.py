@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from domains.base import Domain
 from domains.errors import DataError, StorageError, UnreachableError
-from domains.layouts import Layout
+from domains.layouts import Layout, Recording
 from domains.prepare import decodable, listed, output, pool
 from domains.prepare.contact_sheet import write_contact_sheet
 from domains.prepare.find import Source, find_sources
@@ -126,14 +126,10 @@ def prepare(
             (output.private_folder(out) / LISTS).unlink(missing_ok=True)
             journal.drop()
             raise _nothing_usable(source, len(sources), [outcome.category for outcome in refused.values()])
-        found = None
         if layout is None or recordings is None:
-            rows, patients_from = _name_patients(rows, relatives, names)
+            (rows, patients_from), found = _name_patients(rows, relatives, names), None
         else:
-            rows = {number: listed.named(row, recordings[number], names) for number, row in rows.items()}
-            patients_from = {"layout": len(rows)}
-            kept = {recordings[number].path: (row.video_id, recordings[number]) for number, row in rows.items()}
-            found = listed.write(draft, layout, domain, kept, names)
+            rows, patients_from, found = _name_listed(rows, recordings, layout, draft, domain, names)
         output.drop_strays(draft, {frame_file(draft, row.video_id).name for row in rows.values()})
         _write(draft, rows, refused, relatives, domain, names, patients_from, found)
         output.write_private(out, _private_rows(sources, rows, refused, names))
@@ -142,6 +138,20 @@ def prepare(
     noted = [(sources[number].shown, rows[number].note) for number in sorted(rows) if rows[number].note]
     seconds = time.monotonic() - began
     return PrepareResult(len(rows), patients, excluded, seconds, patients_from, noted, len(before), found)
+
+
+def _name_listed(
+    rows: dict[int, VideoRow],
+    recordings: list[Recording],
+    layout: Layout,
+    draft: Path,
+    domain: Domain,
+    names: Pseudonyms,
+) -> tuple[dict[int, VideoRow], dict[str, int], Listed]:
+    """The rows with the people that a public data set names; what else it says of them is written into the draft."""
+    rows = {number: listed.named(row, recordings[number], names) for number, row in rows.items()}
+    kept = {recordings[number].path: (row.video_id, recordings[number]) for number, row in rows.items()}
+    return rows, {"layout": len(rows)}, listed.write(draft, layout, domain, kept, names)
 
 
 def _sources(source: Place, out: Path | None = None) -> list[Source]:

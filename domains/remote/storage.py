@@ -293,9 +293,7 @@ def _trouble(url: Url, error: Exception) -> tuple[VfmError, bool]:
     kinds = {kind.__name__ for kind in type(error).__mro__}
     code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code", "")
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return MissingError(
-            "no such bucket" if code == "NoSuchBucket" else "no such object or folder", where=url
-        ), False
+        return MissingError(NO_BUCKET if code == "NoSuchBucket" else "no such object or folder", where=url), False
     if kinds & CREDENTIALS:
         return UnreachableError(
             "no usable credentials were found", where=url, do=f"Set AWS_PROFILE, or the keys. {DO}"

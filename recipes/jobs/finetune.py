@@ -30,7 +30,7 @@ from recipes.jobs.seen import write_seen
 from recipes.objective import Progress
 from recipes.runs.metrics import read_lines
 from recipes.runs.run import ALARMS
-from recipes.runs.status import recorded
+from recipes.runs.status import RECORD, recorded
 from recipes.training.data import ClipData
 from recipes.training.launch import is_main
 from recipes.training.loop import TrainResult, train
@@ -81,6 +81,10 @@ def finetune(
     if config.monitor.knn.task:
         what = "'monitor.knn' is for pretraining; fine-tuning is watched by its validation patients"
         raise ConfigError(what, do="Leave it out")
+    if config.data.split:
+        raise ConfigError(
+            "'data.split' is for pretraining", do=f"Fine-tuning has task.split={config.data.split} (--split)"
+        )
     material = read_material(config, key)
     objective = build_task(config, material, online=online)
     resume = resume or from_step is not None
@@ -259,7 +263,7 @@ def finish(
             "alarms": read_lines(run.path / ALARMS),
         }
         # last and whole: with it, the run is finished
-        replace(run.path / "record.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        replace(run.path / RECORD, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         what = f"the finished model cannot be written ({error.strerror})"
         raise StorageError(what, where=run.path, do="Free some space, then --resume") from None

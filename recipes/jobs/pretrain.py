@@ -23,16 +23,16 @@ from recipes.jobs.seen import looked_at, write_seen
 from recipes.objective import Contrast, Objective
 from recipes.pretrain import method
 from recipes.runs.curves import draw_curves
-from recipes.runs.metrics import CLOCKS, read_lines, series_of
-from recipes.runs.run import ALARMS
-from recipes.runs.status import recorded
+from recipes.runs.metrics import CLOCKS, read_lines, read_metrics, series_of
+from recipes.runs.run import ALARMS, is_run
+from recipes.runs.status import RECORD, recorded
 from recipes.training.data import ClipData
-from recipes.training.fit import largest_batch
 from recipes.training.launch import is_main
 from recipes.training.loop import TrainResult, train
+from recipes.training.memory import largest_batch
 from recipes.training.processes import make_accelerator
 from recipes.training.reporter import Reporter
-from recipes.training.run import RunFolder, is_run, replace
+from recipes.training.run import RunFolder, replace
 
 
 def complete(resolved: Resolved) -> Resolved:
@@ -59,13 +59,13 @@ def pretrain(
     resume: bool = False,
     from_step: int | None = None,
     online: bool = False,
-    fit: bool = False,
+    auto_batch: bool = False,
     key: bytes | None = None,
     reporter: Reporter,
 ) -> Path:
     """Continue the training of an encoder on unlabelled recordings. Returns the folder of the adapted encoder, `out/encoder`.
 
-    from_step: go on from the checkpoint of that step. fit: with the largest batch that memory has room for (`--batch-size auto`); of a
+    from_step: go on from the checkpoint of that step. auto_batch: with the largest batch that memory has room for (`--batch-size auto`); of a
     contrastive method, whose batch is part of the question, the largest `train.piece`. A run that goes on keeps what it began with. key:
     needed where labels that the run is to look at (monitor.knn) name original identifiers. Raises VfmError subclasses; see
     `recipes.training.loop.train`.
@@ -74,9 +74,9 @@ def pretrain(
     resolved = complete(resolved)
     config = resolved.config
     prepared = Prepared.open(config.data.path)
-    if fit and not (resume and is_run(out)):
+    if auto_batch and not (resume and is_run(out)):
         samples = len(rows_of(prepared, config.data.split)) * config.data.clips_per_video
-        resolved = fitted(resolved, samples, online=online, reporter=reporter)
+        resolved = with_largest_batch(resolved, samples, online=online, reporter=reporter)
         config = resolved.config
     probe = OnlineKnn.of(config, prepared, key)
     encoder = build_encoder(config.encoder, config.clip, online=online, seed=config.train.seed)
@@ -107,7 +107,7 @@ def pretrain(
     return run.encoder
 
 
-def fitted(resolved: Resolved, samples: int, *, online: bool, reporter: Reporter) -> Resolved:
+def with_largest_batch(resolved: Resolved, samples: int, *, online: bool, reporter: Reporter) -> Resolved:
     """`resolved` with the largest batch of this machine, the same on all processes; samples: of an epoch. Raises TrainingError where none fits."""
     config = resolved.config
     accelerator = make_accelerator(config)
@@ -115,7 +115,7 @@ def fitted(resolved: Resolved, samples: int, *, online: bool, reporter: Reporter
     contrast = isinstance(trial, Contrast)
     limit = config.train.batch_size if contrast else samples // (config.train.accumulate * accelerator.num_processes)
     bf16 = accelerator.mixed_precision == "bf16"
-    own = largest_batch(trial, config.clip, config, accelerator.device, bf16, max(1, limit))
+    own = largest_batch(trial, config, accelerator.device, bf16, max(1, limit))
     size = min(gather_object([own]))
     if contrast:
         change = {"piece": size if size < config.train.batch_size else None}
@@ -148,7 +148,7 @@ def finish(run: RunFolder, objective: Objective, prepared: Prepared, config: Run
         if encoder.adapter:
             save_adapter(encoder, run.path / "adapter")
         marks = [float(one["step"]) for one in read_lines(run.path / ALARMS)]
-        draw_curves({"": series_of(run.metrics(), skip=CLOCKS)}, run.path / "curves.png", marks)
+        draw_curves({"": series_of(read_metrics(run.path), skip=CLOCKS)}, run.path / "curves.png", marks)
         record: dict[str, Any] = {
             "method": objective.name,
             "paper": objective.paper,
@@ -166,7 +166,7 @@ def finish(run: RunFolder, objective: Objective, prepared: Prepared, config: Run
             "labels_looked_at": [{"task": one.task, "patients": len(one.patients)} for one in looked_at(run.path)],
         }
         # last and whole: with it, the run is finished
-        replace(run.path / "record.json", json.dumps(record, indent=2) + "\n")
+        replace(run.path / RECORD, json.dumps(record, indent=2) + "\n")
     except OSError as error:
         raise StorageError(
             f"the finished encoder cannot be written ({error.strerror})",

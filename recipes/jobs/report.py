@@ -14,6 +14,7 @@ from recipes.evaluate.features import ReadProgress
 from recipes.jobs.evaluate import evaluate, gather
 from recipes.report.contents import Contents
 from recipes.report.page import write_report
+from recipes.runs.metrics import METRICS
 
 
 def evaluate_and_report(
@@ -58,7 +59,7 @@ def evaluate_and_report(
     contents = Contents(
         prepared=prepared,
         title=title,
-        run=run if (run / "metrics.jsonl").is_file() else None,
+        run=run if (run / METRICS).is_file() else None,
         evaluations=found,
         features=gathered.features,
         titles=gathered.titles,

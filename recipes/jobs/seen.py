@@ -11,8 +11,7 @@ from typing import Any
 from domains.errors import StorageError
 from domains.store.prepared import Prepared
 from recipes.jobs.start import start_of
-
-SEEN = "seen.json"
+from recipes.runs.run import SEEN
 
 
 @dataclass(frozen=True)

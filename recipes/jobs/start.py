@@ -10,8 +10,7 @@ from domains.schema import parse, read_yaml
 from recipes.config import RunConfig
 from recipes.encoders import TINY, open_encoder
 from recipes.encoders.base import Geometry, VideoEncoder
-
-RESOLVED = "config.resolved.yaml"
+from recipes.runs.run import CONFIG, is_run
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Start:
 def start_of(encoder: str | Path) -> Start | None:
     """The start of a run folder; None for anything else (a plain encoder folder, a hub name)."""
     run = Path(encoder)
-    if not (run / RESOLVED).is_file():
+    if not is_run(run):
         return None
-    config = parse(RunConfig, read_yaml(run / RESOLVED), run / RESOLVED)
+    config = parse(RunConfig, read_yaml(run / CONFIG), run / CONFIG)
     return Start(config.encoder.name, config.train.seed, config.task.name, run, config.encoder.init_from or "")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch import distributed as dist
 from torch.nn import functional as F
 
-from recipes.parts.distributed import gather, world_size
+from recipes.parts.distributed import gather, rank
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
@@ -20,17 +19,18 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     those of one rank with the whole batch. Every rank must hold as many samples.
     """
     first, second = F.normalize(first.float(), dim=-1), F.normalize(second.float(), dim=-1)
-    return (_one_way(first, second, temperature) + _one_way(second, first, temperature)) / 2
+    firsts, seconds = gather(first), gather(second)
+    return (_one_way(first, firsts, seconds, temperature) + _one_way(second, seconds, firsts, temperature)) / 2
 
 
-def _one_way(own: Tensor, other: Tensor, temperature: float) -> Tensor:
-    """From each row of `own` to its partner in `other`, among all rows of both."""
-    start = len(own) * (dist.get_rank() if world_size() > 1 else 0)
+def _one_way(own: Tensor, alike: Tensor, other: Tensor, temperature: float) -> Tensor:
+    """From each row of `own` to its partner among `other`, and away from all other rows of both. alike, other: of all ranks."""
+    start = len(own) * rank()
     place = torch.arange(start, start + len(own), device=own.device)
-    alike = own @ gather(own).T / temperature
-    alike = alike.scatter(1, place.unsqueeze(1), float("-inf"))  # nobody is compared with itself
-    logits = torch.cat([own @ gather(other).T / temperature, alike], dim=1)
-    return F.cross_entropy(logits, place)
+    strangers = (own @ alike.T / temperature).scatter(
+        1, place.unsqueeze(1), float("-inf")
+    )  # nobody is compared with itself
+    return F.cross_entropy(torch.cat([own @ other.T / temperature, strangers], dim=1), place)
 
 
 @torch.no_grad()

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 METRICS = "metrics.jsonl"
+# Shares of the time between two lines.
+SHARES = {f"share_{phase}": phase for phase in ("transfer", "forward", "backward", "optimiser")}
 # Clocks and counters say nothing as a curve.
-SHARES = {
-    f"share_{phase}": phase for phase in ("transfer", "forward", "backward", "optimiser")
-}  # of the time between two lines
 NOT_CURVES = {
     "step", "epoch", "seconds", "lr", "clips_per_second", "data_wait", "monitor_seconds", "tflops", "mfu", *SHARES,
 }  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from domains.errors import ConfigError
-from recipes.runs.metrics import Row, is_number, last_row, read_json, read_lines, read_metrics
+from recipes.runs.metrics import METRICS, Row, is_number, last_row, read_json, read_lines, read_metrics
 from recipes.runs.status import RECORD, STATUS, state_of
 
 CONFIG, ORIGINS, CHANGES = "config.resolved.yaml", "origins.json", "changes.jsonl"
@@ -126,7 +126,7 @@ class Run:
     @property
     def heard(self) -> float:
         """When it last wrote a line."""
-        return modified(self.path / "metrics.jsonl") or self.began
+        return modified(self.path / METRICS) or self.began
 
     @property
     def alarms(self) -> list[Row]:

@@ -13,7 +13,7 @@ from domains.remote.place import Place
 from recipes.config import RunConfig
 from recipes.objective import Objective
 from recipes.parts.distributed import world_size
-from recipes.training.fit import advice, is_out_of_memory
+from recipes.training.memory import advice, is_out_of_memory
 
 RESUME = "then --resume from the last checkpoint"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import IO
 
 from domains.errors import ConfigError, StorageError
+from recipes.runs.status import LOCK
 
-NAME = ".lock"
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems, as they are mounted
 
 
@@ -30,7 +30,7 @@ class FolderLock:
         """Raises ConfigError while another process holds it, StorageError where the folder cannot be written."""
         while self._file is None:
             try:
-                file = (self.folder / NAME).open("a+", encoding="ascii")
+                file = (self.folder / LOCK).open("a+", encoding="ascii")
             except OSError as error:
                 raise StorageError(f"cannot be written ({error.strerror})", where=self.folder) from None
             self._file = file if self._locked(file) else None
@@ -42,7 +42,7 @@ class FolderLock:
     def release(self) -> None:
         """Let others in."""
         if self._file is not None:
-            (self.folder / NAME).unlink(missing_ok=True)  # while held: nobody may lock a file that is about to go
+            (self.folder / LOCK).unlink(missing_ok=True)  # while held: nobody may lock a file that is about to go
             self._file.close()
             self._file = None
 
@@ -61,7 +61,7 @@ class FolderLock:
                 raise StorageError(f"cannot be locked ({error.strerror})", where=self.folder) from None
             self.enforced = False
         try:
-            return os.path.samestat(os.fstat(file.fileno()), (self.folder / NAME).stat())
+            return os.path.samestat(os.fstat(file.fileno()), (self.folder / LOCK).stat())
         except FileNotFoundError:
             return False
 

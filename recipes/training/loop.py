@@ -26,10 +26,9 @@ from recipes.training.interrupt import Interrupted, StopSignal
 from recipes.training.meter import Meter
 from recipes.training.monitors import Monitors, Probe
 from recipes.training.optim import learning_rate, make_optimiser, set_learning_rate
-from recipes.training.passes import learn
+from recipes.training.passes import check_piece, learn
 from recipes.training.phases import Phases
 from recipes.training.processes import check_data, make_accelerator, shared_anew, total_steps
-from recipes.training.profile import FOLDER as PROFILE
 from recipes.training.profile import Profiler
 from recipes.training.reporter import Reporter, StepInfo
 from recipes.training.retention import Retention
@@ -83,6 +82,7 @@ def train(
             reporter.note(f"a step is shared anew: {shared} (processes, forward passes, samples), as many as before")
     if not any(parameter.requires_grad for parameter in objective.parameters()):
         raise TrainingError("nothing to train: every parameter is frozen", do="Use another encoder.mode")
+    check_piece(objective, config.train)
     objective.to(accelerator.device).train()
     optimiser = make_optimiser(objective, config.optim)
     total = total_steps(config, len(data), accelerator.num_processes)
@@ -155,9 +155,8 @@ class _Loop:
         loader = make_loader(self.data, sampler, self.config.data.workers, pin=accelerator.device.type == "cuda")
         self.reporter.start(self.total, first)
         before, started = self.state["seconds"], time.perf_counter()
-        profiler = Profiler(
-            self.run.path, train.profile if accelerator.is_main_process else 0, self.config.data.workers
-        )
+        profiled = train.profile if accelerator.is_main_process else 0
+        profiler = Profiler(self.run.path, profiled, self.config.data.workers, self.reporter.note)
         with (
             self.stop,
             in_one_line(self.run.path, self.config, self.objective),
@@ -169,8 +168,7 @@ class _Loop:
                 self.monitors.judge(0, self.look(0))
             for step in range(first, self.total):
                 number = self.step(step, batches)
-                if (found := profiler.tick()) is not None:
-                    self.reporter.note(f"profile: {found.bottleneck} ({self.run.path / PROFILE}/)")
+                profiler.tick()
                 self.at_epoch_end(step)
                 self.state.update(step=step + 1, seconds=before + time.perf_counter() - started)
                 if (step + 1) % train.log_every == 0 or step + 1 == self.total:

@@ -9,6 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 from torch import Tensor
 
+from domains.errors import ConfigError
 from recipes.config import TrainSettings
 from recipes.objective import Batch, Contrast, Objective
 from recipes.parts.gradient_cache import GradientCache
@@ -47,6 +48,14 @@ def learn(
         with time("backward"):
             accelerator.backward(losses["loss"] / train.accumulate)
     return losses
+
+
+def check_piece(objective: Objective, train: TrainSettings) -> None:
+    """Raises ConfigError where `train.piece` would be read and not used."""
+    if train.piece is not None and not isinstance(objective, Contrast):
+        half = max(1, train.batch_size // 2)
+        do = f"Leave it out; less memory: train.batch_size={half} train.accumulate={train.accumulate * 2}"
+        raise ConfigError(f"'train.piece' is for contrastive methods, and '{objective.name}' is none", do=do)
 
 
 def _averaged(accelerator: Accelerator, wrapped: Any, last: bool) -> contextlib.AbstractContextManager[Any]:

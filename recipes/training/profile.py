@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,16 +60,17 @@ class Summary:
 
 
 class Profiler:
-    """Profiles `steps` steps of a run from its third on; none where `steps` is 0. `tick` ends a step."""
+    """Profiles `steps` steps of a run from its fourth on, fewer where it ends before; none where `steps` is 0. `say` gets the outcome, a sentence."""
 
-    def __init__(self, run: Path, steps: int, workers: int) -> None:
-        self._folder, self._steps, self._workers = run / FOLDER, steps, workers
+    def __init__(self, run: Path, steps: int, workers: int, say: Callable[[str], None]) -> None:
+        self._folder, self._steps, self._workers, self._say = run / FOLDER, steps, workers, say
         self._profile: Any = None
+        self._ticks = 0
         self.summary: Summary | None = None
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """The steps happen within."""
+        """The steps happen within. Raises StorageError."""
         if not self._steps:
             yield
             return
@@ -78,16 +79,20 @@ class Profiler:
         with profile(activities=activities, schedule=plan, on_trace_ready=self._ready) as self._profile:
             yield
         self._profile = None
+        if self.summary is None:
+            self._say(f"no profile: the run ended within its first {SKIPPED + WARMED} steps, which are not looked at")
 
-    def tick(self) -> Summary | None:
-        """A step has ended. Returns the summary at the end of the last profiled one, else None. Raises StorageError."""
-        if self._profile is None or self.summary is not None:
-            return None
-        self._profile.step()
-        return self.summary
+    def tick(self) -> None:
+        """A step has ended. Raises StorageError."""
+        if self._profile is not None and self.summary is None:
+            self._ticks += 1
+            self._profile.step()
 
     def _ready(self, done: Any) -> None:
-        self.summary = summarise(done.events(), self._steps, self._workers)
+        steps = self._ticks - SKIPPED - WARMED
+        if steps < 1:
+            return
+        self.summary = summarise(done.events(), steps, self._workers)
         try:
             self._folder.mkdir(exist_ok=True)
             done.export_chrome_trace(str(self._folder / TRACE))
@@ -95,6 +100,7 @@ class Profiler:
             (self._folder / "summary.txt").write_text("\n".join(self.summary.lines()) + "\n", encoding="utf-8")
         except OSError as error:
             raise StorageError(f"the profile cannot be written ({error.strerror})", where=self._folder) from None
+        self._say(f"profile: {self.summary.bottleneck} ({self._folder}/)")
 
 
 def summarise(events: Any, steps: int, workers: int) -> Summary:

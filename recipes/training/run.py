@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from domains.errors import ConfigError, StorageError, VfmError
 from domains.schema import parse, read_yaml
 from recipes.config import Resolved, RunConfig
-from recipes.runs.run import ORIGINS
-from recipes.training import lock
+from recipes.runs.metrics import METRICS, read_metrics
+from recipes.runs.run import CHANGES, CONFIG, ORIGINS, is_run
+from recipes.runs.status import LOCK, RECORD
 from recipes.training.checkpoint import chosen, point_to
 from recipes.training.lock import FolderLock
 
@@ -66,7 +67,7 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run came to its end."""
-        return (self.path / "record.json").is_file()
+        return (self.path / RECORD).is_file()
 
     @classmethod
     def create(
@@ -87,7 +88,7 @@ class RunFolder:
         used = path.is_dir() and any(path.iterdir())
         if path.exists() and not path.is_dir():
             raise ConfigError("is a file, not a folder", where=path, do="Choose another --out")
-        if used and not is_run(path):
+        if used and not is_ours(path):
             if resume:
                 raise ConfigError("not a vfm run (no config.resolved.yaml); nothing to resume", where=path)
             what = "holds other things than a vfm run; it is not overwritten" if overwrite else NOT_EMPTY
@@ -95,12 +96,12 @@ class RunFolder:
         try:
             if used:  # before anything else is found wrong with a folder in which another run may be going on
                 run.lock.take()
-            if used and resume:
-                if from_step is not None:
-                    chosen(run.checkpoints, from_step)
+            if from_step is not None:
+                chosen(run.checkpoints, from_step)
+            if is_run(path) and resume:
                 run.check_same(resolved, back=from_step is not None)
                 return run
-            if used and not overwrite:
+            if used and not overwrite and not resume:
                 do = "Use --resume to go on, --overwrite to start again, or another --out"
                 raise ConfigError(NOT_EMPTY, where=path, do=do)
             path.mkdir(parents=True, exist_ok=True)
@@ -117,17 +118,16 @@ class RunFolder:
     def begin(self, resolved: Resolved) -> None:
         """Empty the folder and write down what the run is. Raises OSError."""
         for entry in self.path.iterdir():
-            if entry.name != lock.NAME:
+            if entry.name != LOCK:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         (self.path / ORIGINS).write_text(json.dumps(resolved.origins, indent=2) + "\n", encoding="utf-8")
         (self.path / "env.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
-        (self.path / ORIGINS).write_text(json.dumps(resolved.origins, indent=2) + "\n", encoding="utf-8")
-        replace(self.path / "config.resolved.yaml", resolved.to_yaml())  # last: with it, the folder is a run
+        replace(self.path / CONFIG, resolved.to_yaml())  # last: with it, the folder is a run
 
     def go_back(self, step: int) -> None:
         """Forget what came after the checkpoint of `step`: the run is there now. Raises StorageError."""
         point_to(self.checkpoints, step)
-        (self.path / "record.json").unlink(missing_ok=True)  # it is no longer finished
+        (self.path / RECORD).unlink(missing_ok=True)  # it is no longer finished
 
     def check_same(self, resolved: Resolved, *, back: bool = False) -> None:
         """A run is resumed with the settings that it began with; how it is loaded and logged may change.
@@ -136,7 +136,7 @@ class RunFolder:
         """
         from recipes.config import flatten, yaml_layer
 
-        file = self.path / "config.resolved.yaml"
+        file = self.path / CONFIG
         # Settings that an earlier vfm did not have are at their defaults.
         before = dict(flatten(parse(RunConfig, yaml_layer(file).values, file).model_dump(mode="json")))
         now = dict(flatten(resolved.config.model_dump(mode="json")))
@@ -161,9 +161,11 @@ class RunFolder:
         )
         config = Resolved(resolved.config.model_copy(update={"train": train}), resolved.origins)
         try:
-            with (self.path / "changes.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"after": [row["step"] for row in self.metrics()][-1:], **changed}) + "\n")
-            replace(self.path / "config.resolved.yaml", config.to_yaml())
+            with (self.path / CHANGES).open("a", encoding="utf-8") as file:
+                file.write(
+                    json.dumps({"after": [row["step"] for row in read_metrics(self.path)][-1:], **changed}) + "\n"
+                )
+            replace(self.path / CONFIG, config.to_yaml())
         except OSError as error:
             raise full(error, self.path) from None
 
@@ -171,7 +173,7 @@ class RunFolder:
         """How the run began; None where an older vfm has not written it down."""
         try:
             begun = json.loads((self.path / "env.json").read_text(encoding="utf-8"))["processes"]
-            file = self.path / "config.resolved.yaml"
+            file = self.path / CONFIG
             train = parse(RunConfig, read_yaml(file), file).train
         except (OSError, ValueError, KeyError):
             return None
@@ -184,27 +186,16 @@ class RunFolder:
     def append_metrics(self, values: dict[str, Any]) -> None:
         """One line of metrics.jsonl. Raises StorageError."""
         try:
-            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            with (self.path / METRICS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(values) + "\n")
         except OSError as error:
             raise full(error, self.path) from None
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """All lines; one that was cut off by a kill is left out."""
-        rows = []
-        if (self.path / "metrics.jsonl").is_file():
-            for line in (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-                try:
-                    rows.append(json.loads(line))
-                except ValueError:
-                    continue
-        return rows
-
     def rewind_metrics(self, step: int) -> None:
         """Drop what was logged after `step`: those steps are run again."""
-        rows = [row for row in self.metrics() if row["step"] <= step]
+        rows = [row for row in read_metrics(self.path) if row["step"] <= step]
         try:
-            replace(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+            replace(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
         except OSError as error:
             raise full(error, self.path) from None
 
@@ -232,10 +223,10 @@ def full(error: OSError, where: Path) -> StorageError:
     )
 
 
-def is_run(path: Path) -> bool:
-    """Whether a folder was made by vfm, be it that it was killed before it had written down what it would do."""
-    begun = {lock.NAME, "env.json", ORIGINS, "config.resolved.yaml.tmp"}
-    return (path / "config.resolved.yaml").is_file() or {entry.name for entry in path.iterdir()} <= begun
+def is_ours(path: Path) -> bool:
+    """Whether a folder was made by vfm for a run, be it that it was killed before it had written down what it would do."""
+    begun = {LOCK, "env.json", ORIGINS, f"{CONFIG}.tmp"}
+    return is_run(path) or {entry.name for entry in path.iterdir()} <= begun
 
 
 def environment() -> dict[str, Any]:

@@ -25,7 +25,8 @@ from recipes.finetune.split import official_split
 from recipes.jobs.evaluate import evaluate
 from recipes.jobs.finetune import finetune
 from recipes.jobs.pretrain import pretrain, rows_of
-from recipes.jobs.seen import SEEN, meetings, write_seen
+from recipes.jobs.seen import meetings, write_seen
+from recipes.runs.run import SEEN
 from recipes.training.reporter import SilentReporter
 from recipes.training.run import RunFolder
 
@@ -122,6 +123,18 @@ def test_finetuning_follows_the_official_parts(made: tuple[Path, Prepared], tmp_
         "run was trained on recordings of 8 of the 12 tested procedures, with their labels of view, which flatters it"
         in flattered
     )
+
+
+def test_finetuning_says_where_its_split_belongs(made: tuple[Path, Prepared], tmp_path: Path):
+    root, prepared = made
+    values = {
+        "encoder": {"name": str(root / "encoder")},
+        "data": {"path": str(prepared.folder), "split": "official"},
+        "task": {"name": "view"},
+    }
+    with pytest.raises(ConfigError, match=r"data.split.*task\.split=official"):
+        finetune(resolve([defaults(), Layer("test", values)]), tmp_path / "run", reporter=SilentReporter())
+    assert not (tmp_path / "run").exists()
 
 
 def test_pretraining_on_the_training_part_meets_nobody_else(made: tuple[Path, Prepared], tmp_path: Path):

@@ -22,8 +22,8 @@ from recipes.finetune import defaults
 from recipes.jobs.finetune import finetune
 from recipes.jobs.online import OnlineKnn
 from recipes.jobs.pretrain import pretrain
-from recipes.jobs.seen import SEEN, Looked, looked_at, meetings, write_seen
-from recipes.runs.run import Run
+from recipes.jobs.seen import Looked, looked_at, meetings, write_seen
+from recipes.runs.run import SEEN, Run
 from recipes.training.reporter import SilentReporter
 
 CPU = torch.device("cpu")

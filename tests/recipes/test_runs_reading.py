@@ -130,22 +130,26 @@ def test_without_locks_a_run_counts_as_running_while_it_writes(tmp_path: Path, m
 def test_asking_does_not_take_the_lock(tmp_path: Path) -> None:
     """A run that begins while somebody asks all the time is not turned away."""
     run = write_run(tmp_path / "run")
-    asking = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"from pathlib import Path\nfrom recipes.runs.status import locked\nwhile True: locked(Path({str(run)!r}))",
-        ],
-        env={**os.environ, "PYTHONPATH": str(REPO)},
-    )
-    try:
-        time.sleep(0.3)
-        for _ in range(3):
-            with holding(run):
-                pass
-    finally:
-        asking.kill()
-        asking.wait()
+    code = f"""
+from pathlib import Path
+from recipes.runs.status import locked
+while True:
+    print(locked(Path({str(run)!r})), flush=True)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as asking:
+        assert asking.stdout is not None
+        try:
+            answers = {asking.stdout.readline().strip()}
+            for _ in range(3):
+                with holding(run) as process:
+                    assert process.poll() is None  # it has the lock
+                    while "True" not in answers:
+                        answers.add(asking.stdout.readline().strip())
+            assert asking.poll() is None  # it asked all the while
+        finally:
+            asking.kill()
+    assert answers == {"False", "True"}
 
 
 @pytest.mark.parametrize(

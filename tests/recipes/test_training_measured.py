@@ -12,7 +12,7 @@ import yaml
 from safetensors.torch import load_file
 from store_factory import make_prepared
 
-from domains.errors import TrainingError
+from domains.errors import ConfigError, TrainingError
 from recipes.config import Layer, Resolved, resolve
 from recipes.encoders.base import Geometry
 from recipes.encoders.videomae import fresh_videomae
@@ -20,8 +20,7 @@ from recipes.jobs import pretrain as job
 from recipes.jobs.pretrain import complete, pretrain
 from recipes.objective import Batch, Progress
 from recipes.pretrain import METHODS
-from recipes.training import fit
-from recipes.training.fit import made_up
+from recipes.training import memory
 from recipes.training.flops import flops_of, flops_on_paper
 from recipes.training.reporter import SilentReporter
 
@@ -80,7 +79,7 @@ def test_operations_are_counted_without_computing_anything(name: str) -> None:
     encoder = fresh_videomae(Geometry(frames=4, size=32, rate=12.5), seed=0, **SMALL)
     objective = kind(encoder, kind.Settings(**OBJECTIVES[name])).train()
     objective.before_step(Progress(0, 1, 0.0))
-    batch = made_up(objective, encoder.geometry, 4, torch.device("cpu"))
+    batch = memory.made_up(objective, 4, torch.device("cpu"))
     before, generator = {k: v.clone() for k, v in objective.state_dict().items()}, torch.get_rng_state()
     counted = flops_on_paper(objective, batch)
     assert torch.equal(torch.get_rng_state(), generator)
@@ -130,6 +129,29 @@ def test_a_run_in_pieces_is_the_run_with_the_whole_batch(accumulate: int, root: 
         torch.testing.assert_close(weights[1][key], value, rtol=1e-3, atol=2e-5)
 
 
+def test_pieces_of_what_is_no_contrast_are_refused(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"'train.piece' is for contrastive methods, and 'videomae' is none.*train.batch_size=3"
+    ):
+        pretrain(settings(root, "videomae", piece=2), tmp_path / "run", reporter=SilentReporter())
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_batch_is_also_found_where_a_run_is_resumed_that_has_not_begun(
+    begun: bool, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a job on a cluster starts it, which says --resume from its first time on."""
+    monkeypatch.setattr(memory, "needed", lambda objective, bf16, size: float(size))
+    monkeypatch.setattr(memory, "free_memory", lambda: 9)
+    if begun:  # and was killed before it had written down what it would do
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run/env.json").write_text("{}")
+    pretrain(
+        settings(root, "videomae", steps=1), tmp_path / "run", auto_batch=True, resume=True, reporter=SilentReporter()
+    )
+    assert yaml.safe_load((tmp_path / "run/config.resolved.yaml").read_text())["train"]["batch_size"] == 8
+
+
 def test_memory_that_ends_is_one_line_with_advice(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = next(method for method in METHODS if method.name == "videomae")
 
@@ -144,27 +166,31 @@ def test_memory_that_ends_is_one_line_with_advice(root: Path, tmp_path: Path, mo
 
 
 def test_the_batch_that_fits_is_found_and_recorded(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit, "needed", lambda objective, clip, bf16, size: float(size))
-    monkeypatch.setattr(fit, "free_memory", lambda: 9)
+    monkeypatch.setattr(memory, "needed", lambda objective, bf16, size: float(size))
+    monkeypatch.setattr(memory, "free_memory", lambda: 9)
     reporter = SilentReporter()
-    pretrain(settings(root, "videomae", steps=1), tmp_path / "run", fit=True, reporter=reporter)
+    pretrain(settings(root, "videomae", steps=1), tmp_path / "run", auto_batch=True, reporter=reporter)
     assert yaml.safe_load((tmp_path / "run/config.resolved.yaml").read_text())["train"]["batch_size"] == 8
     assert any(note.startswith("batch size 8: the largest that fits (recipe: 6)") for note in reporter.notes)
-    monkeypatch.setattr(fit, "free_memory", lambda: 100)  # more than an epoch has samples: 12
+    monkeypatch.setattr(memory, "free_memory", lambda: 100)  # more than an epoch has samples: 12
     assert (
-        job.fitted(complete(settings(root, "videomae")), 12, online=False, reporter=reporter).config.train.batch_size
+        job.with_largest_batch(
+            complete(settings(root, "videomae")), 12, online=False, reporter=reporter
+        ).config.train.batch_size
         == 12
     )
 
 
 def test_of_a_contrast_the_piece_is_found_and_the_batch_stays(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit, "needed", lambda objective, clip, bf16, size: float(size))
-    monkeypatch.setattr(fit, "free_memory", lambda: 5)
-    found = job.fitted(complete(settings(root, "simclr")), 12, online=False, reporter=SilentReporter())
+    monkeypatch.setattr(memory, "needed", lambda objective, bf16, size: float(size))
+    monkeypatch.setattr(memory, "free_memory", lambda: 5)
+    found = job.with_largest_batch(complete(settings(root, "simclr")), 12, online=False, reporter=SilentReporter())
     assert (found.config.train.batch_size, found.config.train.piece) == (6, 4)
     assert found.origins["train.piece"] == "--batch-size auto"
-    monkeypatch.setattr(fit, "free_memory", lambda: 50)
+    monkeypatch.setattr(memory, "free_memory", lambda: 50)
     assert (
-        job.fitted(complete(settings(root, "simclr")), 12, online=False, reporter=SilentReporter()).config.train.piece
+        job.with_largest_batch(
+            complete(settings(root, "simclr")), 12, online=False, reporter=SilentReporter()
+        ).config.train.piece
         is None
     )

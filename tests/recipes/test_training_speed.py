@@ -52,9 +52,13 @@ def test_phases_are_shares_of_the_time_and_start_anew() -> None:
     assert phases.shares()["data"] == 0
 
 
-def steps_of(profiler: Profiler, phases: Phases, steps: int, wait: float, size: int) -> list[Summary]:
+def steps_of(
+    run: Path, profiled: int, steps: int, wait: float, size: int, workers: int = 0
+) -> tuple[Summary | None, list[str]]:
+    """What a profiler has found at the end of a run of `steps` steps, and what it has said."""
+    said: list[str] = []
+    profiler, phases = Profiler(run, profiled, workers, said.append), Phases(CPU)
     layer, x = nn.Linear(size, size), torch.randn(size, size)
-    found = []
     with profiler.running():
         for _ in range(steps):
             with phases("data"):
@@ -63,12 +67,14 @@ def steps_of(profiler: Profiler, phases: Phases, steps: int, wait: float, size: 
                 loss = layer(x).square().mean()
             with phases("backward"):
                 loss.backward()
-            found.append(profiler.tick())
-    return [summary for summary in found if summary is not None]
+            profiler.tick()
+    return profiler.summary, said
 
 
 def test_a_profile_leaves_a_trace_and_names_the_bottleneck(tmp_path: Path) -> None:
-    (summary,) = steps_of(Profiler(tmp_path, 2, workers=3), Phases(CPU), steps=9, wait=0.02, size=16)
+    summary, said = steps_of(tmp_path, 2, steps=9, wait=0.02, size=16, workers=3)
+    assert summary is not None
+    assert said == [f"profile: {summary.bottleneck} ({tmp_path}/profile/)"]
     assert summary.steps == 2
     assert summary.seconds > 0.02
     assert summary.phases["data"] > 0.5
@@ -83,15 +89,29 @@ def test_a_profile_leaves_a_trace_and_names_the_bottleneck(tmp_path: Path) -> No
 
 
 def test_a_run_that_computes_is_told_what_is_dearest(tmp_path: Path) -> None:
-    (summary,) = steps_of(Profiler(tmp_path, 3, workers=0), Phases(CPU), steps=6, wait=0, size=512)
+    summary, _ = steps_of(tmp_path, 3, steps=6, wait=0, size=512)
+    assert summary is not None
     assert summary.phases["data"] < 0.15
     assert next(iter(summary.operations)) in summary.bottleneck
     assert all(name.startswith("aten::") for name in summary.operations)
 
 
 def test_no_profile_where_none_is_asked(tmp_path: Path) -> None:
-    assert steps_of(Profiler(tmp_path, 0, workers=0), Phases(CPU), steps=5, wait=0, size=4) == []
+    assert steps_of(tmp_path, 0, steps=5, wait=0, size=4) == (None, [])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_ends_early_is_profiled_as_far_as_it_came(tmp_path: Path) -> None:
+    """The figures are of the steps that there were, not of those that were asked for."""
+    summary, said = steps_of(tmp_path, 5, steps=5, wait=0.05, size=4)
+    assert summary is not None
+    assert summary.steps == 2
+    assert 0.05 < summary.seconds < 0.1
+    assert len(said) == 1
+    assert steps_of(tmp_path / "short", 5, steps=3, wait=0, size=4) == (
+        None,
+        ["no profile: the run ended within its first 3 steps, which are not looked at"],
+    )
 
 
 def test_an_idle_gpu_is_named() -> None:

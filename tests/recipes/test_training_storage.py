@@ -19,8 +19,9 @@ from safetensors.torch import load_file
 from store_factory import make_prepared
 
 from domains.errors import ConfigError
+from recipes.runs.status import LOCK
 from recipes.training.checkpoint import find_damage
-from recipes.training.lock import NAME, FolderLock
+from recipes.training.lock import FolderLock
 
 FINE_TUNING = ("train.accumulate=1", "train.batch_size=3")
 
@@ -161,19 +162,19 @@ def test_a_second_run_in_the_same_folder_is_refused_while_the_first_lives(
 def test_a_lock_ends_with_its_process_and_belongs_to_the_file_that_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / NAME).write_text("1 another start of a machine\n")  # left behind by a run that was killed
+    (tmp_path / LOCK).write_text("1 another start of a machine\n")  # left behind by a run that was killed
     one = FolderLock(tmp_path)
     one.take()
-    assert (tmp_path / NAME).read_text().split()[0] == str(os.getpid())
+    assert (tmp_path / LOCK).read_text().split()[0] == str(os.getpid())
     one.release()
-    assert not (tmp_path / NAME).exists()
+    assert not (tmp_path / LOCK).exists()
 
     real, calls = fcntl.lockf, []
 
     def late(file: object, how: int) -> None:
         """Between opening the file and locking it, its holder left and took it away."""
         if not calls:
-            (tmp_path / NAME).unlink()
+            (tmp_path / LOCK).unlink()
         calls.append(how)
         real(file, how)  # type: ignore[arg-type]
 
@@ -181,7 +182,7 @@ def test_a_lock_ends_with_its_process_and_belongs_to_the_file_that_is_there(
     two = FolderLock(tmp_path)
     two.take()
     assert len(calls) == 2
-    assert (tmp_path / NAME).exists()
+    assert (tmp_path / LOCK).exists()
     two.release()
 
 
@@ -191,10 +192,10 @@ def test_who_holds_it_is_said_without_a_name(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(fcntl, "lockf", held)
     for left, told in (("77 some-other-start\n", "on another machine"), ("", "it has just begun")):
-        (tmp_path / NAME).write_text(left)
+        (tmp_path / LOCK).write_text(left)
         with pytest.raises(ConfigError, match=told):
             FolderLock(tmp_path).take()
-        assert (tmp_path / NAME).read_text() == left
+        assert (tmp_path / LOCK).read_text() == left
 
 
 def test_a_file_system_without_locks_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

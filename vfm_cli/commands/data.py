@@ -16,6 +16,7 @@ from vfm_cli.options import LOCAL, PLACE, json_option, key_option, overwrite_opt
 if TYPE_CHECKING:
     from domains.layouts import Layout
     from domains.prepare.decodable import Missing
+    from domains.prepare.ingest import PrepareResult
     from domains.prepare.listed import Listed
     from domains.remote.place import Place
 
@@ -100,16 +101,25 @@ def prepare(
             progress=Counter("preparing", "files"),
         )
     if as_json:
-        emit_json(
-            {
-                **({"layout": result.listed.info()} if result.listed else {}),
-                "out": str(out), "videos": result.videos, "patients": result.patients, "seconds": round(result.seconds, 2),
-                "reused": result.reused,
-                "excluded": [{"source": str(one.source), "category": one.category, "reason": one.reason} for one in result.excluded],
-                "noted": [{"source": str(source), "note": note} for source, note in result.noted],
-            }
-        )  # fmt: skip
+        emit_json(as_data(result, out))
         return
+    tell(result, out, made)
+    click.echo(f"next:         vfm pretrain --domain {domain} --data {out} --out runs/{declared.name}")
+
+
+def as_data(result: PrepareResult, out: Place) -> dict[str, object]:
+    """What `--json` prints."""
+    return {
+        **({"layout": result.listed.info()} if result.listed else {}),
+        "out": str(out), "videos": result.videos, "patients": result.patients, "seconds": round(result.seconds, 2),
+        "reused": result.reused,
+        "excluded": [{"source": str(one.source), "category": one.category, "reason": one.reason} for one in result.excluded],
+        "noted": [{"source": str(source), "note": note} for source, note in result.noted],
+    }  # fmt: skip
+
+
+def tell(result: PrepareResult, out: Place, made: Path) -> None:
+    """What came of it, for a person to read. made: the folder on this machine."""
     click.echo(f"{result.videos} recordings of {result.patients} patients in {out} ({duration(result.seconds)})")
     if result.reused:
         click.echo(f"{result.reused} files were as before and not looked at again")
@@ -133,7 +143,6 @@ def prepare(
     )
     if made != out:
         click.echo(f"local copy:   {made} (remove it when you need the room; keep {made}.private)")
-    click.echo(f"next:         vfm pretrain --domain {domain} --data {out} --out runs/{declared.name}")
 
 
 def find_layout(source: Place, wanted: str) -> Layout | None:

@@ -116,27 +116,20 @@ def command(
         resolved = with_data(resolved, make_phantom(out, patients, key))
     main = int(os.environ.get("RANK", "0")) == 0
     encoder_folder = pretrain(
-        resolved,
-        out,
-        overwrite=overwrite,
-        resume=resume,
-        from_step=from_step,
-        online=online,
-        fit=batch_size == "auto",
-        key=find_key(key) if resolved.config.monitor.knn.task else None,
-        reporter=TerminalReporter(quiet=not main),
-    )
-    if not main:
-        return
+        resolved, out, overwrite=overwrite, resume=resume, from_step=from_step, online=online, auto_batch=batch_size == "auto",
+        key=find_key(key) if resolved.config.monitor.knn.task else None, reporter=TerminalReporter(quiet=not main),
+    )  # fmt: skip
+    if main:
+        tell(out, encoder_folder, resolved.config.data.path, as_json=as_json)
+
+
+def tell(out: Path, encoder: Path, data: str | None, *, as_json: bool) -> None:
+    """Where it all is, and what comes next."""
     if as_json:
-        emit_json({"run": str(out), "encoder": str(encoder_folder)})
-    else:
-        click.echo(
-            f"the adapted encoder is in {encoder_folder} (transformers' own format); curves in {out / 'curves.png'}"
-        )
-        click.echo(
-            f"next: vfm evaluate linear --encoder {out} --data {resolved.config.data.path} --labels labels.csv --task TASK"
-        )
+        emit_json({"run": str(out), "encoder": str(encoder)})
+        return
+    click.echo(f"the adapted encoder is in {encoder} (transformers' own format); curves in {out / 'curves.png'}")
+    click.echo(f"next: vfm evaluate linear --encoder {out} --data {data} --labels labels.csv --task TASK")
 
 
 def check_batch_size(word: str | None) -> int | None:
@@ -189,6 +182,9 @@ def make_phantom(out: Path, patients: int, key: Path | None) -> Path:
             raise ConfigError("holds a phantom of another size", where=folder, do="Remove it, or choose another --out")
         say(f"using the phantom in {folder}")
         return prepared
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # every process would make it
+        do = f"Let vfm start the processes (--processes N), or make it first: vfm data synth echo, vfm data prepare, --data"
+        raise ConfigError("there is no phantom yet, and a launcher has started several processes", where=folder, do=do)
     workers = cores()
     say(f"making a phantom of {patients} patients in {folder}")
     synthesise(studies, patients, workers=workers, progress=Counter("synthesising", "patients"))

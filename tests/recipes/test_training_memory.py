@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from domains.base import ClipSettings
 from domains.errors import TrainingError
 from domains.machine import free_memory
 from recipes.config import Layer, RunConfig, resolve
@@ -17,10 +16,9 @@ from recipes.encoders.base import Geometry
 from recipes.encoders.videomae import fresh_videomae
 from recipes.objective import Batch, Losses, Objective, ObjectiveSettings
 from recipes.pretrain.simclr import SimCLR
-from recipes.training import fit
+from recipes.training import memory
 
 CPU = torch.device("cpu")
-CLIP = ClipSettings(frames=4, size=32)
 SMALL = {
     "hidden_size": 16,
     "num_hidden_layers": 1,
@@ -61,55 +59,57 @@ def test_the_largest_that_fits_is_found_and_nothing_far_above_it_is_tried(room: 
         asked.append(size)
         return size <= room
 
-    found = fit.largest(fits, limit=600)
-    assert found == max(size for size in fit.sizes(600) if size <= room)
+    found = memory.largest(fits, limit=600)
+    assert found == max(size for size in memory.sizes(600) if size <= room)
     assert max(asked) <= max(3, 3 * room)
     assert len(asked) <= 2 + math.log2(600)
 
 
 def test_sizes_and_limits() -> None:
-    assert fit.sizes(24) == [1, 2, 3, 4, 6, 8, 12, 16, 24]
-    assert fit.sizes(1) == [1]
-    assert fit.largest(lambda size: True, 20) == 16
-    assert fit.largest(lambda size: False, 20) == 0
+    assert memory.sizes(24) == [1, 2, 3, 4, 6, 8, 12, 16, 24]
+    assert memory.sizes(1) == [1]
+    assert memory.largest(lambda size: True, 20) == 16
+    assert memory.largest(lambda size: False, 20) == 0
 
 
 def test_what_a_pass_keeps_is_counted_once(objective: Square) -> None:
     clip = 4 * 3 * 32 * 32 * 4  # bytes of a sample
     # The clip, kept for the product's weight, and the product, kept for its square; the weight itself is no activation.
-    assert fit.kept(objective, fit.made_up(objective, CLIP, 3, CPU), bf16=False) == 3 * 2 * clip
-    each = fit.TEMPORARY * 2 * clip
-    assert fit.needed(objective, CLIP, False, 10) == pytest.approx(fit.STATE * 1 + 10 * each)
+    assert memory.kept(objective, memory.made_up(objective, 3, CPU), bf16=False) == 3 * 2 * clip
+    each = memory.TEMPORARY * 2 * clip
+    assert memory.needed(objective, False, 10) == pytest.approx(memory.STATE * 1 + 10 * each)
 
 
 def test_a_batch_is_as_large_as_memory_allows(objective: Square, monkeypatch: pytest.MonkeyPatch) -> None:
-    each = fit.TEMPORARY * 2 * 4 * 3 * 32 * 32 * 4
-    monkeypatch.setattr(fit, "free_memory", lambda: 13 * each / fit.MARGIN)
-    assert fit.largest_batch(objective, CLIP, config(), CPU, False, limit=100) == 12
-    assert fit.largest_batch(objective, CLIP, config(), CPU, False, limit=6) == 6
-    monkeypatch.setattr(fit, "free_memory", lambda: 0)
+    each = memory.TEMPORARY * 2 * 4 * 3 * 32 * 32 * 4
+    monkeypatch.setattr(memory, "free_memory", lambda: 13 * each / memory.MARGIN)
+    assert memory.largest_batch(objective, config(), CPU, False, limit=100) == 12
+    assert memory.largest_batch(objective, config(), CPU, False, limit=6) == 6
+    monkeypatch.setattr(memory, "free_memory", lambda: 0)
     with pytest.raises(TrainingError, match=r"not even one sample fits.*checkpointing"):
-        fit.largest_batch(objective, CLIP, config(), CPU, False, limit=100)
+        memory.largest_batch(objective, config(), CPU, False, limit=100)
 
 
 def test_advice_keeps_the_steps_first(objective: Square) -> None:
-    said = fit.advice(config(train={"batch_size": 16, "precision": "fp32"}), objective)
+    said = memory.advice(config(train={"batch_size": 16, "precision": "fp32"}), objective)
     assert said.startswith(
         "Try train.batch_size=8 train.accumulate=2 (steps of the same size), or encoder.checkpointing=true"
     )
     assert "train.precision=bf16" in said
-    assert "batch_size" not in fit.advice(config(train={"batch_size": 1}), objective)
+    assert "batch_size" not in memory.advice(config(train={"batch_size": 1}), objective)
     contrast = SimCLR(objective.encoder, SimCLR.Settings(head_hidden=4, head_outputs=4))
-    assert fit.advice(config(train={"batch_size": 64}), contrast).startswith("Try train.piece=32 (the same gradients)")
-    assert fit.advice(config(train={"batch_size": 64, "piece": 8}), contrast).startswith("Try train.piece=4 ")
+    assert memory.advice(config(train={"batch_size": 64}), contrast).startswith(
+        "Try train.piece=32 (the same gradients)"
+    )
+    assert memory.advice(config(train={"batch_size": 64, "piece": 8}), contrast).startswith("Try train.piece=4 ")
 
 
 def test_only_lack_of_memory_is_taken_for_it() -> None:
-    assert fit.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert memory.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(RuntimeError) as raised:
         torch.empty(1 << 60)
-    assert fit.is_out_of_memory(raised.value)
-    assert not fit.is_out_of_memory(RuntimeError("shapes do not match"))
+    assert memory.is_out_of_memory(raised.value)
+    assert not memory.is_out_of_memory(RuntimeError("shapes do not match"))
 
 
 def test_free_memory_is_the_containers_where_it_has_a_limit(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`--batch-size auto`: the largest batch that fits into memory, and what to do where one did not."""
+"""Memory of a step: the largest batch that fits (`--batch-size auto`), and what to do where one did not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from domains.base import ClipSettings
 from domains.errors import TrainingError
 from domains.machine import free_memory
 from recipes.config import RunConfig
@@ -37,9 +36,7 @@ def largest(fits: Callable[[int], bool], limit: int) -> int:
     return candidates[best] if best >= 0 else 0
 
 
-def largest_batch(
-    objective: Objective, clip: ClipSettings, config: RunConfig, device: torch.device, bf16: bool, limit: int
-) -> int:
+def largest_batch(objective: Objective, config: RunConfig, device: torch.device, bf16: bool, limit: int) -> int:
     """Samples of one process that a forward and backward pass of `objective` has room for on `device`, at most `limit`.
 
     objective: one made for the trial; its buffers and gradients are spoiled. On a GPU by trying, with the optimiser's memory set aside; on a
@@ -48,23 +45,23 @@ def largest_batch(
     objective.to(device).train()
     objective.before_step(Progress(0, 1, 0.0))
     found = (
-        largest(lambda size: fits_gpu(objective, clip, size, device, bf16), limit)
+        largest(lambda size: fits_gpu(objective, size, device, bf16), limit)
         if device.type == "cuda"
-        else largest(lambda size: needed(objective, clip, bf16, size) < MARGIN * free_memory(), limit)
+        else largest(lambda size: needed(objective, bf16, size) < MARGIN * free_memory(), limit)
     )
     if not found:
         raise TrainingError("not even one sample fits into memory", do=advice(config, objective))
     return found
 
 
-def fits_gpu(objective: Objective, clip: ClipSettings, size: int, device: torch.device, bf16: bool) -> bool:
+def fits_gpu(objective: Objective, size: int, device: torch.device, bf16: bool) -> bool:
     """Whether a step of `size` samples stays within the GPU's memory, by doing it."""
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     try:
         aside = torch.empty(STATE * trained(objective), dtype=torch.uint8, device=device)
-        one_pass(objective, made_up(objective, clip, size, device), bf16)
+        one_pass(objective, made_up(objective, size, device), bf16)
         del aside
     except torch.OutOfMemoryError:
         return False
@@ -75,9 +72,9 @@ def fits_gpu(objective: Objective, clip: ClipSettings, size: int, device: torch.
     return torch.cuda.max_memory_reserved(device) <= MARGIN * (free + ours) <= total
 
 
-def needed(objective: Objective, clip: ClipSettings, bf16: bool, size: int) -> float:
+def needed(objective: Objective, bf16: bool, size: int) -> float:
     """Bytes of a CPU step of `size` samples, from what passes of two and of four keep for their backward pass."""
-    two, four = (kept(objective, made_up(objective, clip, count, torch.device("cpu")), bf16) for count in (2, 4))
+    two, four = (kept(objective, made_up(objective, count, torch.device("cpu")), bf16) for count in (2, 4))
     each = (four - two) / 2
     return STATE * trained(objective) + TEMPORARY * (two - 2 * each + each * size)
 
@@ -109,7 +106,7 @@ def one_pass(objective: Objective, batch: Batch, bf16: bool, backward: bool = Tr
         loss.backward()
 
 
-def made_up(objective: Objective, clip: ClipSettings, size: int, device: torch.device) -> Batch:
+def made_up(objective: Objective, size: int, device: torch.device) -> Batch:
     """A batch of noise in the shapes of the objective's views."""
     geometry = objective.encoder.geometry
     shape = (size, geometry.frames, 3, geometry.size, geometry.size)
