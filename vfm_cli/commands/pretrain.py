@@ -183,7 +183,7 @@ def make_phantom(out: Path, patients: int, key: Path | None) -> Path:
         say(f"using the phantom in {folder}")
         return prepared
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # every process would make it
-        do = f"Let vfm start the processes (--processes N), or make it first: vfm data synth echo, vfm data prepare, --data"
+        do = "Let vfm start the processes (--processes N), or make it first: vfm data synth echo, vfm data prepare, --data"
         raise ConfigError("there is no phantom yet, and a launcher has started several processes", where=folder, do=do)
     workers = cores()
     say(f"making a phantom of {patients} patients in {folder}")
