@@ -23,6 +23,8 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "videomae": {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2},
     "simclr": {"head_hidden": 16, "head_outputs": 8},
+    "moco": {"rho": 3, "head_hidden": 16, "head_outputs": 8, "queue": 16},
+    "cvrl": {"head_hidden": 16, "head_outputs": 8},
 }  # fmt: skip
 # What a short run of a method needs beyond its SMALL and the common settings of test_pretrain_every: key=value, as on the command line.
 SHORT: dict[str, tuple[str, ...]] = {

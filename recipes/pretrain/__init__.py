@@ -5,11 +5,19 @@ from __future__ import annotations
 from domains.errors import ConfigError
 from domains.schema import nearest
 from recipes.objective import Objective
+from recipes.pretrain.cvrl import CVRL
 from recipes.pretrain.discovr import DISCOVR
+from recipes.pretrain.moco import MoCo
 from recipes.pretrain.simclr import SimCLR
 from recipes.pretrain.videomae import VideoMAE
 
-METHODS: list[type[Objective]] = [DISCOVR, VideoMAE, SimCLR]
+METHODS: list[type[Objective]] = [
+    DISCOVR,
+    VideoMAE,
+    SimCLR,
+    MoCo,
+    CVRL,
+]
 
 
 def method(name: str) -> type[Objective]:
