@@ -7,9 +7,13 @@ from domains.schema import nearest
 from recipes.objective import Objective
 from recipes.pretrain.cvrl import CVRL
 from recipes.pretrain.discovr import DISCOVR
+from recipes.pretrain.dsm import DSM
+from recipes.pretrain.iic import IIC
 from recipes.pretrain.moco import MoCo
 from recipes.pretrain.simclr import SimCLR
 from recipes.pretrain.videomae import VideoMAE
+from recipes.pretrain.vididi import ViDiDi
+from recipes.pretrain.vthcl import VTHCL
 
 METHODS: list[type[Objective]] = [
     DISCOVR,
@@ -17,6 +21,10 @@ METHODS: list[type[Objective]] = [
     SimCLR,
     MoCo,
     CVRL,
+    VTHCL,
+    IIC,
+    DSM,
+    ViDiDi,
 ]
 
 
