@@ -28,6 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "vthcl": {"head_hidden": 16, "head_outputs": 8},
     "iic": {"head_hidden": 16, "head_outputs": 8},
     "dsm": {"head_hidden": 16, "head_outputs": 8},
+    "coclr": {"head_hidden": 16, "head_outputs": 8, "queue": 16, "positives": 2, "alone": 0.25, "teacher_momentum": 0.99},
     "vididi": {"head_hidden": 16, "head_outputs": 8},
 }  # fmt: skip
 # What a short run of a method needs beyond its SMALL and the common settings of test_pretrain_every: key=value, as on the command line.
@@ -38,6 +39,8 @@ SHORT: dict[str, tuple[str, ...]] = {
     # A clip and its residual frames first come together, and with them everything. With what changes over time to read, as in the recipe, the way
     # out is quick: 40 of the 80 steps.
     "iic": ("objective.head_motion=true",),
+    # When positives begin to be named the loss falls whatever was learned: like is compared with like.
+    "coclr": ("objective.alone=1",),
 }
 
 

@@ -12,7 +12,7 @@ from recipes.encoders.base import VideoEncoder
 
 
 def spread(blocks: int, levels: int) -> list[int]:
-    """The blocks (counted from 1) after which `levels` parts of equal depth end, the last included. Raises ConfigError for more levels than blocks."""
+    """The blocks (counted from 1) after which `levels` parts of equal depth end. Raises ConfigError for more levels than blocks."""
     if levels > blocks:
         raise ConfigError(
             f"{levels} levels of an encoder of {blocks} blocks", do=f"Use objective.levels={blocks} or fewer"

@@ -10,7 +10,7 @@ from recipes.parts import draws
 
 
 def drawn_bends(seeds: Tensor, points: int, reach: float, *, name: str) -> Tensor:
-    """(B, 2, points, points) fp32 on the CPU: how far (x, y) a picture is pulled at a grid of points, in distances between them, each within +- reach."""
+    """How far (x, y) a picture is pulled at a grid of points, in distances between them: (B, 2, points, points) fp32 within +- reach, on the CPU."""
     return reach * (2 * draws.uniform(seeds, (2, points, points), name=name) - 1)
 
 

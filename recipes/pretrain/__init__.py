@@ -5,6 +5,7 @@ from __future__ import annotations
 from domains.errors import ConfigError
 from domains.schema import nearest
 from recipes.objective import Objective
+from recipes.pretrain.coclr import CoCLR
 from recipes.pretrain.cvrl import CVRL
 from recipes.pretrain.discovr import DISCOVR
 from recipes.pretrain.dsm import DSM
@@ -24,6 +25,7 @@ METHODS: list[type[Objective]] = [
     VTHCL,
     IIC,
     DSM,
+    CoCLR,
     ViDiDi,
 ]
 

@@ -25,9 +25,9 @@ class VTHCL(Contrast):
 
     Both clips show the same instance; the fast one takes `tempo` times as much time in as many frames.
 
-    Conventions of ours: one encoder reads both tempi (the paper has one for each, the slow one being kept). Strangers are the clips of the other tempo
-    in the batch, of all ranks, in place of a memory bank. Depths are equal parts of a transformer's blocks, where the paper has a ResNet's stages;
-    each has a head of its own. The two directions and the depths are averaged, not summed.
+    Conventions of ours: one encoder reads both tempi (the paper has one for each, the slow one being kept). Strangers are the clips of the other
+    tempo in the batch, of all ranks, in place of a memory bank. Depths are equal parts of a transformer's blocks, where the paper has a ResNet's
+    stages; each has a head of its own. The two directions and the depths are averaged, not summed.
     """
 
     class Settings(ProjectionSettings, ObjectiveSettings):

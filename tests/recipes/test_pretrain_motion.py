@@ -15,8 +15,11 @@ from recipes.encoders.base import VideoEncoder
 from recipes.objective import Progress
 from recipes.parts.depths import spread, tokens_at
 from recipes.parts.disorder import repeated, shuffled
+from recipes.parts.mining import nce_of_many, nearest
 from recipes.parts.motion import FLOOR, derivative
+from recipes.parts.queue import Queue
 from recipes.parts.warp import drawn_bends, warp
+from recipes.pretrain.coclr import CoCLR
 from recipes.pretrain.vididi import ViDiDi
 
 AXES = torch.eye(4)
@@ -186,3 +189,72 @@ def test_vthcl_by_hand() -> None:
     assert [losses[f"loss_depth_{depth}"].item() for depth in (1, 2)] == pytest.approx(expected, abs=1e-6)
     assert losses["loss"].item() == pytest.approx(sum(expected) / 2, abs=1e-6)
     assert [(view.rate, view.near) for view in objective.views.values()] == [(1.0, None), (4.0, "slow")]
+
+
+def test_the_nearest_rows_are_named_but_those_of_ones_own_recording_and_of_nobody() -> None:
+    queue = Queue(5, 2)
+    angles = torch.tensor([0.0, 0.1, 0.2, 0.3, 2.0])
+    queue.rows.copy_(torch.stack([angles.cos(), angles.sin()], dim=1))
+    queue.recordings.copy_(torch.tensor([7, 8, -1, 9, 10]))  # the third is what it started with
+    keys = torch.tensor([[5.0, 0.0], [-1.0, 1.0]])
+    named = nearest(keys, queue, torch.tensor([7, 3]), 2)
+    assert named.tolist() == [[False, True, False, True, False], [False, False, False, True, True]]
+    assert nearest(keys, queue, torch.tensor([7, 3]), 9).sum(dim=1).tolist() == [3, 4]
+
+
+def test_several_positives_are_in_one_sum() -> None:
+    """Queue at cosines 0.6, 0 and -1; of the second sample two rows are positive."""
+    queries, keys = AXES[:2] * 3, AXES[:2]
+    queue = torch.stack([0.6 * (AXES[0] + AXES[1]) + 0.28**0.5 * AXES[3], AXES[2], -AXES[1]])
+    positive = torch.tensor([[False, False, False], [True, False, True]])
+    e = [math.exp(2 * cosine) for cosine in (1, 0.6, 0, -1)]
+    first = math.log((e[0] + e[2] + e[1] + e[2] + e[2]) / e[0])  # own, the other's key, three rows
+    second = math.log((e[0] + e[2] + e[1] + e[2] + e[3]) / (e[0] + e[1] + e[3]))
+    found = nce_of_many(queries, keys, queue, positive, 0.5)
+    assert found.item() == pytest.approx((first + second) / 2, abs=1e-6)
+    assert nce_of_many(AXES[:1], keys[:1], queue, positive[:1] | True, 0.5).item() == pytest.approx(0, abs=1e-6)
+
+
+def coclr(**settings: object) -> CoCLR:
+    objective = build("coclr", head_outputs=4, queue=3, positives=1, temperature=0.5, **settings)
+    assert isinstance(objective, CoCLR)
+    for mode, rows in (("picture", AXES[[0, 2, 3]]), ("motion", AXES[[3, 0, 2]])):
+        objective.queue_of(mode).rows.copy_(rows)
+        objective.queue_of(mode).recordings.copy_(torch.tensor([7, 8, 9]))
+    return objective
+
+
+def test_one_network_names_the_others_positives() -> None:
+    """One sample of recording 5, everything at the first axis. Motion holds its second row to be nearest, pictures their first."""
+    objective = coclr(alone=0.5)
+    names = ("query_picture", "key_picture", "query_motion", "key_motion")
+    embedded = {**dict.fromkeys(names, AXES[:1]), "recordings": torch.tensor([5])}
+    e, one = math.exp(2), 1.0
+    everything = e + e + one + one  # own key, the row that is the same, two others; in both modes
+    alone, mined = math.log(everything / e), math.log(everything / (e + one))
+
+    objective.eval()  # so that queues stay
+    objective.before_step(Progress(49, 100, 0.0))
+    assert objective.compare(embedded)["loss"].item() == pytest.approx(2 * alone, abs=1e-6)
+    objective.before_step(Progress(50, 100, 0.0))
+    losses = objective.compare(embedded)
+    assert losses["loss_picture"].item() == pytest.approx(mined, abs=1e-6)  # the row that motion named, at cosine 0
+    assert losses["loss_motion"].item() == pytest.approx(mined, abs=1e-6)
+    assert losses["named_by_both"].item() == 0
+
+    embedded["recordings"] = torch.tensor(
+        [7]
+    )  # the first row is of its own recording: a positive, and nobody's to name
+    losses = objective.compare(embedded)
+    assert losses["loss_picture"].item() == pytest.approx(math.log(everything / (e + e + one)), abs=1e-6)
+
+
+def test_coclrs_networks_are_apart_and_its_queues_in_step() -> None:
+    objective = coclr(alone=0.0)
+    own = dict(objective.motion_encoder.named_parameters())
+    assert all(p is not own[name] and p.equal(own[name]) for name, p in objective.encoder.named_parameters())
+    objective(make_batch(objective))["loss"].backward()
+    assert all(p.grad is None for p in objective.teachers.parameters())
+    assert objective.queue_of("picture").recordings.tolist() == [3, 4, 5]
+    assert objective.queue_of("motion").recordings.tolist() == [3, 4, 5]
+    assert objective.final_encoder() is objective.encoder
