@@ -31,8 +31,8 @@ def nce_of_many(queries: Tensor, keys: Tensor, queue: Tensor, positive: Tensor, 
                                     / [ sum over j of exp(q_i . k_j / tau) + sum over all rows n of exp(q_i . n / tau) ]
 
     queries, keys (B, D) of this rank, of any length (brought to length one, in fp32); j runs over the keys of all ranks; queue (K, D); positive
-    (B, K) bool. A positive is counted once above and once below: the loss is 0 where all mass is on positives. Averaged over ranks, values and gradients
-    are those of one rank with the whole batch. Every rank must hold as many samples.
+    (B, K) bool. A positive is counted once above and once below: the loss is 0 where all mass is on positives. Averaged over ranks, values and
+    gradients are those of one rank with the whole batch. Every rank must hold as many samples.
     """
     queries, keys = F.normalize(queries.float(), dim=-1), F.normalize(keys.float(), dim=-1)
     everyone = gather(keys)
