@@ -15,7 +15,7 @@ from recipes.config import EncoderSettings
 from recipes.encoders.adapt import adapt
 from recipes.encoders.base import ENCODER_FILE, Geometry, VideoEncoder, quiet
 
-TINY = "vfm-tiny"
+TINY, TINY_RANDOM = "vfm-tiny", "vfm-tiny-random"
 SUPPORTED = ("videomae", "vjepa2")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
@@ -29,7 +29,7 @@ def open_encoder(
     weights of vfm-tiny. Raises ModelError: no such model, no weights, another kind of model, weights that do not fit.
     """
     name = str(name)
-    if name == TINY and not Path(name).is_dir():
+    if name in (TINY, TINY_RANDOM) and not Path(name).is_dir():
         from recipes.encoders.tiny import tiny_encoder
 
         return tiny_encoder(frames or 16, size or 112, seed=seed)

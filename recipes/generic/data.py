@@ -1,0 +1,71 @@
+"""Scenes as the loop takes samples: an endless series, each drawn when it is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from domains.base import ClipSettings
+from domains.generic.samples import Sample, Truth, draw_sample
+from domains.store.clips import DrawnClip
+from domains.store.prepared import Prepared
+
+EPOCH = 65536  # samples that are called an epoch; none comes twice
+
+
+class SceneData(Dataset[dict[str, Any]]):
+    """What `ClipData` is to the loop. prepared: some clips that are only looked at, by the monitors; rows: theirs.
+
+    Targets, of each of the clips `first` and `second`: flow (tokens, 2) in patches, front (tokens,), facts (6,); and of both pace, backwards, texture.
+    """
+
+    def __init__(self, prepared: Prepared, clip: ClipSettings, patch: tuple[int, int], *, seed: int = 0) -> None:
+        self.prepared, self.clip, self.patch, self.seed = prepared, clip, patch, seed
+        self.rows = list(range(len(prepared)))
+
+    def __len__(self) -> int:
+        return EPOCH
+
+    def fingerprint(self) -> str:
+        """What samples follow from, beside their number."""
+        return f"generic-{self.seed}-{self.clip.frames}x{self.clip.size}"
+
+    def place(self, position: int) -> tuple[int, int, int]:
+        """(epoch, place, draw), as of `ClipData`."""
+        return position // EPOCH, position % EPOCH, 0
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        sample = draw_sample(self.seed, position, self.clip.frames, self.clip.size, self.patch)
+        names = ("first", "second")
+        return {
+            "views": {name: _as_drawn(clip) for name, clip in zip(names, sample.clips, strict=True)},
+            "seed": position,
+            "row": position,
+            "targets": self.targets(sample, names),
+            "failures": [],
+        }
+
+    def targets(self, sample: Sample, names: tuple[str, str]) -> dict[str, Any]:
+        """See the class."""
+        found: dict[str, Any] = {
+            "pace": np.int64(sample.pace),
+            "backwards": np.int64(sample.backwards),
+            "texture": np.int64(sample.texture),
+        }
+        for name, truth in zip(names, sample.truths, strict=True):
+            found |= {f"{key}_{name}": value for key, value in self.of_clip(truth).items()}
+        return found
+
+    def of_clip(self, truth: Truth) -> dict[str, Any]:
+        """Flow in patches: what a token can tell does not depend on how many pixels one has."""
+        return {
+            "flow": np.clip(truth.flow.reshape(-1, 2) / self.patch[1] * 4, -4, 4),
+            "front": truth.front.reshape(-1),
+            "facts": np.sign(truth.facts) * np.log1p(np.abs(truth.facts)),
+        }
+
+
+def _as_drawn(frames: Any) -> DrawnClip:
+    return DrawnClip(frames, flip=False, brightness=0.0, contrast=1.0)

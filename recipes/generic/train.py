@@ -1,0 +1,119 @@
+"""The run that makes the generic encoder: settings, what its monitors look at, and the loop that every run has."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from domains.base import ClipSettings, Domain, load_domain
+from domains.errors import VfmError
+from domains.generic.render import View, render
+from domains.generic.samples import generator, grid_points
+from domains.generic.scene import draw_scene
+from domains.prepare.ingest import prepare
+from domains.prepare.privacy import load_key
+from domains.store.prepared import Prepared
+from recipes.config import Layer, parse_assignments, resolve
+from recipes.encoders import build_encoder
+from recipes.generic.data import SceneData
+from recipes.generic.objective import Generic
+from recipes.training.loop import train
+from recipes.training.reporter import SilentReporter, StepInfo
+from recipes.training.run import RunFolder
+
+LOOKED = 64  # scenes that monitors look at, of a series that is not learned from
+LOOKED_SEED = 2**31
+DOMAIN = """name: generic
+title: Drawn scenes
+about: Drawn scenes of the generic encoder, for its monitors.
+store: {size: 112, quality: 92}
+clip: {frames: 16, size: 112, stride: 1}
+"""
+
+
+def settings(size: int, out: Path, start: Path | None) -> Layer:
+    """The run as it was made for the weights that ship; hours on a CPU."""
+    encoder = {"name": "vfm-tiny-random", "init_from": None if start is None else str(start)}
+    return Layer(
+        "generic encoder",
+        {
+            "method": "generic", "domain": "generic", "encoder": encoder, "data": {"path": str(out / "looked" / "prepared"), "workers": 1},
+            "clip": {"frames": 16, "size": size, "stride": 1},
+            "optim": {"lr": 1.0e-3, "final_lr": 1.0e-3, "warmup": 0.01, "weight_decay": 0.05, "betas": [0.9, 0.98], "clip_norm": 1.0},
+            "train": {
+                "steps": 20000, "batch_size": 64, "log_every": 20, "monitor_every": 200, "save_every": 100, "keep": 1, "precision": "bf16",
+            },
+            "monitor": {"clips": LOOKED, "rankme": {"drop": None}, "deviation": {"drop": None}},
+        },
+    )  # fmt: skip
+
+
+class Lines(SilentReporter):
+    """A line now and then."""
+
+    def step(self, info: StepInfo) -> None:
+        """See Reporter."""
+        losses = " ".join(f"{name} {value:.3g}" for name, value in info.losses.items())
+        print(f"step {info.step}/{info.total} {info.clips_per_second:.1f}/s {losses} {info.eta_seconds / 60:.0f} min left", flush=True)
+
+    def warn(self, text: str) -> None:
+        """See Reporter."""
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def looked_at(folder: Path) -> Prepared:
+    """Clips of scenes that are not learned from, prepared as any recording is."""
+    prepared = folder / "prepared"
+    if not (prepared / "prepared.json").is_file():
+        sources, key = folder / "sources", load_key(folder / "key", create=True)
+        for index in range(LOOKED):
+            scene = draw_scene(generator(LOOKED_SEED, index))
+            frames = render(scene, View(np.arange(16.0) - 8, seed=index), 112, grid_points(112, 16)).frames
+            place = sources / f"scene{index:03d}"
+            place.mkdir(parents=True, exist_ok=True)
+            for number, frame in enumerate(frames):
+                cv2.imwrite(str(place / f"frame_{number:04d}.png"), frame[..., ::-1])
+        prepare(sources, prepared, generic_domain(folder), key=key, overwrite=True)
+    return Prepared.open(prepared)
+
+
+def generic_domain(folder: Path) -> Domain:
+    """The declaration under which monitors' clips are prepared."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "generic.yaml").write_text(DOMAIN, encoding="utf-8")
+    return load_domain(str(folder / "generic.yaml"))
+
+
+def main() -> None:
+    """See scripts/generic_encoder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--from", dest="start", type=Path, default=None, help="a run whose encoder it begins with")
+    parser.add_argument("settings", nargs="*", help="key=value")
+    asked = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    prepared = looked_at(asked.out / "looked")
+    layers = [settings(asked.size, asked.out, asked.start), Layer("command line", parse_assignments(asked.settings))]
+    resolved = resolve(layers)
+    config = resolved.config
+    encoder = build_encoder(config.encoder, ClipSettings(frames=16, size=asked.size, stride=1), seed=config.train.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        objective = Generic(encoder, Generic.Settings(**config.objective))
+    run = RunFolder.create(asked.out / "run", resolved, resume=True)
+    try:
+        data = SceneData(prepared, config.clip, encoder.patch, seed=config.train.seed)
+        train(objective, data, config, run, Lines(), resume=True)  # type: ignore[arg-type]
+        encoder.save(run.encoder)
+    except VfmError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    finally:
+        run.unlock()
