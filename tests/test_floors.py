@@ -22,6 +22,7 @@ ROOMS = {
     "report": 7,
     "jobs": 8,
     "bench": 9,
+    "generic": 9,
 }
 
 

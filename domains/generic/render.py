@@ -14,13 +14,18 @@ from domains.generic.textures import draw_palette, draw_texture
 from domains.store.frames import Frames
 
 Picture = NDArray[np.uint8]
-NOISE = np.random.default_rng(0).standard_normal(1 << 20, np.float32)  # drawn once: drawing it anew costs more than the scene
+NOISE = np.random.default_rng(0).standard_normal(
+    1 << 20, np.float32
+)  # drawn once: drawing it anew costs more than the scene
 
 
 @dataclass(frozen=True)
 class View:
-    """What a clip shows of a scene. times (T,): in frames of the scene. crop: (x, y, half side) in the scene's coordinates. mirror: of the
-    left and the right. tint: factors on the three channels. light: factor on the brightness. seed: of the noise."""
+    """What a clip shows of a scene.
+
+    times (T,): in frames of the scene. crop: (x, y, half side) in the scene's coordinates. tint: factors on the three channels. light: factor on the
+    brightness. seed: of the noise.
+    """
 
     times: Array
     crop: tuple[float, float, float] = (0.0, 0.0, 1.0)
@@ -78,7 +83,9 @@ def draw_picture(surface: Surface, side: int, grey: bool) -> Picture:
     if surface.shaded:  # lit from a side
         angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 1.0)
         line = np.linspace(-1, 1, side, dtype=np.float32)
-        light = 1 + np.float32(strength / 2) * (np.float32(np.cos(angle)) * line[None, :] + np.float32(np.sin(angle)) * line[:, None])
+        light = 1 + np.float32(strength / 2) * (
+            np.float32(np.cos(angle)) * line[None, :] + np.float32(np.sin(angle)) * line[:, None]
+        )
         colours = np.clip(colours * light[..., None], 0, 255).astype(np.uint8)
     if surface.kind == BACKGROUND:
         return colours
@@ -143,7 +150,7 @@ def _wave(
     a = (turn @ linear[:, 0]) * across + (turn @ offset + surface.bend.phase)
     b = (turn @ linear[:, 1]) * down
     wave = np.outer(np.cos(b), np.sin(a)) + np.outer(np.sin(b), np.cos(a))
-    return wave.astype(np.float32)  # type: ignore[no-any-return]
+    return wave.astype(np.float32)
 
 
 def _lit(canvas: NDArray[np.float32], light: Light, view: View, grey: bool) -> Frames:
@@ -152,7 +159,11 @@ def _lit(canvas: NDArray[np.float32], light: Light, view: View, grey: bool) -> F
     rng = np.random.Generator(np.random.Philox(key=view.seed))
     gain = np.clip(light.gain.at(view.times), 0.1, 3) * view.light
     line = np.linspace(-1, 1, size, dtype=np.float32)
-    fall = 1 - np.float32(light.corner / 2) * (line[None, :] ** 2 + line[:, None] ** 2) if light.corner else np.ones((1, 1), np.float32)
+    fall = (
+        1 - np.float32(light.corner / 2) * (line[None, :] ** 2 + line[:, None] ** 2)
+        if light.corner
+        else np.ones((1, 1), np.float32)
+    )
     np.maximum(fall, 0, out=fall)
     if light.gamma != 1:
         table = (255 * (np.arange(256) / 255) ** light.gamma).astype(np.float32)
@@ -173,9 +184,13 @@ def _lit(canvas: NDArray[np.float32], light: Light, view: View, grey: bool) -> F
         cells = size * size
         for t in range(count):
             if light.grain:
-                canvas[t] *= 1 + np.float32(light.grain) * NOISE[start[0, t] : start[0, t] + cells].reshape(size, size, 1)
+                canvas[t] *= 1 + np.float32(light.grain) * NOISE[start[0, t] : start[0, t] + cells].reshape(
+                    size, size, 1
+                )
             if light.noise:
-                canvas[t] += np.float32(255 * light.noise) * NOISE[start[1, t] : start[1, t] + cells].reshape(size, size, 1)
+                canvas[t] += np.float32(255 * light.noise) * NOISE[start[1, t] : start[1, t] + cells].reshape(
+                    size, size, 1
+                )
     if light.floor:
         canvas += np.float32(255 * light.floor)
     np.clip(canvas, 0, 255, out=canvas)

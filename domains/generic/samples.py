@@ -47,9 +47,7 @@ def generator(seed: int, index: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
 
 
-def draw_sample(
-    seed: int, index: int, frames: int, size: int, patch: tuple[int, int]
-) -> Sample:
+def draw_sample(seed: int, index: int, frames: int, size: int, patch: tuple[int, int]) -> Sample:
     """The sample `index` of the endless series `seed`. Both clips run at one pace and in one direction, at two times, and are cropped, lit and
     tinted each in its own way. patch: (frames of a tubelet, pixels) of the encoder that the truth is for."""
     rng = generator(seed, index)
@@ -63,8 +61,8 @@ def draw_sample(
 def _draw_view(rng: np.random.Generator, frames: int, pace: float, backwards: bool) -> View:
     half = float(rng.uniform(0.55, 1.0))
     x, y = rng.uniform(-1.2, 1.2, 2) * (1 - half)
-    steps = (np.arange(frames) - (frames - 1) / 2) * pace
-    times = rng.uniform(-REACH, REACH) / 2 + (steps[::-1] if backwards else steps)
+    steps = (np.arange(frames, dtype=np.float64) - (frames - 1) / 2) * pace
+    times = float(rng.uniform(-REACH, REACH) / 2) + (steps[::-1] if backwards else steps)
     tint = rng.uniform(0.7, 1.3, 3)
     return View(
         times, (float(x), float(y), half), (float(tint[0]), float(tint[1]), float(tint[2])), float(np.exp(rng.normal(0, 0.25))),

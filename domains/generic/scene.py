@@ -103,8 +103,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Scene:
-    """A scene: the background first, then what is in front of it, back to front. grey: without colour. step: frames of the scene from one
-    frame of a clip to the next."""
+    """A scene: the background first, then what is in front of it, back to front. grey: without colour."""
 
     surfaces: tuple[Surface, ...]
     camera: Place
@@ -146,7 +145,7 @@ def _draw_thing(rng: np.random.Generator, contrast: float, together: Place | Non
         place = _draw_place(rng, 0.5, 1.2, 0.35, still=0.35)
     else:
         place = together
-    place = Place(*(_moved(course, by) for course, by in zip(place.courses, (x, y, turn, 0.0), strict=True)))
+    place = Place(_moved(place.x, x), _moved(place.y, y), _moved(place.turn, turn), place.grow)
     return Surface(
         _draw_kind(rng, SHAPES), _draw_kind(rng, TEXTURES), radius, place, _draw_bend(rng) if rng.random() < 0.25 else Bend(),
         float(rng.choice([0.0, 1.0, rng.uniform(0.7, 1.5)], p=[0.1, 0.6, 0.3])), int(rng.integers(2**62)), float(1.5 * 4 ** rng.random()),
@@ -167,8 +166,12 @@ def _draw_bend(rng: np.random.Generator) -> Bend:
     wave, way = rng.uniform(-0.8, 0.8, 2), rng.uniform(0, 2 * np.pi)
     largest = 0.6 / (2 * np.pi * max(float(np.hypot(*wave)), 0.4))
     kind, period = ("sine", "beat", "wander", "linear")[rng.integers(4)], float(5 * 8 ** rng.random())
-    size = Course(kind, 0.0, float(rng.uniform(0.2, 1) * largest * (0.3 if kind == "linear" else 1)), period, float(rng.random()))
-    return Bend(size, (float(np.cos(way)), float(np.sin(way))), (float(wave[0]), float(wave[1])), float(rng.uniform(0, 6.28)))
+    size = Course(
+        kind, 0.0, float(rng.uniform(0.2, 1) * largest * (0.3 if kind == "linear" else 1)), period, float(rng.random())
+    )
+    return Bend(
+        size, (float(np.cos(way)), float(np.sin(way))), (float(wave[0]), float(wave[1])), float(rng.uniform(0, 6.28))
+    )
 
 
 def _draw_light(rng: np.random.Generator) -> Light:

@@ -22,7 +22,7 @@ def draw_shape(kind: str, side: int, rng: np.random.Generator) -> Picture:
     elif rng.random() < 0.15:  # its edge alone
         _fill(mask, outline * 0.8, 0)
     if rng.random() < 0.4:
-        mask = cv2.GaussianBlur(mask, (0, 0), side * rng.uniform(0.01, 0.06))  # type: ignore[assignment]
+        mask = cv2.GaussianBlur(mask, (0, 0), side * rng.uniform(0.01, 0.06))
     return mask
 
 

@@ -18,7 +18,8 @@ EPOCH = 65536  # samples that are called an epoch; none comes twice
 class SceneData(Dataset[dict[str, Any]]):
     """What `ClipData` is to the loop. prepared: some clips that are only looked at, by the monitors; rows: theirs.
 
-    Targets, of each of the clips `first` and `second`: flow (tokens, 2) in patches, front (tokens,), facts (6,); and of both pace, backwards, texture.
+    Targets, of each of the clips `first` and `second`: flow (tokens, 2) in quarter patches a frame, front (tokens,), facts (6,), as logarithms; of
+    both: pace, backwards, texture.
     """
 
     def __init__(self, prepared: Prepared, clip: ClipSettings, patch: tuple[int, int], *, seed: int = 0) -> None:
@@ -59,7 +60,7 @@ class SceneData(Dataset[dict[str, Any]]):
         return found
 
     def of_clip(self, truth: Truth) -> dict[str, Any]:
-        """Flow in patches: what a token can tell does not depend on how many pixels one has."""
+        """Flow in quarter patches: what a token can tell does not depend on how many pixels one has."""
         return {
             "flow": np.clip(truth.flow.reshape(-1, 2) / self.patch[1] * 4, -4, 4),
             "front": truth.front.reshape(-1),

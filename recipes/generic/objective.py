@@ -28,13 +28,13 @@ VIEWS = ("first", "second")
 class Generic(Objective):
     """Contrast, motion and facts of drawn scenes, and hidden pixels, over the visible tokens of a tube mask.
 
-        L = w_c NT-Xent(z, z') + w_f [ Huber(flow) + BCE(front) ] + w_s [ Huber(facts) + CE(pace) + CE(backwards) + CE(texture) ] + w_p L_pixels
+    L = w_c NT-Xent(z, z') + w_f [ Huber(flow) + BCE(front) ] + w_s [ Huber(facts) + CE(pace) + CE(backwards) + CE(texture) ] + w_p L_pixels
 
-        z = head(s) of the two clips of a scene (Chen et al., ICML 2020); s = `encoder.statistics` of the visible tokens
-        flow, front: of each visible token, by a linear layer from the token itself: the true motion of what it shows, in quarter patches a frame, and
-            whether that is in front of the background (motion of synthetic things, as in SMILE, Thoker et al., CVPR 2025)
-        facts, pace, backwards, texture: by linear layers from s, standardised over the batch as a probe does, so that what they need is linear there
-        L_pixels: hidden patches of the first clip by a light decoder (Tong et al., NeurIPS 2022)
+    z = head(s) of the two clips of a scene (Chen et al., ICML 2020); s = `encoder.statistics` of the visible tokens
+    flow, front: of each visible token, by a linear layer from the token itself: the true motion of what it shows, in quarter patches a frame, and
+        whether that is in front of the background (motion of synthetic things, as in SMILE, Thoker et al., CVPR 2025)
+    facts, pace, backwards, texture: by linear layers from s, standardised over the batch as a probe does, so that what they need is linear there
+    L_pixels: hidden patches of the first clip by a light decoder (Tong et al., NeurIPS 2022)
     """
 
     class Settings(ObjectiveSettings):
@@ -63,7 +63,10 @@ class Generic(Objective):
         self.even = BatchStandardise()
         self.facts = nn.Linear(2 * width, len(FACTS))
         self.kinds = nn.ModuleDict(
-            {name: nn.Linear(2 * width, count) for name, count in (("pace", len(PACES)), ("backwards", 2), ("texture", len(TEXTURES)))}
+            {
+                name: nn.Linear(2 * width, count)
+                for name, count in (("pace", len(PACES)), ("backwards", 2), ("texture", len(TEXTURES)))
+            }
         )
         self.decoder = TokenDecoder(
             width, settings.decoder_width, 1, settings.decoder_width // 32, encoder.tokens, 3 * tubelet * patch * patch
@@ -110,7 +113,9 @@ class Generic(Objective):
         """What is true of a whole clip."""
         with as_they_are(read):
             even = self.even(read.float())
-            loss = F.smooth_l1_loss(F.linear(even, self.facts.weight, self.facts.bias), targets[f"facts_{view}"].float())
+            loss = F.smooth_l1_loss(
+                F.linear(even, self.facts.weight, self.facts.bias), targets[f"facts_{view}"].float()
+            )
             for name, layer in self.kinds.items():
                 assert isinstance(layer, nn.Linear)
                 loss = loss + 0.25 * F.cross_entropy(F.linear(even, layer.weight, layer.bias), targets[name])

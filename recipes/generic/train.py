@@ -60,7 +60,10 @@ class Lines(SilentReporter):
     def step(self, info: StepInfo) -> None:
         """See Reporter."""
         losses = " ".join(f"{name} {value:.3g}" for name, value in info.losses.items())
-        print(f"step {info.step}/{info.total} {info.clips_per_second:.1f}/s {losses} {info.eta_seconds / 60:.0f} min left", flush=True)
+        print(
+            f"step {info.step}/{info.total} {info.clips_per_second:.1f}/s {losses} {info.eta_seconds / 60:.0f} min left",
+            flush=True,
+        )
 
     def warn(self, text: str) -> None:
         """See Reporter."""
