@@ -118,8 +118,8 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     camera = _draw_place(rng, 0.5, 0.4, 0.25, still=0.4) if moving else Place()
     if rng.random() < 0.15:  # a hand that is not steady
         period = float(rng.uniform(2.5, 6))
-        shake = [Course("wander", 0.0, float(rng.uniform(0.02, 0.1)), period, float(rng.random())) for _ in range(2)]
-        camera = Place(*shake, camera.turn, camera.grow)
+        x, y = (Course("wander", 0.0, float(rng.uniform(0.02, 0.1)), period, float(rng.random())) for _ in range(2))
+        camera = Place(x, y, camera.turn, camera.grow)
     count = min(6, int(rng.geometric(0.33)) - (rng.random() < 0.1))
     surfaces = [_draw_background(rng, contrast)]
     together = _draw_place(rng, 0.3, 0.5, 0.3, still=0.4) if rng.random() < 0.2 else None

@@ -17,7 +17,7 @@ def draw_texture(kind: str, side: int, features: float, rng: np.random.Generator
     field = _KINDS[kind](side, max(1.5, features), rng)
     low, high, _, _ = cv2.minMaxLoc(field)
     scaled = cv2.convertScaleAbs(field, alpha=255 / max(high - low, 1e-6), beta=-low * 255 / max(high - low, 1e-6))
-    return scaled  # type: ignore[return-value]
+    return scaled
 
 
 def draw_palette(rng: np.random.Generator, contrast: float, grey: bool) -> Picture:

@@ -8,8 +8,9 @@ from pathlib import Path
 from domains.errors import ModelError
 from domains.schema import parse, read_yaml
 from recipes.config import RunConfig
-from recipes.encoders import TINY, open_encoder
+from recipes.encoders import open_encoder
 from recipes.encoders.base import Geometry, VideoEncoder
+from recipes.encoders.loading import TINY, TINY_RANDOM
 from recipes.runs.run import CONFIG, is_run
 
 
@@ -30,7 +31,7 @@ class Start:
     @property
     def random(self) -> bool:
         """Whether that encoder's weights were drawn at random."""
-        return self.name == TINY
+        return self.name in (TINY, TINY_RANDOM)
 
     @property
     def title(self) -> str:
