@@ -95,6 +95,8 @@ def test_iic_by_hand() -> None:
     losses = objective.compare(z)
     assert losses["loss"].item() == pytest.approx(nce(1, 0, 0.6, tau=0.5), abs=1e-6)
     assert losses["agreement_broken"].item() == pytest.approx(0.6)
+    assert losses["motion_wins"].item() == 1
+    assert objective.compare({**z, "broken": 2 * z["residual"], "clip": z["broken"]})["motion_wins"].item() == 0
 
 
 def test_iic_reads_clip_differences_and_broken_clip(monkeypatch: pytest.MonkeyPatch) -> None:
