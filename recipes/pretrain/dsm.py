@@ -75,7 +75,7 @@ class DSM(Contrast):
         return {
             "loss": loss,
             "agreement": agreement(clip, positive),
-            "agreement_negative": agreement(clip, negative),
+            "likeness_negative": agreement(clip, negative),
             "motion_wins": wins(clip, positive, negative),
         }
 

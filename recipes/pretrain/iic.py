@@ -72,6 +72,6 @@ class IIC(Contrast):
         return {
             "loss": loss,
             "agreement": agreement(clip, residual),
-            "agreement_broken": agreement(residual, broken),
+            "likeness_broken": agreement(residual, broken),
             "motion_wins": wins(residual, clip, broken),
         }
