@@ -34,7 +34,7 @@ class IIC(Contrast):
     """
 
     class Settings(ProjectionSettings, ObjectiveSettings):
-        """Settings of IIC; the defaults are the paper's."""
+        """Settings of IIC; the temperature is the paper's."""
 
         broken: Literal["repeat", "shuffle"] = Field(
             "repeat", description="intra-negative: one frame all the time, or all frames out of order"
