@@ -17,7 +17,7 @@ class MaskSettings(Strict):
 
     mask: Literal["tube", "random", "noise", "motion"] = Field(
         "tube",
-        description="tube: the same places in every frame; random: any tokens; noise: where coloured noise is low; motion: tubes that follow what moves",
+        description="tube: the same places in every frame; random: any tokens; noise: where coloured noise is low; motion: tubes that follow motion",
     )
     mask_ratio: float = Field(0.9, gt=0, lt=1, description="share of tokens hidden")
     noise_colour: Colour = Field(

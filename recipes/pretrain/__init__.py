@@ -6,10 +6,16 @@ from domains.errors import ConfigError
 from domains.schema import nearest
 from recipes.objective import Objective
 from recipes.pretrain.discovr import DISCOVR
+from recipes.pretrain.everest import EVEREST
 from recipes.pretrain.simclr import SimCLR
 from recipes.pretrain.videomae import VideoMAE
 
-METHODS: list[type[Objective]] = [DISCOVR, VideoMAE, SimCLR]
+METHODS: list[type[Objective]] = [
+    DISCOVR,
+    VideoMAE,
+    SimCLR,
+    EVEREST,
+]
 
 
 def method(name: str) -> type[Objective]:
