@@ -24,12 +24,19 @@ SMALL: dict[str, dict[str, Any]] = {
     "videomae": {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2},
     "simclr": {"head_hidden": 16, "head_outputs": 8},
     "everest": {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2},
+    "vicmae": {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2, "head_hidden": 16, "head_outputs": 8},
+    "crossvideomae": {
+        "decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2, "head_hidden": 16, "head_outputs": 8, "frame_depth": 1, "frame_mask_ratio": 0.5,
+    },
 }  # fmt: skip
 # What a short run of a method needs beyond its SMALL and the common settings of test_pretrain_every: key=value, as on the command line.
 SHORT: dict[str, tuple[str, ...]] = {
     "discovr": ("objective.standardise=true", "objective.teacher_momentum=0.9", "objective.weight_cluster=0.1"),
     # From random weights, predicting pixels first brings all clips together; a collapse would be a RankMe of 1.
-    **{name: ("monitor.rankme.drop=0.2", "monitor.deviation.drop=0.01") for name in ("videomae", "everest")},
+    **{
+        name: ("monitor.rankme.drop=0.2", "monitor.deviation.drop=0.01")
+        for name in ("videomae", "everest", "vicmae", "crossvideomae")
+    },
 }
 
 

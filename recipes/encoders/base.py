@@ -168,7 +168,9 @@ class VideoEncoder(nn.Module, ABC):
         """
         if visible is None:
             variance = tokens.float().unflatten(-2, (self.grid[0], -1)).var(dim=-3, correction=0)
-            over_time = variance.clamp_min(1e-12).sqrt().mean(dim=-2)  # a place that stands still has gradient 0, not 0 / 0
+            over_time = (
+                variance.clamp_min(1e-12).sqrt().mean(dim=-2)
+            )  # a place that stands still has gradient 0, not 0 / 0
         else:
             over_time = deviation_at_places(tokens.float(), visible % (places := self.tokens // self.grid[0]), places)
         return torch.cat([self.pool(tokens).float(), over_time], dim=-1)

@@ -49,9 +49,7 @@ def build_encoder(
     frames, size = settings.frames or clip.frames, settings.size or clip.size
     encoder = open_encoder(settings.name, frames=frames, size=size, online=online, seed=seed)
     keep = encoder.geometry.keep if settings.keep_tokens is None else settings.keep_tokens
-    encoder.set_geometry(
-        encoder.geometry.model_copy(update={"rate": clip.rate, "stride": clip.stride, "keep": keep})
-    )
+    encoder.set_geometry(encoder.geometry.model_copy(update={"rate": clip.rate, "stride": clip.stride, "keep": keep}))
     if settings.init_from is not None:
         take_weights(encoder, settings.init_from)
     with torch.random.fork_rng(devices=[]):  # adapters are born with random weights

@@ -5,9 +5,11 @@ from __future__ import annotations
 from domains.errors import ConfigError
 from domains.schema import nearest
 from recipes.objective import Objective
+from recipes.pretrain.crossvideomae import CrossVideoMAE
 from recipes.pretrain.discovr import DISCOVR
 from recipes.pretrain.everest import EVEREST
 from recipes.pretrain.simclr import SimCLR
+from recipes.pretrain.vicmae import ViCMAE
 from recipes.pretrain.videomae import VideoMAE
 
 METHODS: list[type[Objective]] = [
@@ -15,6 +17,8 @@ METHODS: list[type[Objective]] = [
     VideoMAE,
     SimCLR,
     EVEREST,
+    ViCMAE,
+    CrossVideoMAE,
 ]
 
 

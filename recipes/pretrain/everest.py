@@ -37,7 +37,9 @@ class EVEREST(Objective):
         """Settings of EVEREST; the defaults are the paper's."""
 
         mask_ratio: float = Field(0.9, gt=0, lt=1, description="share of all tokens that the encoder does not see")
-        drop_ratio: float = Field(0.7, ge=0, lt=1, description="share of all tokens dropped as redundant; below mask_ratio")
+        drop_ratio: float = Field(
+            0.7, ge=0, lt=1, description="share of all tokens dropped as redundant; below mask_ratio"
+        )
         frame_factor: float = Field(
             1.5, ge=1, le=4, description="frames are chosen out of a clip this much longer; 1: frames as they come"
         )
@@ -63,7 +65,12 @@ class EVEREST(Objective):
         self.candidates = round(tubelets * s.frame_factor)
         self.views = {"clip": Clip(augment="weak", length=self.candidates / tubelets)}
         self.decoder = TokenDecoder(
-            encoder.width, s.decoder_width, s.decoder_depth, s.decoder_heads, encoder.tokens, 3 * tubelet * patch * patch
+            encoder.width,
+            s.decoder_width,
+            s.decoder_depth,
+            s.decoder_heads,
+            encoder.tokens,
+            3 * tubelet * patch * patch,
         )
 
     def forward(self, batch: Batch) -> Losses:
@@ -74,7 +81,9 @@ class EVEREST(Objective):
         seen = max(1, round(encoder.tokens * (1 - s.mask_ratio)))
         kept = largest(change, max(seen + 1, self.kept_of(encoder.tokens)))
         order = draws.permutations(batch.seeds, kept.shape[1], name="mask").to(clip.device, non_blocking=True)
-        visible, hidden = (part.sort(dim=1).values for part in kept.gather(1, order).split([seen, order.shape[1] - seen], 1))
+        visible, hidden = (
+            part.sort(dim=1).values for part in kept.gather(1, order).split([seen, order.shape[1] - seen], 1)
+        )
         predicted = self.decoder(encoder(clip, visible), visible, hidden)
         return {
             "loss": masked_pixel_loss(predicted, clip, hidden, encoder.patch, s.normalise_target),
@@ -97,7 +106,9 @@ class EVEREST(Objective):
             return clip
         change = self.change(clip)
         among = largest(change, self.kept_of(change.shape[1])) // (h * w)
-        frequency = change.new_zeros(len(clip), self.candidates).scatter_add(1, among, torch.ones_like(among, dtype=change.dtype))
+        frequency = change.new_zeros(len(clip), self.candidates).scatter_add(
+            1, among, torch.ones_like(among, dtype=change.dtype)
+        )
         luck = draws.uniform(seeds, (self.candidates,), name="frames").to(clip.device, non_blocking=True)
         gumbel = -(-luck.clamp(1e-7, 1 - 1e-7).log()).log()
         chosen = largest(frequency.clamp_min(1e-3).log() + gumbel, tubelets).sort(dim=1).values

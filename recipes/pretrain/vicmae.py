@@ -47,7 +47,10 @@ class ViCMAE(Contrast):
 
     name = "vicmae"
     paper = "Hernandez et al., ViC-MAE: Self-Supervised Representation Learning from Images and Video with Contrastive Masked Autoencoders, ECCV 2024"
-    views: Mapping[str, Clip] = {"first": Clip(augment="strong", length=0.125), "second": Clip(augment="strong", length=0.125)}
+    views: Mapping[str, Clip] = {
+        "first": Clip(augment="strong", length=0.125),
+        "second": Clip(augment="strong", length=0.125),
+    }
     settings: Settings
 
     def __init__(self, encoder: VideoEncoder, settings: Settings) -> None:

@@ -59,7 +59,9 @@ def test_everest_chooses_frames_in_which_something_happens() -> None:
     objective = build("everest", frame_factor=3.0, drop_ratio=0.8)
     assert objective.views["clip"].length == 3.0
     clip = torch.zeros(50, 12, 3, 32, 32)
-    clip[:, 4:6] = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0))  # tubelets 2 and 3 differ from those before them
+    clip[:, 4:6] = torch.randn(
+        3, 32, 32, generator=torch.Generator().manual_seed(0)
+    )  # tubelets 2 and 3 differ from those before them
     chosen = objective.informative_frames(clip, torch.arange(50))
     assert chosen.shape == (50, 4, 3, 32, 32)
     assert (chosen[:, 0] == chosen[:, 1]).all()  # whole tubelets
