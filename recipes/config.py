@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from domains.base import AugmentPolicies, ClipSettings
+from domains.base import AugmentPolicies, ClipSettings, RegionMapSettings
 from domains.errors import ConfigError
 from domains.schema import Strict, nearest, parse, read_yaml, submodel
 from recipes.monitor import MonitorSettings
@@ -133,6 +133,7 @@ class RunConfig(Strict):
     data: DataSettings = DataSettings()
     clip: ClipSettings = ClipSettings()
     augment: AugmentPolicies = AugmentPolicies()
+    region_map: RegionMapSettings = RegionMapSettings()
     optim: OptimSettings = OptimSettings()
     train: TrainSettings = TrainSettings()
     monitor: MonitorSettings = MonitorSettings()

@@ -56,13 +56,18 @@ def clip_motion(clip: Tensor, side: int, reach: int) -> tuple[Tensor, int]:
 
 
 def _vertex(cost: Tensor, best: Tensor, step: int, place: Tensor, side: int) -> Tensor:
-    """Offset in [-0.5, 0.5] of the least cost along one direction; 0 at the edge of what was tried, and where nothing bends."""
+    """Offset in [-0.5, 0.5] of the least cost along one direction; 0 at the edge of what was tried, and where nothing bends.
+
+    Never more than what is left of the least cost explains, of costs that rise evenly on both sides: a perfect match is no fraction of a pixel away,
+    however its neighbours differ.
+    """
     last = cost.shape[1] - 1
     before, least, after = (cost.gather(1, (best + move).clamp(0, last)) for move in (-step, 0, step))
     bend = before - 2 * least + after
     offset = (before - after) / (2 * bend.clamp_min(1e-6))
+    most = (2 * least / (before + after).clamp_min(1e-6)).clamp(max=0.5)
     inside = (place > 0) & (place < side - 1) & (bend > 1e-6)
-    return torch.where(inside, offset.clamp(-0.5, 0.5), torch.zeros_like(offset))
+    return torch.where(inside, torch.maximum(torch.minimum(offset, most), -most), torch.zeros_like(offset))
 
 
 def places(height: int, width: int, spacing: float, device: torch.device) -> Tensor:

@@ -8,7 +8,10 @@ from recipes.objective import Objective
 from recipes.pretrain.crossvideomae import CrossVideoMAE
 from recipes.pretrain.discovr import DISCOVR
 from recipes.pretrain.everest import EVEREST
+from recipes.pretrain.marlin import MARLIN
+from recipes.pretrain.mme import MME
 from recipes.pretrain.simclr import SimCLR
+from recipes.pretrain.smile import SMILE
 from recipes.pretrain.vicmae import ViCMAE
 from recipes.pretrain.videomae import VideoMAE
 
@@ -19,6 +22,9 @@ METHODS: list[type[Objective]] = [
     EVEREST,
     ViCMAE,
     CrossVideoMAE,
+    MARLIN,
+    MME,
+    SMILE,
 ]
 
 
