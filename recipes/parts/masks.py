@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from recipes.parts import draws
-from recipes.parts.motion import clip_motion, look_up, places, towards
 from recipes.parts.noise import Colour, coloured_noise
+from recipes.parts.trajectories import clip_motion, look_up, places, towards
 
 
 @dataclass(frozen=True)

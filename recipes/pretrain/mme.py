@@ -14,7 +14,7 @@ from recipes.objective import Batch, Clip, Losses, Objective, ObjectiveSettings
 from recipes.parts.decoder import TokenDecoder
 from recipes.parts.hog import oriented_gradients
 from recipes.parts.masking import MaskSettings, draw_masks
-from recipes.parts.motion import clip_motion, grey, look_up, places, trace
+from recipes.parts.trajectories import clip_motion, grey, look_up, places, trace
 
 BINS = 9
 

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from domains.errors import ModelError
 from recipes.encoders.base import Geometry
 from recipes.encoders.videomae import fresh_videomae
-from recipes.objective import Batch
 from recipes.parts.hog import oriented_gradients
 from recipes.parts.objects import paste_objects, smooth_paths
 from recipes.pretrain.mme import MME
@@ -62,7 +61,9 @@ def test_a_clip_that_moves_as_one_by_hand() -> None:
     position, shape, moved = objective.targets(dense)
     assert position.shape == (1, 72, 4 * 3 * 2)
     assert shape.shape == (1, 72, 4 * 3 * 9)
-    steps = position.view(2, 6, 6, 3, 2, 4).movedim(-1, 3)[:, 2:4, 2:4]  # t, h, w, point, step, (x, y); away from the borders
+    steps = position.view(2, 6, 6, 3, 2, 4).movedim(-1, 3)[
+        :, 2:4, 2:4
+    ]  # t, h, w, point, step, (x, y); away from the borders
     first = steps[0].flatten(0, 3)
     assert first[..., 0].std() < 0.15
     ratio = first[..., 0].mean()
@@ -142,7 +143,9 @@ def test_objects_cover_and_move() -> None:
     assert torch.equal(nothing, clip)
     assert not none.any()
     constant = torch.full((1, 4, 3, 32, 32), 2.0)
-    assert torch.equal(paste_objects(constant, seeds[:1], 2, (0.3, 0.4), 0.05)[0], constant)  # in units of its own deviation
+    assert torch.equal(
+        paste_objects(constant, seeds[:1], 2, (0.3, 0.4), 0.05)[0], constant
+    )  # in units of its own deviation
 
 
 def test_objects_are_hidden_along_their_paths() -> None:

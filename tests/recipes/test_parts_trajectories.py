@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recipes.parts.motion import block_motion, clip_motion, grey, look_up, places, towards, trace
+from recipes.parts.trajectories import block_motion, clip_motion, grey, look_up, places, towards, trace
 
 
 def texture(side: int = 48, seed: int = 0) -> torch.Tensor:
