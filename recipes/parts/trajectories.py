@@ -36,9 +36,9 @@ def block_motion(frames: Tensor, spacing: int, reach: int) -> Tensor:
     shift = torch.arange(-reach, reach + 1, device=cost.device)
     far = (shift.view(-1, 1) ** 2 + shift**2).float().sqrt().view(1, -1, 1, 1)
     best = (cost + 1e-4 * far).argmin(dim=1, keepdim=True)
-    down, right = best // side, best % side
-    x = right - reach + _vertex(cost, best, 1, right, side)
-    y = down - reach + _vertex(cost, best, side, down, side)
+    row, column = best // side, best % side
+    x = column - reach + _vertex(cost, best, 1, column, side)
+    y = row - reach + _vertex(cost, best, side, row, side)
     return torch.cat([x, y], dim=1).unflatten(0, (frames.shape[0], -1))
 
 
@@ -103,7 +103,7 @@ def towards(motion: Tensor, spacing: float) -> Tensor:
 
     motion (n, K, 2, h, w), of frames 1 to K -> (n, K + 1, 2, h, w), the first of them 0.
     """
-    here = places(*motion.shape[-2:], spacing, motion.device).to(motion.dtype)
+    here = places(motion.shape[-2], motion.shape[-1], spacing, motion.device).to(motion.dtype)
     shift = [motion.new_zeros(len(motion), *motion.shape[2:])]
     for step in motion.unbind(dim=1):
         shift.append(step + look_up(shift[-1], here + step, spacing))
