@@ -23,13 +23,26 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "videomae": {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2},
     "simclr": {"head_hidden": 16, "head_outputs": 8},
+    "rspnet": {"head_hidden": 16, "head_outputs": 8},
+    "tt": {"head_hidden": 16, "skips": (1, 2)},
+    "order": {"head_hidden": 16},
+    "oddoneout": {"head_hidden": 16, "clips": 4},
+    "cpnet": {"head_hidden": 16, "head_outputs": 8},
+    "statistics": {"head_hidden": 16, "blocks": 2},
 }  # fmt: skip
 # What a short run of a method needs beyond its SMALL and the common settings of test_pretrain_every: key=value, as on the command line.
 SHORT: dict[str, tuple[str, ...]] = {
     "discovr": ("objective.standardise=true", "objective.teacher_momentum=0.9", "objective.weight_cluster=0.1"),
     # From random weights, predicting pixels first brings all clips together; a collapse would be a RankMe of 1.
     "videomae": ("monitor.rankme.drop=0.2", "monitor.deviation.drop=0.01"),
+    # From random weights, what all clips have in common grows at first. These heads do not see it (`Pretext.read`), and nothing shrinks it.
+    "oddoneout": ("monitor.deviation.drop=0.1",),
+    "cpnet": ("monitor.deviation.drop=0.1",),
 }
+
+
+# What a short run learns from, where it is not rings that beat: of a beat that repeats itself, nobody could tell the order of two clips.
+RECORDINGS: dict[str, str] = {"order": "fading"}
 
 
 # What falls in a short run, of a line of the log, where it is not the loss. A loss against a moving target can rise while its student learns: what
