@@ -210,10 +210,13 @@ def test_two_ranks_are_one_with_the_whole_batch(name: str, ranks: list[dict[str,
         loss.backward()
         mean = (ranks[0][f"{name}.{number}.loss"] + ranks[1][f"{name}.{number}.loss"]) / 2
         torch.testing.assert_close(mean, loss.detach(), rtol=1e-6, atol=2e-6)
-        for key, value in gradients(objective).items():
+        expected = gradients(objective)
+        # A gradient that cancels (of a bias that a standardised head does not see) is rounding of the others.
+        rounding = 5e-6 * max(1.0, *(value.abs().max().item() for value in expected.values()))
+        for key, value in expected.items():
             for rank in ranks:
                 found = rank[f"{name}.{number}.gradient.{key}"]
-                torch.testing.assert_close(found, value, rtol=1e-4, atol=2e-6, msg=f"{number} {key}")
+                torch.testing.assert_close(found, value, rtol=1e-4, atol=rounding, msg=f"{number} {key}")
         objective.after_step(HALFWAY)
     for key, value in objective.state_dict().items():
         for rank in ranks:
