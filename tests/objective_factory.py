@@ -29,6 +29,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "oddoneout": {"head_hidden": 16, "clips": 4},
     "cpnet": {"head_hidden": 16, "head_outputs": 8},
     "statistics": {"head_hidden": 16, "blocks": 2},
+    "moco": {"rho": 3, "head_hidden": 16, "head_outputs": 8, "queue": 16},
+    "cvrl": {"head_hidden": 16, "head_outputs": 8},
+    "vthcl": {"head_hidden": 16, "head_outputs": 8},
+    "iic": {"head_hidden": 16, "head_outputs": 8},
+    "dsm": {"head_hidden": 16, "head_outputs": 8},
+    "coclr": {"head_hidden": 16, "head_outputs": 8, "queue": 16, "positives": 2, "alone": 0.25, "teacher_momentum": 0.99},
+    "vididi": {"head_hidden": 16, "head_outputs": 8},
 }  # fmt: skip
 # What a short run of a method needs beyond its SMALL and the common settings of test_pretrain_every: key=value, as on the command line.
 SHORT: dict[str, tuple[str, ...]] = {
@@ -38,6 +45,11 @@ SHORT: dict[str, tuple[str, ...]] = {
     # From random weights, what all clips have in common grows at first. These heads do not see it (`Pretext.read`), and nothing shrinks it.
     "oddoneout": ("monitor.deviation.drop=0.1",),
     "cpnet": ("monitor.deviation.drop=0.1",),
+    # A clip and its residual frames first come together, and with them everything. With what changes over time to read, as in the recipe, the way
+    # out is quick: 40 of the 80 steps.
+    "iic": ("objective.head_motion=true",),
+    # When positives begin to be named the loss falls whatever was learned: like is compared with like.
+    "coclr": ("objective.alone=1",),
 }
 
 

@@ -30,12 +30,3 @@ def integers(seeds: Tensor, below: int, shape: tuple[int, ...] = (), *, name: st
 def permutations(seeds: Tensor, count: int, shape: tuple[int, ...] = (), *, name: str) -> Tensor:
     """Orders of `count` things: (B, *shape, count), int64, on the CPU."""
     return uniform(seeds, (*shape, count), name=name).argsort(dim=-1)
-
-
-def disorders(seeds: Tensor, count: int, shape: tuple[int, ...] = (), *, name: str) -> Tensor:
-    """As `permutations`, of three things or more, but never the order itself and never its reverse: these have their first two exchanged."""
-    orders = permutations(seeds, count, shape, name=name)
-    rising = torch.arange(count)
-    plain = (orders == rising).all(dim=-1) | (orders == rising.flip(0)).all(dim=-1)
-    exchanged = torch.cat([orders[..., 1:2], orders[..., :1], orders[..., 2:]], dim=-1)
-    return torch.where(plain.unsqueeze(-1), exchanged, orders)

@@ -13,8 +13,13 @@ from recipes.encoders.base import VideoEncoder
 from recipes.objective import Objective
 from recipes.parts.pretext import Pretext, PretextSettings
 from recipes.pretrain.added import add, alone
+from recipes.pretrain.coclr import CoCLR
 from recipes.pretrain.cpnet import CPNet
+from recipes.pretrain.cvrl import CVRL
 from recipes.pretrain.discovr import DISCOVR
+from recipes.pretrain.dsm import DSM
+from recipes.pretrain.iic import IIC
+from recipes.pretrain.moco import MoCo
 from recipes.pretrain.oddoneout import OddOneOut
 from recipes.pretrain.order import Order
 from recipes.pretrain.rspnet import RSPNet
@@ -22,6 +27,8 @@ from recipes.pretrain.simclr import SimCLR
 from recipes.pretrain.statistics import Statistics
 from recipes.pretrain.tt import TT
 from recipes.pretrain.videomae import VideoMAE
+from recipes.pretrain.vididi import ViDiDi
+from recipes.pretrain.vthcl import VTHCL
 
 # Each is a method by itself, and can be added to any other (`pretext` in the settings of a run).
 PRETEXTS: list[type[Pretext]] = [RSPNet, TT, Order, OddOneOut, CPNet, Statistics]
@@ -31,6 +38,13 @@ METHODS: list[type[Objective]] = [
     VideoMAE,
     SimCLR,
     *(alone(kind) for kind in PRETEXTS),
+    MoCo,
+    CVRL,
+    VTHCL,
+    IIC,
+    DSM,
+    CoCLR,
+    ViDiDi,
 ]
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from recipes.encoders.base import VideoEncoder
 from recipes.objective import Batch, Clip, Losses
 from recipes.parts import draws
+from recipes.parts.disorder import shuffled
 from recipes.parts.frames import mirrored, recorded
 from recipes.parts.pretext import Pretext, PretextSettings, answered, answers, several
 
@@ -22,8 +23,8 @@ class OddOneOut(Pretext):
     n clips of T frames from all over a recording; all but the k-th have their frames in order, those of the k-th are shuffled. The fusion is the
     paper's sum of differences.
 
-    Conventions of ours: frames are consecutive (the paper compares ways to sample them), and never just reversed: of a beating heart nobody could
-    tell. The clips are cut out of one longer clip at random, and share its crop.
+    Conventions of ours: frames are consecutive (the paper compares ways to sample them), and never just reversed (of a beating heart nobody could
+    tell). The clips are cut out of one longer clip at random, and share its crop.
     """
 
     class Settings(PretextSettings):
@@ -51,7 +52,7 @@ class OddOneOut(Pretext):
         clip, n, frames = batch["clip"], self.settings.clips, encoder.geometry.frames
         odd = draws.integers(batch.seeds, n, name="odd")
         orders = torch.arange(frames).expand(len(odd), n, frames).clone()
-        orders[torch.arange(len(odd)), odd] = draws.disorders(batch.seeds, frames, name="odd order")
+        orders[torch.arange(len(odd)), odd] = shuffled(batch.seeds, frames, name="odd order")
         count = recorded(clip)
         room = (count - frames).clamp_min(0).unsqueeze(1) + 1
         starts = (draws.uniform(batch.seeds, (n,), name="odd start").to(clip.device) * room).long()

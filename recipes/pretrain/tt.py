@@ -11,6 +11,7 @@ from torch import Tensor
 from recipes.encoders.base import VideoEncoder
 from recipes.objective import Batch, Clip, Losses
 from recipes.parts import draws
+from recipes.parts.disorder import shuffled
 from recipes.parts.frames import mirrored, recorded, take
 from recipes.parts.pretext import Pretext, PretextSettings, Speeds, answered, answers
 
@@ -72,7 +73,7 @@ def playback(seeds: Tensor, skips: tuple[int, ...], frames: int) -> tuple[Tensor
     every = torch.stack(
         [
             time * skip,
-            draws.disorders(seeds, frames, name="tt shuffled") * skip,
+            shuffled(seeds, frames, name="tt shuffled") * skip,
             (turn - (time - turn).abs()) * skip,
             torch.cat([torch.zeros_like(warped[:, :1]), warped], dim=1),
         ],

@@ -49,7 +49,7 @@ def said(*words: str, **values: Any) -> Resolved:
 # --- what is minimised
 
 
-@pytest.mark.parametrize("name", ["simclr", "videomae", "discovr"])
+@pytest.mark.parametrize("name", ["simclr", "moco", "videomae", "discovr"])
 def test_the_loss_is_the_sum_and_every_part_is_logged(name: str) -> None:
     both, main = made(name, tt=TT, statistics=STATISTICS), made(name)
     assert isinstance(both, WithPretext)

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recipes.objective import Batch
-from recipes.parts.draws import disorders
 from recipes.parts.frames import mirrored, recorded
 from recipes.parts.pretext import answered, answers
 from recipes.parts.pretext_targets import appearance_of, luminance, motion_of
@@ -62,13 +61,6 @@ def ask(name: str, clip: Tensor, monkeypatch: pytest.MonkeyPatch, **settings: An
 
 
 # --- what they share
-
-
-def test_a_disorder_is_neither_the_order_nor_its_reverse() -> None:
-    orders = disorders(SEEDS, 3, name="x")
-    assert orders.sort(dim=-1).values.equal(torch.arange(3).expand(200, 3))
-    seen = {tuple(order) for order in orders.tolist()}
-    assert seen == {(0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1)}
 
 
 def test_frames_that_are_held_are_told_from_those_recorded() -> None:
