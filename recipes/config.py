@@ -128,6 +128,10 @@ class RunConfig(Strict):
     objective: dict[str, Any] = Field(
         default_factory=dict, description="settings of the method, checked by the method's own schema"
     )
+    pretext: dict[str, Any] = Field(
+        default_factory=dict,
+        description="pretext tasks that are added to the method: name -> weight, or a section of weight and the task's own settings",
+    )
     domain: str = Field("echo", description="a shipped domain, or a YAML of your own")
     encoder: EncoderSettings = EncoderSettings()
     data: DataSettings = DataSettings()
@@ -246,7 +250,10 @@ def _check_keys(model: type[Strict], values: Mapping[str, Any], where: str, pref
 def _merge(base: dict[str, Any], over: Mapping[str, Any], origin: str, origins: dict[str, str], prefix: str) -> None:
     for key, value in over.items():
         if isinstance(value, Mapping) and value:
-            inner = base.setdefault(key, {})
+            inner = base.get(key)
+            if not isinstance(inner, dict):  # a section in place of a number: pretext.order.clips=4 after order: 0.5
+                inner = base[key] = {}
+                origins.pop(prefix + key, None)
             _merge(inner, value, origin, origins, f"{prefix}{key}.")
         else:
             base[key] = value

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from objective_factory import SHORT, SMALL, WATCHED, build, make_batch, small_encoder
+from objective_factory import RECORDINGS, SHORT, SMALL, WATCHED, build, make_batch, small_encoder
 from store_factory import make_prepared
 from torch import Tensor, nn
 from torch import distributed as dist
@@ -17,7 +17,7 @@ from torch import multiprocessing as mp
 
 from domains.base import load_domain
 from recipes.config import Layer, parse_assignments, recipe_names, recipe_yaml, resolve, yaml_layer
-from recipes.jobs.pretrain import pretrain
+from recipes.jobs.pretrain import complete, pretrain
 from recipes.objective import Batch, Contrast, Objective, Progress
 from recipes.parts.gradient_cache import GradientCache
 from recipes.pretrain import METHODS, method
@@ -55,7 +55,10 @@ def one_step(objective: Objective, batch: Batch) -> dict[str, Tensor]:
 
 
 def test_every_method_has_a_recipe_and_every_recipe_a_method() -> None:
-    assert sorted(NAMES) == recipe_names()
+    assert set(NAMES) <= set(recipe_names())  # and some add pretext tasks to a method
+    for recipe in recipe_names():
+        resolved = complete(resolve([yaml_layer(recipe_yaml(recipe))]))
+        assert resolved.config.method == recipe or resolved.config.pretext
     assert set(SMALL) == set(NAMES)
 
 
@@ -207,10 +210,13 @@ def test_two_ranks_are_one_with_the_whole_batch(name: str, ranks: list[dict[str,
         loss.backward()
         mean = (ranks[0][f"{name}.{number}.loss"] + ranks[1][f"{name}.{number}.loss"]) / 2
         torch.testing.assert_close(mean, loss.detach(), rtol=1e-6, atol=2e-6)
-        for key, value in gradients(objective).items():
+        expected = gradients(objective)
+        # A gradient that cancels (of a bias that a standardised head does not see) is rounding of the others.
+        rounding = 5e-6 * max(1.0, *(value.abs().max().item() for value in expected.values()))
+        for key, value in expected.items():
             for rank in ranks:
                 found = rank[f"{name}.{number}.gradient.{key}"]
-                torch.testing.assert_close(found, value, rtol=1e-4, atol=2e-6, msg=f"{number} {key}")
+                torch.testing.assert_close(found, value, rtol=1e-4, atol=rounding, msg=f"{number} {key}")
         objective.after_step(HALFWAY)
     for key, value in objective.state_dict().items():
         for rank in ranks:
@@ -222,6 +228,7 @@ def rings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rings that beat (see `store_factory`), prepared, and a small encoder for their clips."""
     root = tmp_path_factory.mktemp("rings")
     make_prepared(root / "prepared", videos=32, patients=32, size=48, frames=40)
+    make_prepared(root / "fading", videos=32, patients=32, size=48, frames=40, fading=True)
     small_encoder(width=48).save(root / "encoder")
     return root
 
@@ -229,7 +236,8 @@ def rings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_short_run_learns_without_collapse(name: str, rings: Path, tmp_path: Path) -> None:
     words = [
-        f"data.path={rings / 'prepared'}", f"encoder.name={rings / 'encoder'}", "data.workers=0", "clip.frames=4", "clip.size=32",
+        f"data.path={rings / RECORDINGS.get(name, 'prepared')}",
+        f"encoder.name={rings / 'encoder'}", "data.workers=0", "clip.frames=4", "clip.size=32",
         "train.steps=80", "train.batch_size=8", "train.log_every=5", "train.monitor_every=20", "train.precision=fp32", "monitor.clips=16",
         "optim.lr=0.0005", *SHORT.get(name, ()),
     ]  # fmt: skip

@@ -134,6 +134,6 @@ def test_the_recipe_is_whole(name: str) -> None:
 
 
 def test_methods_by_name() -> None:
-    assert sorted(candidate.name for candidate in METHODS) == recipe_names()
+    assert {candidate.name for candidate in METHODS} <= set(recipe_names())
     with pytest.raises(ConfigError, match="Did you mean 'discovr'"):
         method("discover")
