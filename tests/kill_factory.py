@@ -113,7 +113,10 @@ def server_context() -> Any:
     os.environ["HF_HUB_OFFLINE"] = "1"
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["kill_factory", "peft", "recipes.jobs.pretrain", "recipes.jobs.finetune", "recipes.jobs.replay"]
+        [
+            "kill_factory", "peft", "torch.distributed.fsdp", "torch.distributed.tensor.experimental", "recipes.jobs.pretrain",
+            "recipes.jobs.finetune", "recipes.jobs.replay",
+        ]  # fmt: skip
     )
     return context
 
