@@ -106,9 +106,7 @@ def train(
     accelerator.wait_for_everyone()
     optimiser = weights.prepare(accelerator, optimiser)
     device = accelerator.device
-    monitors = Monitors(
-        objective, data, config, run.path, state, device, reporter.warn, probe=probe, weights=weights
-    )
+    monitors = Monitors(objective, data, config, run.path, state, device, reporter.warn, probe=probe, weights=weights)
     loop = _Loop(
         accelerator,
         weights,
@@ -213,9 +211,9 @@ class _Loop:
         with self.time("optimiser"):
             parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
             norm = whole_tensor(accelerator.clip_grad_norm_(parameters, config.optim.clip_norm or math.inf))
-        # One number, and so one wait for the device: it is not finite where any of these is not.
-        health = float(norm + sum(losses["loss"].to(norm) for _, losses in done))
-        number, broken = self.stop.agreed(accelerator.device, not math.isfinite(health))
+        # It is not finite where any of these is not. Waited for here and not a step later: teachers and centres move with the update, and must not.
+        health = norm + sum(losses["loss"].to(norm) for _, losses in done)
+        number, broken = self.stop.agreed(~health.isfinite())
         if broken:  # before the update: the weights are still good
             where = self.progress(step)
             stop_not_finite(accelerator, self.weights.learner, config, self.run, self.data.prepared, where, done)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from kill_factory import Job, rank_of, run, server_context, tiny_encoder
+from kill_factory import Job, run, server_context, tiny_encoder
 from safetensors.torch import load_file
 from store_factory import make_prepared
 from torch import nn
@@ -22,7 +22,7 @@ from recipes.training.sharding import check_shardable, empty
 
 ONE_PASS = ("train.accumulate=1",)
 EXACT = 1e-6
-# Adam makes whole steps of the rounding of gradients that are 0 but for it (of the keys' biases): it differs where passes are summed in another order.
+# Adam makes whole steps of the rounding of gradients that are 0 but for it (of the keys' biases): another order of sums is enough.
 NOISE = 5e-5
 KINDS = {
     "videomae": ("videomae", ONE_PASS, EXACT),
