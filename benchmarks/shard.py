@@ -105,15 +105,25 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--recipes", nargs="+", default=["videomae", "discovr"])
     asked = parser.parse_args()
-    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "65536")  # what is freed goes back to the system at once, and leaves the peak
-    print("| recipe | processes | sharded | weights (MB) | gradients | averages | together | peak of a step | s a step |")
+    os.environ.setdefault(
+        "MALLOC_MMAP_THRESHOLD_", "65536"
+    )  # what is freed goes back to the system at once, and leaves the peak
+    print(
+        "| recipe | processes | sharded | weights (MB) | gradients | averages | together | peak of a step | s a step |"
+    )
     print("|" + " --- |" * 9)
     for recipe in asked.recipes:
         for processes in asked.processes:
             for shard in [False, True][: 1 + (processes > 1)]:
                 *memory, seconds = measured(processes, recipe, asked.width, shard)
                 memory.insert(3, sum(memory[:3]))
-                cells = [recipe, str(processes), "yes" if shard else "no", *(f"{count / 1e6:.0f}" for count in memory), f"{seconds:.2f}"]
+                cells = [
+                    recipe,
+                    str(processes),
+                    "yes" if shard else "no",
+                    *(f"{count / 1e6:.0f}" for count in memory),
+                    f"{seconds:.2f}",
+                ]
                 print("| " + " | ".join(cells) + " |", flush=True)
 
 

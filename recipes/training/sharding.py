@@ -2,8 +2,8 @@
 
 With `train.shard`, what learns is a copy of the objective of which torch's FSDP2 keeps a part of every tensor in every process: of weights, gradients
 and the optimiser's averages alike. A block (an element of an nn.ModuleList) gathers its weights for as long as it computes, all else for as long as
-the step does. The objective that everybody else knows (monitors, validation, whoever saves it) stays a plain module: an empty shell, whose weights are
-fetched for as long as somebody looks. Nobody else has to know of sharding, as long as blocks are called and not reached into.
+the step does. The objective that everybody else knows (monitors, validation, whoever saves it) stays a plain module, an empty shell whose weights
+are fetched for as long as somebody looks. Nobody else has to know of sharding, as long as blocks are called and not reached into.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class ShardedWeights(Weights):
 
     @contextlib.contextmanager
     def whole(self, module: nn.Module, *, main_only: bool = False) -> Iterator[None]:
-        """See `Weights.whole`. One process more or less: the memory of `module`, for as long as somebody looks."""
+        """See `Weights.whole`. Costs the memory of `module` for that long. Processes need not do the same within: it waits for nobody."""
         self._fill(module, main_only)
         try:
             yield
