@@ -27,17 +27,10 @@ from types import FrameType
 from typing import Any
 
 from netns_factory import Machine
+from objective_factory import SMALL
 
 REPO = Path(__file__).resolve().parents[1]
 SAVING = ("training/checkpoint.py", "training/run.py", "training/board.py", "finetune/best.py", "training/lock.py")
-SMALL = {
-    "discovr": {
-        "views": 2, "frame_depth": 1, "head_hidden": 16, "head_bottleneck": 8, "head_outputs": 16, "prototypes": 8, "decoder_depth": 1,
-        "decoder_width": 24, "decoder_heads": 2,
-    },
-    "videomae": {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2},
-    "simclr": {"head_hidden": 16, "head_outputs": 8},
-}  # fmt: skip
 TRAIN = {
     "steps": 6, "batch_size": 2, "accumulate": 2, "save_every": 2, "log_every": 1, "monitor_every": 3, "precision": "fp32"
 }  # fmt: skip

@@ -21,12 +21,30 @@ class Clip:
 
     augment: name of the domain's policy (`none`, `weak`, `strong`).
     near: another view whose place in time this one is drawn close to; None: anywhere.
+    within: how far from it, in clip lengths, the start may lie; 0: the same start; None: as far as the recording goes.
+    falling: nearer is likelier, the density falling in a straight line to 0 at that distance (CVRL); else every place is as likely.
     rate: multiple of the domain's sampling rate (2.0 looks twice as fast).
+    length: multiple of the frames that the encoder sees: a long clip out of which an objective cuts its own.
+    like: another view whose crop, flip, brightness and contrast it shares; None: its own.
     """
 
     augment: str = "weak"
     near: str | None = None
+    within: float | None = 1.0
+    falling: bool = False
     rate: float = 1.0
+    length: float = 1.0
+    like: str | None = None
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How a view is cut out and shown; the same in every frame."""
+
+    crop: tuple[int, int, int]
+    flip: bool
+    brightness: float
+    contrast: float
 
 
 @dataclass(frozen=True)
@@ -56,17 +74,22 @@ def frame_step(fps: float | None, clip: ClipSettings, speed: float = 1.0) -> flo
     return speed * (fps / clip.rate if fps and clip.rate else clip.stride)
 
 
+def frames_of(clip: ClipSettings, length: float) -> int:
+    """Frames of a view that is `length` times as long as a clip; at least one."""
+    return max(1, round(clip.frames * length))
+
+
 def frame_indices(
-    n_frames: int, fps: float | None, clip: ClipSettings, start: float, speed: float = 1.0
+    n_frames: int, fps: float | None, clip: ClipSettings, start: float, speed: float = 1.0, length: float = 1.0
 ) -> NDArray[np.int64]:
     """(T,) native frames of a clip that starts at native frame `start`; past the end the last frame is held."""
-    times = start + frame_step(fps, clip, speed) * np.arange(clip.frames)
+    times = start + frame_step(fps, clip, speed) * np.arange(frames_of(clip, length))
     return np.clip(np.floor(times + 0.5), 0, n_frames - 1).astype(np.int64)
 
 
-def last_start(n_frames: int, fps: float | None, clip: ClipSettings, speed: float = 1.0) -> float:
+def last_start(n_frames: int, fps: float | None, clip: ClipSettings, speed: float = 1.0, length: float = 1.0) -> float:
     """The latest start at which a clip still fits; 0 where the video is too short for it."""
-    return max(0.0, n_frames - 1 - frame_step(fps, clip, speed) * (clip.frames - 1))
+    return max(0.0, n_frames - 1 - frame_step(fps, clip, speed) * (frames_of(clip, length) - 1))
 
 
 def draw_views(
@@ -87,21 +110,19 @@ def draw_views(
     random = {name: _generator(number, name) for name in views}
     starts = _draw_starts(prepared, index, views, clip, random)
     n_frames, fps = prepared.length(index), prepared.fps(index)
-    wanted = {name: frame_indices(n_frames, fps, clip, starts[name], view.rate) for name, view in views.items()}
+    wanted = {
+        name: frame_indices(n_frames, fps, clip, starts[name], view.rate, view.length) for name, view in views.items()
+    }
     needed = np.unique(np.concatenate(list(wanted.values())))
     decoded = prepared.frames(index, needed.tolist())
+    looks = {
+        name: _draw_look(prepared.size, policy_of(policies, view.augment), random[name]) for name, view in views.items()
+    }
     drawn = {}
-    for name, view in views.items():
-        policy = policy_of(policies, view.augment)
-        rng = random[name]
-        crop = _draw_crop(prepared.size, policy, rng)
-        pixels = resize(decoded, crop, clip.size, np.searchsorted(needed, wanted[name]))
-        drawn[name] = DrawnClip(
-            frames=pixels,
-            flip=bool(rng.random() < policy.flip),
-            brightness=float(rng.uniform(-policy.brightness, policy.brightness)),
-            contrast=float(1 + rng.uniform(-policy.contrast, policy.contrast)),
-        )
+    for name in views:
+        look = looks[_whose_look(name, views)]
+        pixels = resize(decoded, look.crop, clip.size, np.searchsorted(needed, wanted[name]))
+        drawn[name] = DrawnClip(frames=pixels, flip=look.flip, brightness=look.brightness, contrast=look.contrast)
     return drawn
 
 
@@ -155,21 +176,27 @@ def _draw_starts(
     clip: ClipSettings,
     random: Mapping[str, np.random.Generator],
 ) -> dict[str, float]:
-    """Start of every view in native frames. A view `near` another lies within one clip length of it."""
+    """Start of every view in native frames; see `Clip` for what one view has to do with another."""
     n_frames, fps = prepared.length(index), prepared.fps(index)
     starts: dict[str, float] = {}
 
     def place(name: str, waiting: tuple[str, ...] = ()) -> float:
-        if name in waiting:
-            raise ValueError(f"views wait for each other: {' -> '.join((*waiting, name))}")
+        _check_waiting(name, waiting)
         if name not in starts:
             view = views[name]
-            low, high = 0.0, last_start(n_frames, fps, clip, view.rate)
+            low, high = 0.0, last_start(n_frames, fps, clip, view.rate, view.length)
+            centre, reach = 0.0, float("inf")
             if view.near is not None:
                 centre = place(view.near, (*waiting, name))
-                length = frame_step(fps, clip, view.rate) * clip.frames
-                low, high = min(high, max(0.0, centre - length)), min(high, centre + length)
-            starts[name] = float(random[name].uniform(low, high))
+                if view.within is not None:
+                    reach = view.within * frame_step(fps, clip, view.rate) * clip.frames
+                    low, high = min(high, max(0.0, centre - reach)), min(high, centre + reach)
+            draw = random[name]
+            if view.falling and view.near is not None:
+                reach = min(reach, max(n_frames - 1, 1))
+                starts[name] = _draw_falling(draw, centre, reach, low, high)
+            else:
+                starts[name] = float(draw.uniform(low, high))
         return starts[name]
 
     for name in views:
@@ -177,8 +204,40 @@ def _draw_starts(
     return starts
 
 
-def _draw_crop(stored: int, policy: AugmentSettings, rng: np.random.Generator) -> tuple[int, int, int]:
-    """(x, y, side) of a square crop, anywhere in the stored frame."""
+def _draw_falling(random: np.random.Generator, centre: float, reach: float, low: float, high: float) -> float:
+    """A number in [low, high], of a density that falls in straight lines from `centre` to 0 at `centre` +- `reach`."""
+    if high <= low or reach <= 0:
+        return low
+
+    def share(x: float) -> float:  # of the whole density that lies below x
+        away = min(1.0, abs(x - centre) / reach)
+        tail = (1 - away) ** 2 / 2
+        return tail if x < centre else 1 - tail
+
+    drawn = random.uniform(share(low), share(high))
+    side, tail = (-1, drawn) if drawn < 0.5 else (1, 1 - drawn)
+    return float(np.clip(centre + side * reach * (1 - np.sqrt(2 * tail)), low, high))
+
+
+def _whose_look(name: str, views: Mapping[str, Clip], waiting: tuple[str, ...] = ()) -> str:
+    """The view whose crop and light `name` shows: its own, or that of the view it is `like`."""
+    _check_waiting(name, waiting)
+    like = views[name].like
+    return name if like is None else _whose_look(like, views, (*waiting, name))
+
+
+def _check_waiting(name: str, waiting: tuple[str, ...]) -> None:
+    if name in waiting:
+        raise ValueError(f"views wait for each other: {' -> '.join((*waiting, name))}")
+
+
+def _draw_look(stored: int, policy: AugmentSettings, rng: np.random.Generator) -> _Look:
+    """A square crop (x, y, side), anywhere in the stored frame, and the light."""
     side = max(1, round(stored * policy.crop_scales[rng.integers(len(policy.crop_scales))]))
     x, y = rng.integers(0, stored - side + 1, size=2)
-    return int(x), int(y), side
+    return _Look(
+        crop=(int(x), int(y), side),
+        flip=bool(rng.random() < policy.flip),
+        brightness=float(rng.uniform(-policy.brightness, policy.brightness)),
+        contrast=float(1 + rng.uniform(-policy.contrast, policy.contrast)),
+    )

@@ -33,6 +33,28 @@ def _one_way(own: Tensor, alike: Tensor, other: Tensor, temperature: float) -> T
     return F.cross_entropy(torch.cat([own @ other.T / temperature, strangers], dim=1), place)
 
 
+def info_nce(
+    queries: Tensor, keys: Tensor, temperature: float, *, queue: Tensor | None = None, own: Tensor | None = None
+) -> Tensor:
+    """InfoNCE (van den Oord et al., 2018): each query against its own key and all others.
+
+        loss = mean over i of  - log  exp(q_i . k_i / tau) / [ sum over j of exp(q_i . k_j / tau) + sum over strangers n of exp(q_i . n / tau) ]
+
+    queries, keys (B, D) of this rank, of any length (brought to length one, in fp32); j runs over the keys of all ranks. Further strangers: queue
+    (K, D), the same for all queries (MoCo), and own (B, n, D), each query's own (intra-negatives). One direction only: swap the arguments for
+    the other. Averaged over ranks, values and gradients are those of one rank with the whole batch. Every rank must hold as many samples.
+    """
+    queries, keys = F.normalize(queries.float(), dim=-1), F.normalize(keys.float(), dim=-1)
+    scores = [queries @ gather(keys).T]
+    if queue is not None:
+        scores.append(queries @ F.normalize(queue.float(), dim=-1).T)
+    if own is not None:
+        scores.append(torch.einsum("bd,bnd->bn", queries, F.normalize(own.float(), dim=-1)))
+    start = len(queries) * rank()
+    place = torch.arange(start, start + len(queries), device=queries.device)
+    return F.cross_entropy(torch.cat(scores, dim=1) / temperature, place)
+
+
 @torch.no_grad()
 def agreement(first: Tensor, second: Tensor) -> Tensor:
     """Mean cosine of the two views of a sample, on this rank: 1 where views say the same, and also where everything does."""

@@ -27,6 +27,21 @@ def renormalise(layer: CosineLinear) -> None:
     layer.weight.copy_(F.normalize(layer.weight, dim=-1))
 
 
+def mlp(width: int, hidden: int, outputs: int, *, layers: int = 2, standardise: bool = False) -> nn.Sequential:
+    """(..., width) -> (..., outputs): linear layers with GELU between them.
+
+    standardise: every hidden channel to mean 0 and deviation 1 over the samples of all ranks before the GELU, as batch norm does in BYOL and SimSiam
+    (there it is what keeps them from collapse). A sample's output then depends on the batch.
+    """
+    parts: list[nn.Module] = []
+    for layer in range(layers):
+        last = layer + 1 == layers
+        parts.append(nn.Linear(width if layer == 0 else hidden, outputs if last else hidden))
+        if not last:
+            parts += [BatchStandardise(), nn.GELU()] if standardise else [nn.GELU()]
+    return nn.Sequential(*parts)
+
+
 class DistillationHead(nn.Module):
     """DINO's head (Caron et al., ICCV 2021): three-layer MLP, length one, weight-normed linear layer of K outputs.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from recipes.parts.draws import generators
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,8 @@ def tube_masks(
     t, h, w = grid
     places = h * w
     keep = min(places, max(1, round(places * (1 - ratio))))
-    stream = zlib.crc32(name.encode())
     order = np.empty((len(seeds), views, places), np.int64)
-    for row, seed in enumerate(seeds.tolist()):
-        random = np.random.Generator(np.random.Philox(key=np.array([seed, stream], np.uint64)))
+    for row, random in enumerate(generators(seeds, name)):
         order[row] = random.random((views, places)).argsort(axis=-1)
     spatial = torch.from_numpy(order)
     return Masks(
@@ -62,10 +61,8 @@ def running_cells(seeds: Tensor, hidden: Tensor, grid: tuple[int, int, int], sha
     places = hidden.view(len(hidden), t, -1)[:, 0]  # those of the first frame are those of all
     corner = places // w % 2 * 2 + places % w % 2
     corner = torch.where(corner > 1, 5 - corner, corner)  # round the cell, not line by line
-    stream = zlib.crc32(f"{name} cells".encode())
     rank = np.empty((len(seeds), t, places.shape[1]))
-    for row, seed in enumerate(seeds.tolist()):
-        random = np.random.Generator(np.random.Philox(key=np.array([seed, stream], np.uint64)))
+    for row, random in enumerate(generators(seeds, f"{name} cells")):
         start, luck = random.integers(4), random.random((t, places.shape[1]))
         # How many frames until a place's turn: 0 to 3. The smallest are predicted, chance decides between equals.
         rank[row] = (corner[row].numpy() - start - np.arange(t)[:, None]) % 4 + luck

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pydantic import Field, PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
 from recipes.encoders.base import VideoEncoder
 from recipes.objective import Batch, Clip, Contrast, Losses, ObjectiveSettings
 from recipes.parts.contrast import agreement, nt_xent
+from recipes.parts.heads import mlp
 
 
 class SimCLR(Contrast):
@@ -40,9 +41,7 @@ class SimCLR(Contrast):
     def __init__(self, encoder: VideoEncoder, settings: Settings) -> None:
         super().__init__(encoder, settings)
         width = encoder.width * (2 if settings.head_motion else 1)
-        self.head = nn.Sequential(
-            nn.Linear(width, settings.head_hidden), nn.GELU(), nn.Linear(settings.head_hidden, settings.head_outputs)
-        )
+        self.head = mlp(width, settings.head_hidden, settings.head_outputs)
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """first, second (B, T, 3, H, W) -> z of each (B, head_outputs)."""

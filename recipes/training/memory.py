@@ -112,8 +112,12 @@ def one_pass(objective: Objective, batch: Batch, bf16: bool, backward: bool = Tr
 def made_up(objective: Objective, size: int, device: torch.device) -> Batch:
     """A batch of noise in the shapes of the objective's views."""
     geometry = objective.encoder.geometry
-    shape = (size, geometry.frames, 3, geometry.size, geometry.size)
-    clips = {name: torch.randn(shape, device=device) for name in objective.views}
+    clips = {
+        name: torch.randn(
+            size, max(1, round(geometry.frames * view.length)), 3, geometry.size, geometry.size, device=device
+        )
+        for name, view in objective.views.items()
+    }
     return Batch(clips, torch.arange(size), index=torch.arange(size))
 
 

@@ -86,7 +86,7 @@ class Recorder:
     def frames(self, index: int, indices: list[int]) -> np.ndarray:
         assert list(indices) == sorted(set(indices))  # each frame is decoded once
         out = np.zeros((len(indices), 32, 32, 1), np.uint8)
-        out += np.array(indices, np.uint8)[:, None, None, None]
+        out += (np.array(indices) % 256).astype(np.uint8)[:, None, None, None]
         return out
 
 
@@ -116,6 +116,60 @@ def test_starts_cover_the_video_and_near_views_stay_within_a_clip_length():
 def test_a_short_video_gives_every_view_all_it_has():
     drawn = draw_views(Recorder(5, 25.0), 0, {"a": Clip("none")}, CLIP, POLICIES, 0, 0)["a"]  # type: ignore[arg-type]
     assert times(drawn.frames) == [0, 2, 4, 4, 4, 4, 4, 4]
+
+
+def test_nearer_is_likelier_where_the_density_falls():
+    """A density that falls to 0 at 100 frames: half of the draws are within 100 (1 - 1 / sqrt 2) = 29 frames, as far as the recording reaches."""
+    store = Recorder(100_000, 25.0)
+    views = {"far": Clip("none"), "near": Clip("none", near="far", within=100 / 16, falling=True)}
+    apart = []
+    for epoch in range(1000):
+        drawn = draw_views(store, 0, views, CLIP, POLICIES, 0, epoch)  # type: ignore[arg-type]
+        apart.append((int(drawn["near"].frames[0, 0, 0, 0]) - int(drawn["far"].frames[0, 0, 0, 0]) + 128) % 256 - 128)
+    away = np.abs(apart)
+    assert away.max() <= 101
+    assert 26 < np.median(away) < 32.5
+    assert 400 < sum(one > 0 for one in apart) < 600
+
+
+def test_a_density_that_falls_stays_within_a_short_recording():
+    views = {"far": Clip("none"), "near": Clip("none", near="far", within=None, falling=True)}
+    found = []
+    for epoch in range(300):
+        drawn = draw_views(Recorder(60, 25.0), 0, views, CLIP, POLICIES, 0, epoch)  # type: ignore[arg-type]
+        found.append((times(drawn["far"].frames)[0], times(drawn["near"].frames)[0]))
+        assert max(times(drawn["near"].frames)) <= 59
+    apart = np.array([near - far for far, near in found])
+    assert apart.max() > 20
+    assert apart.min() < -20
+    assert (
+        np.median(np.abs(apart)) < 15
+    )  # of two independent draws in 45 frames: 0.29 * 45 = 13; nearer here, and off the edges
+
+
+def test_the_same_start_and_a_longer_clip():
+    views = {"a": Clip("none"), "b": Clip("none", near="a", within=0, length=1.5)}
+    for epoch in range(60):
+        drawn = draw_views(Recorder(200, 25.0), 0, views, CLIP, POLICIES, 0, epoch)  # type: ignore[arg-type]
+        first, long = times(drawn["a"].frames), times(drawn["b"].frames)
+        assert len(long) == 12
+        assert long[0] == min(first[0], 199 - 22)  # the long one has to fit as well
+
+
+def test_views_that_look_alike(prepared: Prepared):
+    views = {
+        "a": Clip("strong"),
+        "b": Clip("strong", near="a", within=0, like="a"),
+        "c": Clip("strong", near="a", within=0),
+    }
+    for epoch in range(20):
+        drawn = draw_views(prepared, 0, views, CLIP, POLICIES, 0, epoch)
+        a, b, c = (drawn[name] for name in "abc")
+        assert (b.flip, b.brightness, b.contrast) == (a.flip, a.brightness, a.contrast)
+        assert (b.frames == a.frames).all()
+        assert c.brightness != a.brightness
+    with pytest.raises(ValueError, match="a -> b -> a"):
+        draw_views(prepared, 0, {"a": Clip(like="b"), "b": Clip(like="a")}, CLIP, POLICIES, 0, 0)
 
 
 def test_views_that_wait_for_each_other_are_an_error(prepared: Prepared):

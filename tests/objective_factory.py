@@ -1,0 +1,67 @@
+"""Every method of pretraining, small enough for a test: settings, an encoder, batches of its views.
+
+A new method adds its line to SMALL, and `tests/recipes/test_pretrain_every.py` holds it to what every method promises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from recipes.encoders.base import Geometry, VideoEncoder
+from recipes.encoders.videomae import fresh_videomae
+from recipes.objective import Batch, Objective
+from recipes.pretrain import method
+
+# By method: settings of its objective beside which nothing else is made smaller.
+SMALL: dict[str, dict[str, Any]] = {
+    "discovr": {
+        "views": 2, "frame_depth": 1, "head_hidden": 16, "head_bottleneck": 8, "head_outputs": 16, "prototypes": 8, "decoder_depth": 1,
+        "decoder_width": 24, "decoder_heads": 2,
+    },
+    "videomae": {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2},
+    "simclr": {"head_hidden": 16, "head_outputs": 8},
+}  # fmt: skip
+# What a short run of a method needs beyond its SMALL and the common settings of test_pretrain_every: key=value, as on the command line.
+SHORT: dict[str, tuple[str, ...]] = {
+    "discovr": ("objective.standardise=true", "objective.teacher_momentum=0.9", "objective.weight_cluster=0.1"),
+    # From random weights, predicting pixels first brings all clips together; a collapse would be a RankMe of 1.
+    "videomae": ("monitor.rankme.drop=0.2", "monitor.deviation.drop=0.01"),
+}
+
+
+# What falls in a short run, of a line of the log, where it is not the loss. A loss against a moving target can rise while its student learns: what
+# counts is how far the student is from the target, KL = H(P_t, P_s) - H(P_t).
+WATCHED: dict[str, Callable[[Mapping[str, float]], float]] = {
+    "discovr": lambda row: row["loss_video"] - row["teacher_entropy_video"],
+}
+
+
+def small_encoder(frames: int = 4, size: int = 32, width: int = 24) -> VideoEncoder:
+    """Two blocks, tubelets of 2 frames, patches of 8 pixels; the same weights every time."""
+    return fresh_videomae(
+        Geometry(frames=frames, size=size), seed=0, hidden_size=width, num_hidden_layers=2, num_attention_heads=2, intermediate_size=2 * width,
+        patch_size=8, tubelet_size=2,
+    )  # fmt: skip
+
+
+def build(name: str, **settings: Any) -> Objective:
+    """The method `name` around a small encoder, in training mode; the same weights every time."""
+    kind = method(name)
+    torch.manual_seed(0)
+    return kind(small_encoder(), kind.Settings(**{**SMALL[name], **settings})).train()
+
+
+def make_batch(objective: Objective, count: int = 6, seed: int = 0) -> Batch:
+    """Moving patterns in the shapes of the objective's views: clips of one sample have something in common."""
+    draw = torch.Generator().manual_seed(seed)
+    geometry = objective.encoder.geometry
+    scene = torch.randn(count, 1, 3, geometry.size, geometry.size, generator=draw)
+    clips = {}
+    for name, view in objective.views.items():
+        frames = max(1, round(geometry.frames * view.length))
+        still = scene + 0.3 * torch.randn(scene.shape, generator=draw)
+        clips[name] = torch.stack([still[:, 0].roll(2 * t, dims=-1) for t in range(frames)], dim=1)
+    return Batch(clips, torch.arange(count) + 100, index=torch.arange(count))

@@ -1,0 +1,243 @@
+"""What every method of pretraining promises. A new one only adds its line to `objective_factory.SMALL`."""
+
+from __future__ import annotations
+
+import copy
+import math
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from objective_factory import SHORT, SMALL, WATCHED, build, make_batch, small_encoder
+from store_factory import make_prepared
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch import multiprocessing as mp
+
+from domains.base import load_domain
+from recipes.config import Layer, parse_assignments, recipe_names, recipe_yaml, resolve, yaml_layer
+from recipes.jobs.pretrain import pretrain
+from recipes.objective import Batch, Contrast, Objective, Progress
+from recipes.parts.gradient_cache import GradientCache
+from recipes.pretrain import METHODS, method
+from recipes.runs.metrics import read_lines, read_metrics
+from recipes.runs.run import ALARMS
+from recipes.training.reporter import SilentReporter
+
+NAMES = [one.name for one in METHODS]
+ECHO = load_domain("echo").run_layer()
+HALFWAY = Progress(step=50, total=100, epoch=1.0)
+
+
+def gradients(objective: nn.Module) -> dict[str, Tensor]:
+    """A copy of each, which are then forgotten."""
+    found = {name: p.grad.clone() for name, p in objective.named_parameters() if p.grad is not None}
+    objective.zero_grad()
+    return found
+
+
+def values(objective: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, copied."""
+    return {name: value.detach().clone() for name, value in objective.state_dict().items()}
+
+
+def one_step(objective: Objective, batch: Batch) -> dict[str, Tensor]:
+    """A whole optimiser step, as the loop makes it. Returns the losses."""
+    optimiser = torch.optim.SGD([p for p in objective.parameters() if p.requires_grad], lr=0.1)
+    objective.before_step(HALFWAY)
+    losses = objective(batch)
+    losses["loss"].backward()
+    optimiser.step()
+    optimiser.zero_grad()
+    objective.after_step(HALFWAY)
+    return losses
+
+
+def test_every_method_has_a_recipe_and_every_recipe_a_method() -> None:
+    assert sorted(NAMES) == recipe_names()
+    assert set(SMALL) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_recipe_is_whole(name: str) -> None:
+    kind, layer = method(name), yaml_layer(recipe_yaml(name))
+    assert layer.values["method"] == name
+    kind.Settings(**layer.values.get("objective", {}))
+    resolve([layer])
+    assert kind.paper
+    assert all(field.description for field in kind.Settings.model_fields.values())
+    head = recipe_yaml(name).read_text().splitlines()
+    assert head[0].startswith("# ")
+    assert any("vfm pretrain" in line and f"--recipe {name}" in line for line in head[:12])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_reach_all_that_is_trained_and_nothing_else(name: str) -> None:
+    objective = build(name)
+    objective.before_step(HALFWAY)
+    losses = objective(make_batch(objective))
+    assert all(value.ndim == 0 for value in losses.values())
+    assert [key for key, value in losses.items() if value.requires_grad] == ["loss"]
+    losses["loss"].backward()
+    assert math.isfinite(losses["loss"].item())
+    for key, parameter in objective.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, key
+        if parameter.grad is not None:
+            assert parameter.grad.isfinite().all(), key
+    moved = [key for key, p in objective.encoder.named_parameters() if p.grad is not None and bool(p.grad.any())]
+    assert any("encoder.layer.0" in key for key in moved)  # to the first block
+    assert any("patch_embeddings" in key for key in moved)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_step_changes_the_student_and_not_what_is_frozen(name: str) -> None:
+    objective = build(name)
+    frozen = {key for key, p in objective.named_parameters() if not p.requires_grad}
+    teachers = {key for key in frozen if "teacher" in key}  # they follow, after the step
+    before = values(objective)
+    one_step(objective, make_batch(objective))
+    after = values(objective)
+    changed = {key for key in before if not before[key].equal(after[key])}
+    assert any(key.startswith("encoder.") for key in changed)
+    assert not changed & (frozen - teachers)
+    assert all(after[key].isfinite().all() for key in after)
+    first, last = small_encoder().state_dict(), objective.final_encoder().state_dict()
+    assert first.keys() == last.keys()  # what is left behind is an encoder of the same kind
+    assert any(not first[key].equal(last[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_can_be_replayed_and_nothing_is_hidden_from_a_checkpoint(name: str) -> None:
+    """The state after a step, loaded into a new objective, gives the same next step to the bit."""
+    objective = build(name)
+    batch = make_batch(objective)
+    one_step(objective, batch)
+    again = build(name)
+    again.load_state_dict(values(objective))
+    other = make_batch(objective, seed=1)
+    first, second = one_step(objective, other), one_step(again, other)
+    assert first.keys() == second.keys()
+    assert all(first[key].equal(second[key]) for key in first)
+    assert all(value.equal(again.state_dict()[key]) for key, value in objective.state_dict().items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_samples_do_not_know_their_place_in_the_batch(name: str) -> None:
+    objective = build(name)
+    batch, order = make_batch(objective), torch.tensor([3, 0, 5, 1, 4, 2])
+    moved = Batch({key: clip[order] for key, clip in batch.clips.items()}, batch.seeds[order], index=batch.index[order])
+    objective.before_step(HALFWAY)
+    there = copy.deepcopy(objective)
+    torch.testing.assert_close(objective(batch)["loss"], there(moved)["loss"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_in_half_precision(name: str) -> None:
+    objective = build(name)
+    batch = make_batch(objective)
+    objective.before_step(HALFWAY)
+    exact = copy.deepcopy(objective)(batch)["loss"].item()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = objective(batch)
+    losses["loss"].backward()
+    assert losses["loss"].dtype == torch.float32
+    assert losses["loss"].item() == pytest.approx(exact, rel=0.1, abs=0.05)
+
+
+@pytest.mark.parametrize("name", [one.name for one in METHODS if issubclass(one, Contrast)])
+def test_pieces_have_the_gradients_of_the_whole_batch(name: str) -> None:
+    whole = build(name)
+    assert isinstance(whole, Contrast)
+    batch = make_batch(whole)
+    whole.before_step(HALFWAY)
+    pieces = copy.deepcopy(whole)
+    loss = whole(batch)["loss"]
+    loss.backward()
+    cache = GradientCache(batch.pieces(4), pieces.embed, pieces.compare)
+    for piece, slopes in cache:
+        pieces(piece, slopes)["loss"].backward()
+    torch.testing.assert_close(cache.losses["loss"], loss)
+    expected, found = gradients(whole), gradients(pieces)
+    assert found.keys() == expected.keys()
+    for key in expected:
+        torch.testing.assert_close(found[key], expected[key], rtol=1e-4, atol=1e-6, msg=key)
+    whole.after_step(HALFWAY)
+    pieces.after_step(HALFWAY)
+    for key, value in whole.state_dict().items():  # queues saw every sample once
+        torch.testing.assert_close(pieces.state_dict()[key], value, rtol=1e-5, atol=1e-6, msg=key)
+
+
+def rank_main(rank: int, port: int, folder: str) -> None:
+    """A step of every method, of half of the batch."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    results: dict[str, Tensor] = {}
+    for name in NAMES:
+        objective = build(name)
+        wrapped = nn.parallel.DistributedDataParallel(objective)
+        for number in range(2):  # the second step meets what the first left behind: queues, centres, teachers
+            objective.before_step(HALFWAY)
+            loss = wrapped(make_batch(objective, seed=number).pieces(3)[rank])["loss"]
+            loss.backward()
+            results[f"{name}.{number}.loss"] = loss.detach()
+            results |= {f"{name}.{number}.gradient.{key}": value for key, value in gradients(objective).items()}
+            objective.after_step(HALFWAY)
+        results |= {f"{name}.state.{key}": value for key, value in values(objective).items()}
+    torch.save(results, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(rank_main, args=(port, str(folder)), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_ranks_are_one_with_the_whole_batch(name: str, ranks: list[dict[str, Tensor]]) -> None:
+    objective = build(name)
+    for number in range(2):
+        objective.before_step(HALFWAY)
+        loss = objective(make_batch(objective, seed=number))["loss"]
+        loss.backward()
+        mean = (ranks[0][f"{name}.{number}.loss"] + ranks[1][f"{name}.{number}.loss"]) / 2
+        torch.testing.assert_close(mean, loss.detach(), rtol=1e-6, atol=2e-6)
+        for key, value in gradients(objective).items():
+            for rank in ranks:
+                found = rank[f"{name}.{number}.gradient.{key}"]
+                torch.testing.assert_close(found, value, rtol=1e-4, atol=2e-6, msg=f"{number} {key}")
+        objective.after_step(HALFWAY)
+    for key, value in objective.state_dict().items():
+        for rank in ranks:
+            torch.testing.assert_close(rank[f"{name}.state.{key}"], value, rtol=1e-4, atol=2e-6, msg=key)
+
+
+@pytest.fixture(scope="module")
+def rings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rings that beat (see `store_factory`), prepared, and a small encoder for their clips."""
+    root = tmp_path_factory.mktemp("rings")
+    make_prepared(root / "prepared", videos=32, patients=32, size=48, frames=40)
+    small_encoder(width=48).save(root / "encoder")
+    return root
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_short_run_learns_without_collapse(name: str, rings: Path, tmp_path: Path) -> None:
+    words = [
+        f"data.path={rings / 'prepared'}", f"encoder.name={rings / 'encoder'}", "data.workers=0", "clip.frames=4", "clip.size=32",
+        "train.steps=80", "train.batch_size=8", "train.log_every=5", "train.monitor_every=20", "train.precision=fp32", "monitor.clips=16",
+        "optim.lr=0.0005", *SHORT.get(name, ()),
+    ]  # fmt: skip
+    layers = [Layer("the method", {"method": name, "objective": SMALL[name]}), Layer("echo", ECHO)]
+    resolved = resolve([*layers, Layer("test", parse_assignments(words))])
+    run = pretrain(resolved, tmp_path / "run", reporter=SilentReporter()).parent
+    rows = [row for row in read_metrics(run) if "loss" in row]
+    watched = [WATCHED.get(name, lambda row: row["loss"])(row) for row in rows]
+    assert sum(watched[-3:]) < sum(watched[:3])
+    assert read_lines(run / ALARMS) == []
+    assert sum("rankme" in row for row in rows) >= 3  # so that there was something to raise an alarm
