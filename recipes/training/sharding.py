@@ -71,7 +71,9 @@ class ShardedWeights(Weights):
 
         check_shardable(objective)
         self.objective = objective
-        self.learner = self.wrapped = copy.deepcopy(objective)
+        # A copy of everything but the weights, which are handed over: no process holds them twice.
+        given = {id(one): nn.Parameter(one.detach(), one.requires_grad) for one in objective.parameters()}
+        self.learner = self.wrapped = copy.deepcopy(objective, given)
         empty(objective)
         mesh = init_device_mesh(device.type, (world_size(),))
         for block in reversed(blocks_of(self.learner)):  # inner ones first
