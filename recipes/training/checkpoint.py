@@ -108,9 +108,8 @@ def load_checkpoint(
         if (damage := find_damage(path)) is not None:
             warn(f"checkpoint {name} is damaged ({damage})" + ("; trying the one before it" if step is None else ""))
             continue
-        restore(
-            objective, load_file(path / TENSORS[0]), path
-        )  # mapped, not read: of what is spread each process reads its part
+        # Files are mapped, not read: of what is spread over the processes each reads its part.
+        restore(objective, load_file(path / TENSORS[0]), path)
         restore_optimiser(objective, optimiser, load_file(path / TENSORS[1]), path)
         state: dict[str, Any] = json.loads((path / STATE).read_text(encoding="utf-8"))
         return state

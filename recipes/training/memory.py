@@ -46,24 +46,24 @@ def largest_batch(objective: Objective, config: RunConfig, device: torch.device,
     """
     objective.to(device).train()
     objective.before_step(Progress(0, 1, 0.0))
-    state = STATE * trained(objective) / (world_size() if config.train.shard else 1)
+    elsewhere = STATE * trained(objective) * (1 - 1 / world_size() if config.train.shard else 0)
     found = (
-        largest(lambda size: fits_gpu(objective, size, device, bf16, state), limit)
+        largest(lambda size: fits_gpu(objective, size, device, bf16, elsewhere), limit)
         if device.type == "cuda"
-        else largest(lambda size: state + needed(objective, bf16, size) < MARGIN * free_memory(), limit)
+        else largest(lambda size: needed(objective, bf16, size) - elsewhere < MARGIN * free_memory(), limit)
     )
     if not found:
         raise TrainingError("not even one sample fits into memory", do=advice(config, objective))
     return found
 
 
-def fits_gpu(objective: Objective, size: int, device: torch.device, bf16: bool, state: float) -> bool:
-    """Whether a step of `size` samples stays within the GPU's memory beside `state` bytes, by doing it."""
+def fits_gpu(objective: Objective, size: int, device: torch.device, bf16: bool, elsewhere: float) -> bool:
+    """Whether a step of `size` samples stays within the GPU's memory, by doing it. elsewhere: bytes of its state that other processes hold."""
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     try:
-        aside = torch.empty(int(state), dtype=torch.uint8, device=device)
+        aside = torch.empty(int(STATE * trained(objective) - elsewhere), dtype=torch.uint8, device=device)
         one_pass(objective, made_up(objective, size, device), bf16)
         del aside
     except torch.OutOfMemoryError:
@@ -76,10 +76,10 @@ def fits_gpu(objective: Objective, size: int, device: torch.device, bf16: bool, 
 
 
 def needed(objective: Objective, bf16: bool, size: int) -> float:
-    """Bytes that the samples of a CPU step of `size` take, from what passes of two and of four keep for their backward pass."""
+    """Bytes of a CPU step of `size` samples, from what passes of two and of four keep for their backward pass."""
     two, four = (kept(objective, made_up(objective, count, torch.device("cpu")), bf16) for count in (2, 4))
     each = (four - two) / 2
-    return TEMPORARY * (two - 2 * each + each * size)
+    return STATE * trained(objective) + TEMPORARY * (two - 2 * each + each * size)
 
 
 def kept(objective: Objective, batch: Batch, bf16: bool) -> int:
