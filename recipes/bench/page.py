@@ -11,38 +11,56 @@ from pathlib import Path
 from domains.errors import StorageError
 from recipes.bench.outcome import Answer, Outcome
 from recipes.evaluate.metrics import Metric
-from recipes.evaluate.statistics import Interval
+from recipes.evaluate.statistics import Difference, Interval
 from recipes.training.run import replace
 
 BETTER, WORSE, PLAIN, BASE = "#009e73", "#d55e00", "#0072b2", "#777777"  # Okabe and Ito's
 
 
-def head_of(outcome: Outcome) -> list[str]:
-    """Headings of the table."""
-    head = ["features", "steps", "device s"]
-    for question, metric in zip(outcome.questions, outcome.headline, strict=True):
-        unit = "%" if metric.percent else question.unit if metric.has_unit else ""
-        head += [f"{question.title}: {metric.title}{f' ({unit})' if unit else ''}", "against unadapted"]
-        if question.fraction < 1:
-            head.append("against unadapted with all labels")
-    return head
+HEAD = ["features", "steps", "device s"]
 
 
-def lines_of(outcome: Outcome) -> list[list[str]]:
-    """Cells of the table: baselines, then recipes, best first; a * where the interval of the difference excludes 0."""
+def table_of(outcome: Outcome, number: int) -> tuple[str, list[str], list[list[str]]]:
+    """Title, headings and cells of one question: baselines, then recipes, best first over all questions.
+
+    A * where the interval of the difference excludes 0.
+    """
+    question, metric = outcome.questions[number], outcome.headline[number]
+    unit = "%" if metric.percent else question.unit if metric.has_unit else ""
+    head = [*HEAD, f"{metric.title}{f' ({unit})' if unit else ''}", "against unadapted"]
+    if question.fraction < 1:
+        head.append("against unadapted with all labels")
     lines = []
     for name, title in outcome.rows.items():
-        trials = [one for one in outcome.trials.get(name, ()) if not one.failed]
-        steps = f"{sum(one.steps for one in trials) / len(trials):.0f}" if trials else ""
-        spent = f"{sum(one.device_seconds for one in trials) / len(trials):.0f}" if trials else ""
-        line = [title, steps, spent]
-        for number, (question, metric) in enumerate(zip(outcome.questions, outcome.headline, strict=True)):
-            found = outcome.answers[name, number]
-            line += [written(found.figure, metric), _difference(found, metric)]
-            if question.fraction < 1:
-                line.append("" if found.whole is None else written(found.whole, metric, signed=True))
+        found = outcome.answers[name, number]
+        line = [title, *_cost(outcome, name), written(found.figure, metric), _difference(found.difference, metric)]
+        if question.fraction < 1:
+            line.append("" if found.whole is None else _difference(found.whole, metric))
         lines.append(line)
-    return lines
+    people = f"{outcome.videos[number]} videos, {outcome.patients[number]} patients"
+    return f"{question.title}: {people}", head, lines
+
+
+def wide(outcome: Outcome) -> list[list[str]]:
+    """All questions beside each other, headings first."""
+    head, lines = [*HEAD], [[title, *_cost(outcome, name)] for name, title in outcome.rows.items()]
+    for number, question in enumerate(outcome.questions):
+        _, names, cells = table_of(outcome, number)
+        head += [f"{question.title}: {name}" for name in names[len(HEAD) :]]
+        for line, cell in zip(lines, cells, strict=True):
+            line += cell[len(HEAD) :]
+    return [head, *lines]
+
+
+def _cost(outcome: Outcome, name: str) -> list[str]:
+    """Steps and seconds of a trial, the mean over the seeds; empty for baselines."""
+    trials = [one for one in outcome.trials.get(name, ()) if not one.failed]
+    if not trials:
+        return ["", ""]
+    return [
+        f"{sum(values) / len(trials):.0f}"
+        for values in zip(*((t.steps, t.device_seconds) for t in trials), strict=True)
+    ]
 
 
 def written(found: Interval, metric: Metric, *, signed: bool = False) -> str:
@@ -52,17 +70,17 @@ def written(found: Interval, metric: Metric, *, signed: bool = False) -> str:
     return f"{values[0]} [{values[1]}, {values[2]}]" if math.isfinite(found.value) else "n/a"
 
 
-def _difference(found: Answer, metric: Metric) -> str:
-    if found.difference is None:
+def _difference(found: Difference | None, metric: Metric) -> str:
+    if found is None:
         return "reference"
-    star = "* better" if found.difference.better else "* worse" if found.difference.worse else ""
-    return f"{written(found.difference, metric, signed=True)} {star}".rstrip()
+    star = "* better" if found.better else "* worse" if found.worse else ""
+    return f"{written(found, metric, signed=True)} {star}".rstrip()
 
 
 def write_outcome(outcome: Outcome, folder: Path) -> None:
     """results.json, results.csv and results.png in `folder`. Raises StorageError."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([head_of(outcome), *lines_of(outcome)])
+    csv.writer(buffer, lineterminator="\n").writerows(wide(outcome))
     try:
         replace(folder / "results.json", json.dumps(_plain(outcome.to_dict()), indent=2) + "\n")
         replace(folder / "results.csv", buffer.getvalue())
@@ -77,10 +95,10 @@ def draw(outcome: Outcome, path: Path) -> None:
     from matplotlib.figure import Figure
 
     names = list(reversed(outcome.rows))
-    wide = len(outcome.questions)
-    figure = Figure(figsize=(2.2 + 3.4 * wide, 1.2 + 0.28 * len(names)), layout="constrained")
+    panels = len(outcome.questions)
+    figure = Figure(figsize=(2.2 + 3.4 * panels, 1.2 + 0.28 * len(names)), layout="constrained")
     for number, (question, metric) in enumerate(zip(outcome.questions, outcome.headline, strict=True)):
-        axes = figure.add_subplot(1, wide, number + 1)
+        axes = figure.add_subplot(1, panels, number + 1)
         scale = 100 if metric.percent else 1
         reference = outcome.answers["generic", number].figure
         axes.axvspan(scale * reference.low, scale * reference.high, color="#dddddd", zorder=0)

@@ -19,7 +19,7 @@ from domains.errors import AlarmError, ConfigError, DataError, ModelError, Stora
 from recipes.config import Layer, Resolved, resolve
 from recipes.evaluate.features import Failure, Features
 from recipes.jobs.pretrain import complete, pretrain
-from recipes.runs.metrics import Row, read_json, read_metrics
+from recipes.runs.metrics import read_json, read_metrics
 from recipes.training.reporter import Reporter, SilentReporter
 from recipes.training.run import replace
 
@@ -99,7 +99,7 @@ def _train(
     pretrain(resolved, run, resume=True, online=online, reporter=reporter)
     rows = read_metrics(run)
     train = resolved.config.train
-    spent = device_seconds(rows, train.batch_size * train.accumulate)
+    spent = sum(row.get("device_seconds", 0.0) for row in rows)
     for kept in ("checkpoints", "tensorboard"):  # the encoder is what is compared; a trial is not gone on with
         shutil.rmtree(run / kept, ignore_errors=True)
     loss = next((float(row["loss"]) for row in reversed(rows) if "loss" in row), None)
@@ -117,23 +117,11 @@ def with_steps(layers: list[Layer], steps: int, seed: int, log_every: int | None
 
 def step_seconds(resolved: Resolved, *, online: bool) -> float:
     """Seconds of the device for a step of a run: the median of a few, without those that warm up and without waiting for data."""
-    train = resolved.config.train
     with tempfile.TemporaryDirectory(prefix="vfm-bench-") as folder:
         run = Path(folder) / "run"
         pretrain(resolved, run, online=online, reporter=SilentReporter())
-        rows = [row for row in read_metrics(run) if "clips_per_second" in row]
-    each = [device_seconds([row], train.batch_size * train.accumulate) for row in rows[WARM:]]
-    return max(1e-6, statistics.median(each))
-
-
-def device_seconds(rows: list[Row], samples: int) -> float:
-    """Seconds between the lines of a log in which the device was not waiting for data. samples: of one step."""
-    spent, before = 0.0, 0
-    for row in rows:
-        if "clips_per_second" in row:
-            steps, before = row["step"] - before, row["step"]
-            spent += steps * samples / row["clips_per_second"] * (1 - row["data_wait"])
-    return spent
+        rows = [row for row in read_metrics(run) if "device_seconds" in row]
+    return max(1e-6, statistics.median(row["device_seconds"] for row in rows[WARM:]))
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def command(
         raise ConfigError(f"'{refused[0]}' is what a comparison decides", do="Use --budget and --seeds")
     from domains.store.prepared import Prepared
     from recipes.bench.bench import bench, check_recipes
-    from recipes.bench.page import head_of, lines_of
+    from recipes.bench.page import table_of
     from recipes.bench.plan import Plan
     from recipes.bench.trial import device_name
 
@@ -89,8 +89,10 @@ def command(
     if as_json:
         emit_json(outcome.to_dict())
         return
-    table(head_of(outcome), lines_of(outcome))
-    click.echo("")
+    for number in range(len(outcome.questions)):
+        title, head, lines = table_of(outcome, number)
+        table(head, lines, title=title)
+        click.echo("")
     for name, why in outcome.failed().items():
         click.echo(f"no result: {name}: {why}")
     for note in outcome.notes:
