@@ -85,6 +85,10 @@ class TrainSettings(Strict):
         None,
         description="gradient caching of contrastive methods: samples in memory at once; gradients stay those of the whole batch_size",
     )
+    shard: bool = Field(
+        False,
+        description="several processes: each keeps a part of weights, gradients and optimiser states (FSDP2), not all",
+    )
     seed: NonNegativeInt = 0
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32")
     profile: NonNegativeInt = Field(
