@@ -187,7 +187,9 @@ def rank_main(rank: int, port: int, folder: str) -> None:
             weights = weights_of(build(name), torch.device("cpu"), shard=shard)
             objective, title = weights.learner, f"{name}.{shard}"
             wrapped = objective if shard else nn.parallel.DistributedDataParallel(objective)
-            for number in range(STEPS[shard]):  # the second step meets what the first left behind: queues, centres, teachers
+            for number in range(
+                STEPS[shard]
+            ):  # the second step meets what the first left behind: queues, centres, teachers
                 objective.before_step(HALFWAY)
                 loss = wrapped(make_batch(objective, seed=number).pieces(3)[rank])["loss"]
                 loss.backward()
