@@ -28,7 +28,8 @@ from recipes.training.sharding import weights_of, whole_tensor
 
 NAMES = [one.name for one in METHODS]
 ECHO = load_domain("echo").run_layer()
-# Of two processes, with whole weights and with weights spread over them, of which each tensor is gathered to be looked at: that takes its time.
+# Of two processes: with whole weights, where the second step meets what the first left behind (queues, centres, teachers), and with weights spread
+# over them, of which each tensor is gathered to be looked at, which takes its time.
 STEPS = {False: 2, True: 1}
 HALFWAY = Progress(step=50, total=100, epoch=1.0)
 
@@ -187,9 +188,7 @@ def rank_main(rank: int, port: int, folder: str) -> None:
             weights = weights_of(build(name), torch.device("cpu"), shard=shard)
             objective, title = weights.learner, f"{name}.{shard}"
             wrapped = objective if shard else nn.parallel.DistributedDataParallel(objective)
-            for number in range(
-                STEPS[shard]
-            ):  # the second step meets what the first left behind: queues, centres, teachers
+            for number in range(STEPS[shard]):
                 objective.before_step(HALFWAY)
                 loss = wrapped(make_batch(objective, seed=number).pieces(3)[rank])["loss"]
                 loss.backward()
