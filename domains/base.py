@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from domains.errors import ConfigError
 from domains.schema import Strict, nearest, parse, read_yaml
@@ -93,6 +93,26 @@ class RegionSettings(Strict):
     )
 
 
+class RegionMapSettings(Strict):
+    """Where in the picture something is, for recipes that hide some regions first (marlin)."""
+
+    source: Literal["none", "picture", "motion", "map", "folder"] = Field(
+        "none",
+        description="none: such recipes are refused; picture: what is not black; motion: within it what moves most; map: one PNG for all recordings; "
+        "folder: VIDEO_ID.png for each",
+    )
+    path: str = Field(
+        "", description="map: the PNG; folder: the folder. 0 outside the picture, 1 picture, 2-255 regions"
+    )
+    moving: float = Field(0.25, gt=0, lt=1, description="motion: share of the picture that counts as moving")
+
+    @model_validator(mode="after")
+    def _path(self) -> RegionMapSettings:
+        if self.source in ("map", "folder") and not self.path:
+            raise ValueError(f"source: {self.source} needs a path")
+        return self
+
+
 class TaskSettings(Strict):
     """A task that labels of this domain can define."""
 
@@ -115,6 +135,7 @@ class Domain(Strict):
         "keep", description="ultrasound only: what happens to colour Doppler cines"
     )
     region: RegionSettings = RegionSettings()
+    region_map: RegionMapSettings = RegionMapSettings()
     store: StoreSettings = StoreSettings()
     clip: ClipSettings = ClipSettings()
     augment: AugmentPolicies = AugmentPolicies()
@@ -131,6 +152,7 @@ class Domain(Strict):
             **self.run,
             "clip": self.clip.model_dump(exclude_unset=True),
             "augment": self.augment.model_dump(exclude_unset=True),
+            "region_map": self.region_map.model_dump(exclude_unset=True),
         }
 
     def task(self, name: str) -> TaskSettings:
@@ -162,4 +184,9 @@ def domain_yaml(name_or_path: str) -> Path:
 def load_domain(name_or_path: str) -> Domain:
     """A shipped domain by name, or one declared in a YAML file."""
     path = domain_yaml(name_or_path)
-    return parse(Domain, read_yaml(path), path)
+    domain = parse(Domain, read_yaml(path), path)
+    at = domain.region_map.path
+    if not at:
+        return domain
+    regions = domain.region_map.model_copy(update={"path": str(path.parent.absolute() / at)})  # as the YAML sees it
+    return domain.model_copy(update={"region_map": regions})

@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domains.base import AugmentPolicies, AugmentSettings, ClipSettings, TemporalDrop
+from domains.base import AugmentPolicies, AugmentSettings, ClipSettings, RegionMapSettings, TemporalDrop
 from domains.store.frames import Frames
 from domains.store.prepared import Prepared
+from domains.store.region_map import cut_map, region_map
 
 Band = tuple[float, float]
 EVERYTHING: Band = (0.0, 1.0)  # in cycles a frame or a pixel, which never pass 0.71
@@ -29,6 +30,7 @@ class Clip:
     rate: multiple of the domain's sampling rate (2.0 looks twice as fast).
     length: multiple of the frames that the encoder sees: a long clip out of which an objective cuts its own.
     like: another view whose crop, flip, brightness, contrast and frequencies it shares; None: its own.
+    regions: the region map of the view that it is `like`, in place of frames: whole numbers as grey levels, one frame (length 0).
     """
 
     augment: str = "weak"
@@ -38,6 +40,7 @@ class Clip:
     rate: float = 1.0
     length: float = 1.0
     like: str | None = None
+    regions: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,10 +112,13 @@ def draw_views(
     seed: int,
     epoch: int,
     draw: int = 0,
+    *,
+    regions: RegionMapSettings | None = None,
 ) -> dict[str, DrawnClip]:
     """Every view of one sample. Each view has a generator of its own, so that adding one changes no other.
 
-    Frames that several views share are decoded once. Raises MediaError where the stored frames are damaged.
+    Frames that several views share are decoded once. regions: what the domain says of region maps, for views that ask for one.
+    Raises MediaError where the stored frames, or the region map, are damaged.
     """
     number = sample_seed(seed, epoch, prepared.video_id(index), draw)
     random = {name: _generator(number, name) for name in views}
@@ -129,6 +135,11 @@ def draw_views(
     drawn = {}
     for name in views:
         look = looks[_whose_look(name, views)]
+        if views[name].regions:
+            of = decoded[np.searchsorted(needed, wanted[views[name].like or name])]
+            found = region_map(prepared, index, regions or RegionMapSettings(), of)
+            drawn[name] = DrawnClip(cut_map(found, look.crop, clip.size), look.flip, brightness=0.0, contrast=1.0)
+            continue
         pixels = resize(decoded, look.crop, clip.size, np.searchsorted(needed, wanted[name]))
         drawn[name] = DrawnClip(
             pixels, look.flip, look.brightness, look.contrast, look.keep_temporal, look.keep_spatial

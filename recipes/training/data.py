@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from domains.base import AugmentPolicies, ClipSettings
+from domains.base import AugmentPolicies, ClipSettings, RegionMapSettings
 from domains.errors import MediaError, UnreachableError
 from domains.store.clips import Clip, draw_views, sample_seed
 from domains.store.prepared import Prepared
@@ -33,7 +33,8 @@ class ClipData(Dataset[dict[str, Any]]):
     may straddle two epochs. An unreadable sample is replaced by another that follows from its own seed, and counted; where ATTEMPTS in a
     row cannot be read the item holds their reasons alone (an exception would leave a loader process as a printed stack trace).
 
-    prepared: the store; rows: the manifest rows to learn from; targets: label name -> values aligned with `rows`.
+    prepared: the store; rows: the manifest rows to learn from; targets: label name -> values aligned with `rows`; regions: the domain's region
+    map, for views that ask for it.
     """
 
     def __init__(
@@ -47,10 +48,11 @@ class ClipData(Dataset[dict[str, Any]]):
         seed: int = 0,
         clips_per_video: int = 1,
         targets: Mapping[str, NDArray[Any]] | None = None,
+        regions: RegionMapSettings | None = None,
     ) -> None:
         self.prepared, self.rows, self.views = prepared, list(rows), dict(views)
         self.clip, self.policies, self.seed, self.clips_per_video = clip, policies, seed, clips_per_video
-        self.targets = dict(targets or {})
+        self.targets, self.regions = dict(targets or {}), regions
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
@@ -75,7 +77,17 @@ class ClipData(Dataset[dict[str, Any]]):
         while True:
             row = self.rows[where]
             try:
-                drawn = draw_views(self.prepared, row, self.views, self.clip, self.policies, self.seed, epoch, draw)
+                drawn = draw_views(
+                    self.prepared,
+                    row,
+                    self.views,
+                    self.clip,
+                    self.policies,
+                    self.seed,
+                    epoch,
+                    draw,
+                    regions=self.regions,
+                )
                 break
             except UnreachableError as error:  # of a storage: the next sample would fare no better
                 return {"failures": [*failures, f"{self.prepared.video_id(row)}: {error.what}"]}
