@@ -25,6 +25,23 @@ class ClipSettings(Strict):
     )
 
 
+class TemporalDrop(Strict):
+    """Frequencies in time that some clips lose (FreqAug, Kim et al., AAAI 2023); the defaults are the paper's."""
+
+    probability: float = Field(0.0, ge=0, le=1, description="share of clips that lose them; 0: none")
+    band: Literal["low", "high"] = Field(
+        "low", description="low: what hardly changes, so that motion is left; high: what changes fastest"
+    )
+    cutoff: float = Field(0.1, gt=0, le=0.5, description="cycles a frame (of the clip); low is below, high from there")
+
+
+class SpatialDrop(TemporalDrop):
+    """The same in the picture."""
+
+    band: Literal["low", "high"] = Field("low", description="low: what is wide and flat; high: edges and texture")
+    cutoff: float = Field(0.01, gt=0, le=0.5, description="cycles a pixel, in any direction")
+
+
 class AugmentSettings(Strict):
     """One augmentation policy. The same transform in every frame of a clip."""
 
@@ -34,6 +51,8 @@ class AugmentSettings(Strict):
     flip: float = Field(0.0, ge=0, le=1, description="probability of a left-right flip")
     brightness: float = Field(0.0, ge=0, le=1, description="largest additive change, of full scale")
     contrast: float = Field(0.0, ge=0, le=1, description="largest relative change of contrast about the clip's mean")
+    temporal_drop: TemporalDrop = TemporalDrop()
+    spatial_drop: SpatialDrop = SpatialDrop()
 
     @field_validator("crop_scales")
     @classmethod

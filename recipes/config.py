@@ -85,6 +85,10 @@ class TrainSettings(Strict):
         None,
         description="gradient caching of contrastive methods: samples in memory at once; gradients stay those of the whole batch_size",
     )
+    shard: bool = Field(
+        False,
+        description="several processes: each keeps a part of weights, gradients and optimiser states (FSDP2), not all",
+    )
     seed: NonNegativeInt = 0
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32")
     profile: NonNegativeInt = Field(
@@ -127,6 +131,10 @@ class RunConfig(Strict):
     method: str = Field("", description="name of the pretraining method; set by the recipe")
     objective: dict[str, Any] = Field(
         default_factory=dict, description="settings of the method, checked by the method's own schema"
+    )
+    pretext: dict[str, Any] = Field(
+        default_factory=dict,
+        description="pretext tasks that are added to the method: name -> weight, or a section of weight and the task's own settings",
     )
     domain: str = Field("echo", description="a shipped domain, or a YAML of your own")
     encoder: EncoderSettings = EncoderSettings()
@@ -246,7 +254,10 @@ def _check_keys(model: type[Strict], values: Mapping[str, Any], where: str, pref
 def _merge(base: dict[str, Any], over: Mapping[str, Any], origin: str, origins: dict[str, str], prefix: str) -> None:
     for key, value in over.items():
         if isinstance(value, Mapping) and value:
-            inner = base.setdefault(key, {})
+            inner = base.get(key)
+            if not isinstance(inner, dict):  # a section in place of a number: pretext.order.clips=4 after order: 0.5
+                inner = base[key] = {}
+                origins.pop(prefix + key, None)
             _merge(inner, value, origin, origins, f"{prefix}{key}.")
         else:
             base[key] = value

@@ -31,6 +31,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "crossvideomae": {
         "decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2, "head_hidden": 16, "head_outputs": 8, "frame_depth": 1, "frame_mask_ratio": 0.5,
     },
+    "rspnet": {"head_hidden": 16, "head_outputs": 8},
+    "tt": {"head_hidden": 16, "skips": (1, 2)},
+    "order": {"head_hidden": 16},
+    "oddoneout": {"head_hidden": 16, "clips": 4},
+    "cpnet": {"head_hidden": 16, "head_outputs": 8},
+    "statistics": {"head_hidden": 16, "blocks": 2},
     "moco": {"rho": 3, "head_hidden": 16, "head_outputs": 8, "queue": 16},
     "cvrl": {"head_hidden": 16, "head_outputs": 8},
     "vthcl": {"head_hidden": 16, "head_outputs": 8},
@@ -47,12 +53,19 @@ SHORT: dict[str, tuple[str, ...]] = {
         ("videomae", "everest", "vicmae", "crossvideomae", "marlin", "mme", "smile"),
         ("monitor.rankme.drop=0.2", "monitor.deviation.drop=0.01"),
     ),
+    # From random weights, what all clips have in common grows at first. These heads do not see it (`Pretext.read`), and nothing shrinks it.
+    "oddoneout": ("monitor.deviation.drop=0.1",),
+    "cpnet": ("monitor.deviation.drop=0.1",),
     # A clip and its residual frames first come together, and with them everything. With what changes over time to read, as in the recipe, the way
     # out is quick: 40 of the 80 steps.
     "iic": ("objective.head_motion=true",),
     # When positives begin to be named the loss falls whatever was learned: like is compared with like.
     "coclr": ("objective.alone=1",),
 }
+
+
+# What a short run learns from, where it is not rings that beat: of a beat that repeats itself, nobody could tell the order of two clips.
+RECORDINGS: dict[str, str] = {"order": "fading"}
 
 
 # What falls in a short run, of a line of the log, where it is not the loss. A loss against a moving target can rise while its student learns: what

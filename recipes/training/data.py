@@ -21,6 +21,7 @@ from domains.store.clips import Clip, draw_views, sample_seed
 from domains.store.prepared import Prepared
 from recipes.encoders.base import Geometry
 from recipes.objective import Batch
+from recipes.training.frequency import keep_frequencies
 
 ATTEMPTS = 8  # samples tried in place of an unreadable one before a run gives up
 
@@ -144,6 +145,8 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "flip": torch.tensor([clip.flip for clip in drawn]),
             "brightness": torch.tensor([clip.brightness for clip in drawn], dtype=torch.float32),
             "contrast": torch.tensor([clip.contrast for clip in drawn], dtype=torch.float32),
+            "keep_temporal": torch.tensor([clip.keep_temporal for clip in drawn], dtype=torch.float64),
+            "keep_spatial": torch.tensor([clip.keep_spatial for clip in drawn], dtype=torch.float64),
         }
     return {
         "views": views,
@@ -175,7 +178,7 @@ def pixel_values(view: Mapping[str, Tensor], geometry: Geometry, device: torch.d
         mean = pixels.mean(dim=(1, 2, 3, 4), keepdim=True)
         contrast, brightness = view["contrast"].to(device).view(each), view["brightness"].to(device).view(each)
         pixels = ((pixels - mean) * contrast + mean + brightness).clamp_(0, 1)
-    return normalise(pixels, geometry)
+    return keep_frequencies(normalise(pixels, geometry), view["keep_temporal"], view["keep_spatial"])
 
 
 def plain_pixel_values(frames: Tensor, geometry: Geometry, device: torch.device) -> Tensor:
