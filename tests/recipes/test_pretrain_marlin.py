@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from objective_factory import SMALL, build, make_batch, small_encoder
 from store_factory import make_prepared
 
+from domains.base import AugmentPolicies, AugmentSettings, ClipSettings, RegionMapSettings
 from domains.errors import ConfigError
 from recipes.config import Layer, parse_assignments, resolve
 from recipes.jobs.pretrain import pretrain
@@ -16,6 +19,7 @@ from recipes.objective import Batch
 from recipes.parts.critic import PatchCritic
 from recipes.parts.pixels import masked_pixel_loss
 from recipes.parts.regions import labels_of, patch_labels, region_masks
+from recipes.training.data import ClipData, collate, to_batch
 from recipes.training.reporter import SilentReporter
 
 SEEDS = torch.arange(40)
@@ -31,6 +35,25 @@ def as_view(labels: torch.Tensor) -> torch.Tensor:
 def test_labels_survive_normalisation() -> None:
     labels = torch.arange(256).view(1, 16, 16)
     assert torch.equal(labels_of(as_view(labels), small_encoder().geometry), labels)
+
+
+def test_a_map_comes_through_the_loader_as_it_is(tmp_path: Path) -> None:
+    """Flipped and cut with its clip; light and frequencies are the clip's alone."""
+    prepared = make_prepared(tmp_path / "prepared", videos=3, patients=3, size=32, channels=3).prepared
+    drawn = np.arange(1024, dtype=np.uint8).reshape(32, 32)
+    cv2.imwrite(str(tmp_path / "map.png"), drawn)
+    weak = AugmentSettings(
+        flip=1.0, brightness=0.5, contrast=0.5, temporal_drop={"probability": 1.0}, spatial_drop={"probability": 1.0}
+    )
+    data = ClipData(
+        prepared, [0, 1, 2], build("marlin").views, ClipSettings(frames=4, size=32), AugmentPolicies(weak=weak),
+        regions=RegionMapSettings(source="map", path=str(tmp_path / "map.png")),
+    )  # fmt: skip
+    geometry = small_encoder().geometry
+    batch = to_batch(collate([data[0], data[1]]), geometry, torch.device("cpu"))
+    expected = torch.from_numpy(drawn).flip(-1).long().expand(2, -1, -1)
+    assert torch.equal(labels_of(batch["regions"], geometry), expected)
+    assert batch["clip"].shape == (2, 4, 3, 32, 32)
 
 
 def test_a_patch_is_what_a_quarter_of_it_is() -> None:
