@@ -88,7 +88,7 @@ def motion_masks(
     clip (B, T, C, H, W), on any device, where the masks stay. Places of each other tubelet are traced back to the middle one along the motion
     of the clip (`clip_motion`, up to `reach` pixels from a tubelet to the next); those nearest to a visible place are visible, as many in every
     tubelet. Where nothing moves this is the tube mask of the same seeds. MGMAE warps a picture of Gaussians by a flow network's field and adds up
-    its pixels in each patch: the same order of patches, but for the blur of repeated warping.
+    its pixels in each patch: much the same order of patches, but for the blur of repeated warping.
     """
     t, h, w = grid
     tubelet, side = patch

@@ -12,7 +12,7 @@ from recipes.encoders.base import VideoEncoder
 from recipes.objective import Batch, Clip, Losses, Objective, ObjectiveSettings, Progress
 from recipes.parts import schedules
 from recipes.parts.centre import Centre
-from recipes.parts.decoder import TokenDecoder
+from recipes.parts.decoder import DecoderSettings, TokenDecoder
 from recipes.parts.frame_encoder import frame_encoder_like
 from recipes.parts.heads import DistillationHead, renormalise
 from recipes.parts.losses import cluster_cross_entropy, distillation_loss, entropy, teacher_probabilities
@@ -47,7 +47,7 @@ class DISCOVR(Objective):
     al., CVPR 2021); `head_motion` adds to z the deviation of tokens over time, which a mean cannot hold.
     """
 
-    class Settings(ObjectiveSettings):
+    class Settings(DecoderSettings, ObjectiveSettings):
         """Settings of DISCOVR; the defaults are the paper's but for those of the frame student (see above)."""
 
         views: PositiveInt = Field(4, description="M, masked views of each clip that the video student sees")
@@ -63,9 +63,6 @@ class DISCOVR(Objective):
         head_bottleneck: PositiveInt = Field(256, description="width before the last layer of both heads")
         head_outputs: PositiveInt = Field(16384, description="K, outputs of both heads; fewer for small data")
         prototypes: PositiveInt = Field(3000, description="shared clusters of L_SCD; fewer for small data")
-        decoder_depth: PositiveInt = Field(4, description="blocks of the decoder")
-        decoder_width: PositiveInt = Field(384, description="width of the decoder; a multiple of decoder_heads")
-        decoder_heads: PositiveInt = Field(6, description="attention heads of the decoder")
         standardise: bool = Field(
             False,
             description="take away what clips share before heads and prototypes; for short runs",
@@ -92,8 +89,6 @@ class DISCOVR(Objective):
                 raise ValueError(
                     "frame_views must divide views: L_SCD pairs masked clips with masked views of their frames"
                 )
-            if self.decoder_width % self.decoder_heads:
-                raise ValueError("decoder_width must be a multiple of decoder_heads")
             return self
 
     name = "discovr"
@@ -116,7 +111,7 @@ class DISCOVR(Objective):
         )
         self.video_teacher, self.image_teacher = MomentumTeacher(self.video), MomentumTeacher(self.image)
         self.video_centre, self.image_centre = Centre(s.head_outputs), Centre(s.head_outputs)
-        self.decoder = TokenDecoder(encoder.width, s.decoder_width, s.decoder_depth, s.decoder_heads, encoder.tokens)
+        self.decoder = TokenDecoder.of(s, encoder.width, encoder.tokens)
         self.prototypes = Prototypes(encoder.width, s.prototypes)
         outputs = {"prototype_entropy": s.prototypes, "output_entropy": s.head_outputs}
         self.usage = Usages({f"{what}_{name}": k for what, k in outputs.items() for name in ("video", "image")})

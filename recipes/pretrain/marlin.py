@@ -11,7 +11,7 @@ from recipes.encoders.base import VideoEncoder
 from recipes.encoders.tokens import patches
 from recipes.objective import Batch, Clip, Losses, Objective, ObjectiveSettings
 from recipes.parts.critic import PatchCritic
-from recipes.parts.decoder import TokenDecoder
+from recipes.parts.decoder import DecoderSettings, TokenDecoder
 from recipes.parts.pixels import normalise_patches_
 from recipes.parts.regions import labels_of, patch_labels, region_masks
 
@@ -33,7 +33,7 @@ class MARLIN(Objective):
     are the last to be visible. `anywhere` leaves a part of the visible places to chance, so that the encoder also sees what it has to predict.
     """
 
-    class Settings(ObjectiveSettings):
+    class Settings(DecoderSettings, ObjectiveSettings):
         """Settings of MARLIN; the defaults are those of the authors' code."""
 
         mask_ratio: float = Field(0.9, gt=0, lt=1, description="share of places hidden in every frame, regions first")
@@ -62,9 +62,7 @@ class MARLIN(Objective):
         super().__init__(encoder, settings)
         s, (tubelet, patch) = settings, encoder.patch
         pixels = 3 * tubelet * patch * patch
-        self.decoder = TokenDecoder(
-            encoder.width, s.decoder_width, s.decoder_depth, s.decoder_heads, encoder.tokens, pixels
-        )
+        self.decoder = TokenDecoder.of(s, encoder.width, encoder.tokens, pixels)
         self.critic = PatchCritic(pixels, s.critic_hidden)
 
     def forward(self, batch: Batch) -> Losses:

@@ -23,6 +23,7 @@ from recipes.parts.gradient_cache import GradientCache
 from recipes.pretrain import METHODS, method
 from recipes.runs.metrics import read_lines, read_metrics
 from recipes.runs.run import ALARMS
+from recipes.training.flops import flops_on_paper
 from recipes.training.reporter import SilentReporter
 from recipes.training.sharding import weights_of, whole_tensor
 
@@ -150,6 +151,14 @@ def test_it_runs_in_half_precision(name: str) -> None:
     losses["loss"].backward()
     assert losses["loss"].dtype == torch.float32
     assert losses["loss"].item() == pytest.approx(exact, rel=0.1, abs=0.05)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_decided_by_values(name: str) -> None:
+    """On torch's meta device, where tensors have shapes and no values: a step never waits for the device, and its operations can be counted."""
+    objective = build(name)
+    objective.before_step(HALFWAY)
+    assert flops_on_paper(objective, make_batch(objective))
 
 
 @pytest.mark.parametrize("name", [one.name for one in METHODS if issubclass(one, Contrast)])
