@@ -23,6 +23,9 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "videomae": {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2},
     "simclr": {"head_hidden": 16, "head_outputs": 8},
+    "byol": {"rho": 3, "head_hidden": 16, "head_outputs": 8},
+    "swav": {"crops": 2, "head_hidden": 16, "head_outputs": 8, "prototypes": 6, "queue": 16},
+    "dino": {"crops": 2, "head_hidden": 16, "head_bottleneck": 8, "head_outputs": 16, "standardise": True},
 }  # fmt: skip
 # What a short run of a method needs beyond its SMALL and the common settings of test_pretrain_every: key=value, as on the command line.
 SHORT: dict[str, tuple[str, ...]] = {

@@ -134,15 +134,16 @@ class VideoEncoder(nn.Module, ABC):
         """(B, 2 D): what probes and heads read of whole clips, the `statistics` of all tokens."""
         return self.statistics(self(pixel_values))
 
-    def statistics(self, tokens: Tensor) -> Tensor:
+    def statistics(self, tokens: Tensor, times: int | None = None) -> Tensor:
         """Tokens (..., V, D) -> (..., 2 D): the pooled tokens, and how much tokens change over time.
 
-        V: every token, or the visible ones of a tube mask (the same places at every time), in raster order. The second half is the
+        V: every token, or the visible ones of a tube mask (the same places at every time), in raster order; times: of how many, None for all that
+        a clip has. The second half is the
         deviation over time at each place, averaged over places. A mean over all tokens cannot tell a heart that beats from one that hardly
         does: what changes there averages out. (Statistics pooling, Snyder et al., ICASSP 2018; the pixel baseline is given the same two
         statistics.) Zero for an encoder that sees a single moment.
         """
-        variance = tokens.float().unflatten(-2, (self.grid[0], -1)).var(dim=-3, correction=0)
+        variance = tokens.float().unflatten(-2, (times or self.grid[0], -1)).var(dim=-3, correction=0)
         over_time = variance.clamp_min(1e-12).sqrt().mean(dim=-2)  # a place that stands still has gradient 0, not 0 / 0
         return torch.cat([self.pool(tokens).float(), over_time], dim=-1)
 

@@ -5,11 +5,21 @@ from __future__ import annotations
 from domains.errors import ConfigError
 from domains.schema import nearest
 from recipes.objective import Objective
+from recipes.pretrain.byol import BYOL
+from recipes.pretrain.dino import DINO
 from recipes.pretrain.discovr import DISCOVR
 from recipes.pretrain.simclr import SimCLR
+from recipes.pretrain.swav import SwAV
 from recipes.pretrain.videomae import VideoMAE
 
-METHODS: list[type[Objective]] = [DISCOVR, VideoMAE, SimCLR]
+METHODS: list[type[Objective]] = [
+    DISCOVR,
+    VideoMAE,
+    SimCLR,
+    BYOL,
+    SwAV,
+    DINO,
+]
 
 
 def method(name: str) -> type[Objective]:
