@@ -99,6 +99,11 @@ class Objective(nn.Module, ABC):
     def forward(self, batch: Batch) -> Losses:
         """Returns scalars: `loss` is required and differentiable, the rest is logged under its own name."""
 
+    def stage(self, progress: Progress) -> Progress:
+        """Where the part of the run stands over which the learning rate warms up and falls once: the whole of it, or the stage that a method of
+        several stages is in."""
+        return progress
+
     def before_step(self, progress: Progress) -> None:
         """Called before every optimiser step: schedules (temperatures, momenta) are set here from `progress`."""
 

@@ -26,12 +26,20 @@ SMALL: dict[str, dict[str, Any]] = {
     "byol": {"rho": 3, "head_hidden": 16, "head_outputs": 8},
     "swav": {"crops": 2, "head_hidden": 16, "head_outputs": 8, "prototypes": 6, "queue": 16},
     "dino": {"crops": 2, "head_hidden": 16, "head_bottleneck": 8, "head_outputs": 16, "standardise": True},
+    "vjepa": {"predictor_depth": 1, "predictor_width": 24, "predictor_heads": 2},
+    "salt": {"predictor_depth": 1, "predictor_width": 24, "predictor_heads": 2},
 }  # fmt: skip
 # What a short run of a method needs beyond its SMALL and the common settings of test_pretrain_every: key=value, as on the command line.
 SHORT: dict[str, tuple[str, ...]] = {
     "discovr": ("objective.standardise=true", "objective.teacher_momentum=0.9", "objective.weight_cluster=0.1"),
     # From random weights, predicting pixels first brings all clips together; a collapse would be a RankMe of 1.
     "videomae": ("monitor.rankme.drop=0.2", "monitor.deviation.drop=0.01"),
+    "vjepa": (
+        "monitor.rankme.drop=0.2",
+        "monitor.deviation.drop=0.05",
+    ),  # as videomae; after step 60 they part again
+    # Of its two losses that of stage 2; both stages: test_pretrain_latents.
+    "salt": ("objective.stage1=0", "monitor.rankme.drop=0.2", "monitor.deviation.drop=0.05"),
 }
 
 

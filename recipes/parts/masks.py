@@ -44,8 +44,8 @@ def tube_masks(
         order[row] = random.random((views, places)).argsort(axis=-1)
     spatial = torch.from_numpy(order)
     return Masks(
-        _tubes(spatial[..., :keep], t, places),
-        _tubes(spatial[..., keep:], t, places),
+        tubes(spatial[..., :keep], t, places),
+        tubes(spatial[..., keep:], t, places),
     )
 
 
@@ -71,7 +71,7 @@ def running_cells(seeds: Tensor, hidden: Tensor, grid: tuple[int, int, int], sha
     return (taken.sort(dim=-1).values + torch.arange(t).view(-1, 1) * h * w).flatten(1)
 
 
-def _tubes(places: Tensor, frames: int, per_frame: int) -> Tensor:
+def tubes(places: Tensor, frames: int, per_frame: int) -> Tensor:
     """(B, M, P) places of a frame -> (B, M, T * P) positions of the clip, rising."""
     starts = torch.arange(frames).view(-1, 1) * per_frame
     return (places.sort(dim=-1).values.unsqueeze(-2) + starts).flatten(-2)

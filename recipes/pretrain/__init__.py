@@ -8,9 +8,11 @@ from recipes.objective import Objective
 from recipes.pretrain.byol import BYOL
 from recipes.pretrain.dino import DINO
 from recipes.pretrain.discovr import DISCOVR
+from recipes.pretrain.salt import SALT
 from recipes.pretrain.simclr import SimCLR
 from recipes.pretrain.swav import SwAV
 from recipes.pretrain.videomae import VideoMAE
+from recipes.pretrain.vjepa import VJEPA
 
 METHODS: list[type[Objective]] = [
     DISCOVR,
@@ -19,6 +21,8 @@ METHODS: list[type[Objective]] = [
     BYOL,
     SwAV,
     DINO,
+    VJEPA,
+    SALT,
 ]
 
 
