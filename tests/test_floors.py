@@ -21,6 +21,7 @@ ROOMS = {
     "evaluate": 6,
     "report": 7,
     "jobs": 8,
+    "bench": 9,
 }
 
 

@@ -17,6 +17,7 @@ VERBS = {
     "pretrain": "Continue an encoder's training on recordings without labels.",
     "finetune": "Adapt it to a task with LoRA, from labels of some patients.",
     "evaluate": "Measure what its features hold: kNN and linear probe, with intervals.",
+    "bench": "Which recipe suits these recordings? Same budget and evaluation for each.",
     "runs": "List, show, compare and watch runs: settings, curves, alarms, checkpoints.",
     "recipes": "The methods of pretraining and their settings.",
     "domains": "The kinds of recordings that vfm knows.",

@@ -197,6 +197,11 @@ class Prepared:
                 found.append(MediaError(path, f"{reason}; prepare the folder again"))
         return found
 
+    def fingerprint(self, rows: Sequence[int] | None = None) -> str:
+        """Which recordings these are (`rows` of the manifest; None: all), in which order: 16 hexadecimal digits."""
+        names = "\n".join(self.video_id(row) for row in (range(len(self)) if rows is None else rows))
+        return hashlib.blake2b(names.encode(), digest_size=8).hexdigest()
+
     def summary(self) -> dict[str, Any]:
         """Counts and ranges for a person: videos, patients, studies, frames, bytes, fps, codecs, what was set aside."""
         fps = self._index.fps[np.isfinite(self._index.fps)]

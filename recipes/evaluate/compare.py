@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from domains.errors import ConfigError, DataError
 from domains.schema import nearest
+from domains.store.splits import choose_patients
 from recipes.evaluate.knn import knn
 from recipes.evaluate.linear import linear
 from recipes.evaluate.metrics import Array, metrics_of
@@ -110,14 +111,25 @@ def check(kind: str, truth: Array, classes: Sequence[str], task: str) -> None:
         )
 
 
-def out_of_fold(protocol: Protocol, features: Array, labelled: Labelled) -> Array:
-    """(n,) or (n, C): every video predicted by a model that saw no video of its patient; not a number for those that only teach."""
+def out_of_fold(
+    protocol: Protocol, features: Array, labelled: Labelled, *, fraction: float = 1.0, seed: int = 0
+) -> Array:
+    """(n,) or (n, C): every video predicted by a model that saw no video of its patient; not a number for those that only teach.
+
+    fraction: share of the patients of each fold's training part whose labels are used, chosen by `seed`. Raises DataError where that is nobody.
+    """
     classes = len(labelled.classes) if labelled.kind == "classification" else 0
     prediction = np.full((len(labelled), classes) if classes else len(labelled), np.nan)
     for fold in np.unique(labelled.fold[labelled.tested]):
         held = labelled.fold == fold
-        patients = [patient for patient, out in zip(labelled.patients, held, strict=True) if not out]
-        prediction[held] = protocol(features[~held], labelled.truth[~held], patients, features[held], classes)
+        taught = ~held
+        if fraction < 1:
+            chosen = choose_patients(
+                [who for who, out in zip(labelled.patients, held, strict=True) if not out], fraction, seed
+            )
+            taught &= np.array([who in chosen for who in labelled.patients])
+        patients = [who for who, teaches in zip(labelled.patients, taught, strict=True) if teaches]
+        prediction[held] = protocol(features[taught], labelled.truth[taught], patients, features[held], classes)
     return prediction
 
 
@@ -128,6 +140,27 @@ def per_study(labelled: Labelled, prediction: Array) -> tuple[Array, Array, list
     np.add.at(total, member, prediction)
     count = np.bincount(member).reshape(-1, *([1] * (prediction.ndim - 1)))
     return labelled.truth[first], total / count, [labelled.patients[i] for i in first]
+
+
+@dataclass(frozen=True)
+class Units:
+    """What the headline figures count, studies or videos: their truth, and the bootstrap's weights (draws, units)."""
+
+    labelled: Labelled
+    truth: Array
+    weights: Array
+
+    @classmethod
+    def of(cls, labelled: Labelled, draws: int = DRAWS, seed: int = 0) -> Units:
+        """Studies where the label belongs to them (`Labelled.by_study`), else videos."""
+        if not labelled.by_study:
+            return cls(labelled, labelled.truth, patient_weights(labelled.patients, draws, seed))
+        truth, _, patients = per_study(labelled, labelled.truth)
+        return cls(labelled, truth, patient_weights(patients, draws, seed))
+
+    def predicted(self, prediction: Array) -> Array:
+        """Predictions of videos -> of the units."""
+        return per_study(self.labelled, prediction)[1] if self.labelled.by_study else prediction
 
 
 def score(
@@ -142,20 +175,15 @@ def score(
 ) -> list[Row]:
     """Figures, intervals and paired differences of predictions for the same videos, one row each, in order."""
     metrics = metrics_of(labelled.kind)
+    units = Units.of(labelled, draws, seed)
+    truth, weights = units.truth, units.weights
     video_weights = patient_weights(labelled.patients, draws, seed)
-
-    def units(prediction: Array) -> tuple[Array, Array]:
-        return per_study(labelled, prediction)[:2] if labelled.by_study else (labelled.truth, prediction)
-
-    weights = video_weights
-    if labelled.by_study:
-        weights = patient_weights(per_study(labelled, labelled.truth)[2], draws, seed)
     rows = []
     for name, prediction in predictions.items():
-        truth, predicted = units(prediction)
+        predicted = units.predicted(prediction)
         against = None
         if reference is not None and name != reference:
-            other = units(predictions[reference])[1]
+            other = units.predicted(predictions[reference])
             against = {m.name: paired(m, truth, predicted, other, weights) for m in metrics}
         rows.append(
             Row(

@@ -53,7 +53,7 @@ def patient_weights(patients: Sequence[str], draws: int = DRAWS, seed: int = 0) 
 def bootstrap(metric: Metric, truth: Array, prediction: Array, weights: Array, level: float = LEVEL) -> Interval:
     """The figure over all samples, and its percentile interval over `weights` (see `patient_weights`)."""
     value = metric.of(truth, prediction, np.ones((1, len(truth))))[0]
-    return Interval(float(value), *_percentiles(metric.of(truth, prediction, weights), level))
+    return Interval(float(value), *percentiles(metric.of(truth, prediction, weights), level))
 
 
 def paired(
@@ -63,13 +63,19 @@ def paired(
     ones = np.ones((1, len(truth)))
     value = metric.of(truth, prediction, ones)[0] - metric.of(truth, reference, ones)[0]
     drawn = metric.of(truth, prediction, weights) - metric.of(truth, reference, weights)
-    low, high, draws = _percentiles(drawn, level)
+    return difference_of(metric, float(value), drawn, level)
+
+
+def difference_of(metric: Metric, value: float, drawn: Array, level: float = LEVEL) -> Difference:
+    """A difference of figures with its interval over bootstrap draws (R,), and whether 0 lies outside."""
+    low, high, draws = percentiles(drawn, level)
     above, below = low > 0, high < 0
     better, worse = (above, below) if metric.higher_is_better else (below, above)
-    return Difference(float(value), low, high, draws, better, worse)
+    return Difference(value, low, high, draws, better, worse)
 
 
-def _percentiles(drawn: Array, level: float) -> tuple[float, float, int]:
+def percentiles(drawn: Array, level: float) -> tuple[float, float, int]:
+    """(low, high) that hold the middle `level` of the draws that have a meaning, and how many have."""
     usable = drawn[np.isfinite(drawn)]
     if not len(usable):
         return float("nan"), float("nan"), 0

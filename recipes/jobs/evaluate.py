@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,7 +165,8 @@ def evaluate(
         gathered = gather(
             encoder, prepared, found.index, baselines=baselines, clips=clips, online=online, progress=progress
         )
-    labelled, kept = labelled_by(found, settings.kind, prepared, gathered, fold_of, task)
+    readable = next(iter(gathered.features.values())).index.tolist()
+    labelled, kept = labelled_by(found, settings.kind, prepared, readable, fold_of, task)
     features = {name: one.at(kept) for name, one in gathered.features.items()}
     rows = compare(protocol, features, labelled, gathered.reference, titles=gathered.titles, draws=draws, seed=seed)
     wanted = {prepared.video_id(int(row)) for row in found.index}
@@ -233,10 +234,10 @@ def said_of(split: str, labelled: Labelled) -> tuple[str, ...]:
 
 
 def labelled_by(
-    found: Labels, kind: str, prepared: Prepared, gathered: Gathered, fold_of: Mapping[int, int], task: str
+    found: Labels, kind: str, prepared: Prepared, readable: Iterable[int], fold_of: Mapping[int, int], task: str
 ) -> tuple[Labelled, NDArray[np.int64]]:
-    """The labelled videos that have a fold and could be read, and their manifest rows."""
-    read = set(next(iter(gathered.features.values())).index.tolist()) & fold_of.keys()
+    """The labelled videos that have a fold and are among the `readable` manifest rows, and their rows. Raises DataError where none is."""
+    read = set(readable) & fold_of.keys()
     keep = np.array([row in read for row in found.index.tolist()], bool)
     if not keep.any():
         raise DataError("none of the labelled videos could be read", where=prepared.place)

@@ -14,9 +14,15 @@ METRICS = "metrics.jsonl"
 SHARES = {f"share_{phase}": phase for phase in ("transfer", "forward", "backward", "optimiser")}
 # Clocks and counters say nothing as a curve.
 NOT_CURVES = {
-    "step", "epoch", "seconds", "lr", "clips_per_second", "data_wait", "monitor_seconds", "tflops", "mfu", *SHARES,
+    "step", "epoch", "seconds", "lr", "clips_per_second", "data_wait", "device_seconds", "monitor_seconds", "tflops", "mfu", *SHARES,
 }  # fmt: skip
-CLOCKS = {"step", "epoch", "seconds", "monitor_seconds"}  # of which a picture of everything says nothing either
+CLOCKS = {
+    "step",
+    "epoch",
+    "seconds",
+    "device_seconds",
+    "monitor_seconds",
+}  # of which a picture of everything says nothing either
 ORDER = (
     "loss",
     "val_",

@@ -58,8 +58,7 @@ class ClipData(Dataset[dict[str, Any]]):
 
     def fingerprint(self) -> str:
         """Which recordings are learned from, in which order: 16 hexadecimal digits."""
-        names = "\n".join(self.prepared.video_id(row) for row in self.rows)
-        return hashlib.blake2b(names.encode(), digest_size=8).hexdigest()
+        return self.prepared.fingerprint(self.rows)
 
     def place(self, position: int) -> tuple[int, int, int]:
         """(epoch, place in `rows`, draw) of a position in the stream."""

@@ -28,7 +28,7 @@ class Meter:
         self._sums: dict[str, Tensor] = {}
         self._norms: list[Tensor] = []
         self._forwards = self._clips = 0
-        self._since = time.perf_counter()
+        self._since, self._worked = time.perf_counter(), time.process_time()
 
     def add(self, losses: Mapping[str, Tensor], clips: int) -> None:
         """One forward and backward pass over `clips` samples of this process."""
@@ -44,8 +44,8 @@ class Meter:
     def read(self) -> tuple[dict[str, float], dict[str, float]]:
         """(means of losses and `grad_norm` over all ranks, speed), and start anew.
 
-        Speed: clips_per_second of all processes; data_wait and share_<other phase> of the time; tflops, operations of this device in 1e12 a
-        second; mfu, in parts of what it can do.
+        Speed: clips_per_second of all processes; data_wait and share_<other phase> of the time; device_seconds, without those of waiting; tflops,
+        operations of this device in 1e12 a second; mfu, in parts of what it can do.
         """
         found = {name: value / self._forwards for name, value in self._sums.items()}
         if self._norms:
@@ -60,6 +60,9 @@ class Meter:
         seconds = max(1e-9, time.perf_counter() - self._since)
         speed = {"clips_per_second": self._clips / seconds, "data_wait": shares.pop("data")}
         speed |= {f"share_{phase}": share for phase, share in shares.items()}
+        # Of a CPU that others use too, what it worked for this process; a GPU is this process's own.
+        worked = seconds if self.phases.on_gpu else time.process_time() - self._worked
+        speed["device_seconds"] = min(seconds * (1 - speed["data_wait"]), worked)
         if self._flops:
             rate = self._flops * self._forwards / seconds
             speed["tflops"] = rate / 1e12

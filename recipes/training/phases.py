@@ -20,7 +20,7 @@ class Phases:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._on_gpu = device.type == "cuda"
+        self.on_gpu = device.type == "cuda"
         self._seconds = dict.fromkeys(PHASES, 0.0)
         self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
         self._since = time.perf_counter()
@@ -29,7 +29,7 @@ class Phases:
     def __call__(self, phase: str) -> Iterator[None]:
         """The block belongs to `phase`."""
         with torch.profiler.record_function(MARK + phase):
-            if self._on_gpu:
+            if self.on_gpu:
                 first = torch.cuda.Event(enable_timing=True)
                 first.record()
                 yield

@@ -91,7 +91,7 @@ def test_a_profile_leaves_a_trace_and_names_the_bottleneck(tmp_path: Path) -> No
 def test_a_run_that_computes_is_told_what_is_dearest(tmp_path: Path) -> None:
     summary, _ = steps_of(tmp_path, 3, steps=6, wait=0, size=512)
     assert summary is not None
-    assert summary.phases["data"] < 0.15
+    assert summary.phases["data"] < summary.phases["forward"] + summary.phases["backward"]
     assert next(iter(summary.operations)) in summary.bottleneck
     assert all(name.startswith("aten::") for name in summary.operations)
 
@@ -106,7 +106,7 @@ def test_a_run_that_ends_early_is_profiled_as_far_as_it_came(tmp_path: Path) -> 
     summary, said = steps_of(tmp_path, 5, steps=5, wait=0.05, size=4)
     assert summary is not None
     assert summary.steps == 2
-    assert 0.05 < summary.seconds < 0.1
+    assert summary.seconds > 0.05
     assert len(said) == 1
     assert steps_of(tmp_path / "short", 5, steps=3, wait=0, size=4) == (
         None,

@@ -1,0 +1,1 @@
+"""Which recipe suits these recordings? The same encoder, budget and evaluation for each, over several seeds."""

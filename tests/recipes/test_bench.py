@@ -1,0 +1,185 @@
+"""`vfm bench`: the same for every recipe, intervals over patients and seeds, and a call that goes on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from objective_factory import SMALL, small_encoder
+from store_factory import Made, make_prepared
+
+from domains.base import load_domain
+from domains.errors import ConfigError
+from recipes.bench import bench as module
+from recipes.bench.bench import bench, check_recipes
+from recipes.bench.outcome import Outcome
+from recipes.bench.plan import Plan
+from recipes.bench.trial import Trial
+from recipes.evaluate.metrics import metrics_of
+from recipes.evaluate.seeds import over_seeds, paired_over_seeds, seed_draws
+from recipes.evaluate.statistics import patient_weights
+from recipes.runs.metrics import read_json, read_metrics
+from recipes.training.interrupt import Interrupted
+from recipes.training.reporter import SilentReporter
+
+ECHO = load_domain("echo").model_copy(
+    update={"clip": load_domain("echo").clip.model_copy(update={"frames": 4, "size": 32})}
+)
+MAE = metrics_of("regression")[0]
+
+
+def recipe(folder: Path, name: str, method: str, **objective: object) -> str:
+    """A small recipe as a YAML of one's own."""
+    path = folder / f"{name}.yaml"
+    path.write_text(
+        json.dumps({"method": method, "objective": {**SMALL[method], **objective}, "train": {"batch_size": 4}})
+    )
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Made]:
+    root = tmp_path_factory.mktemp("bench")
+    found = make_prepared(root / "prepared", videos=30, patients=15, size=40, frames=20)
+    small_encoder().save(root / "encoder")
+    return root, found
+
+
+def plan_of(made: tuple[Path, Made], **changes: object) -> Plan:
+    root, found = made
+    recipes = [recipe(root, "contrast", "simclr"), recipe(root, "pixels-only", "videomae")]
+    values = {
+        "domain": "echo", "data": str(found.prepared.folder), "fingerprint": found.prepared.fingerprint(), "encoder": str(root / "encoder"),
+        "recipes": recipes, "seeds": 2, "budget": 0.2, "device": "CPU", "tasks": ["ef", "view"], "labels": str(found.labels),
+        "protocols": ["linear"], "fractions": [0.5, 1.0], "folds": 3, "split": "", "clips": 1,
+        "settings": ["data.workers=0", "train.precision=fp32"],
+    }  # fmt: skip
+    return Plan(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def done(made: tuple[Path, Made], tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path, Outcome]:
+    plan, out = plan_of(made), tmp_path_factory.mktemp("out") / "bench"
+    return plan, out, bench(plan, out, ECHO, reporter=SilentReporter())
+
+
+def test_a_figure_over_seeds_is_the_mean_and_its_interval_covers_patients_and_seeds() -> None:
+    truth, patients = np.arange(8.0), [f"p{n // 2}" for n in range(8)]
+    good, bad = truth + 1.0, truth + 3.0  # errors of 1 and of 3, whoever is drawn
+    weights, taken = patient_weights(patients, 500), seed_draws(2, 500)
+    found = over_seeds(MAE, truth, [good, bad], weights, taken)
+    assert (found.value, found.low, found.high) == (2.0, 1.0, 3.0)  # both seeds the one, or both the other
+    alone = over_seeds(MAE, truth, [good], weights, seed_draws(1, 500))
+    assert (alone.value, alone.low, alone.high) == (1.0, 1.0, 1.0)
+    reference = [truth + 4.0, truth + 4.0]
+    gain = paired_over_seeds(MAE, truth, [good, bad], reference, weights, taken)
+    assert (gain.value, gain.low, gain.high, gain.better, gain.worse) == (-2.0, -3.0, -1.0, True, False)
+    same = paired_over_seeds(MAE, truth, [good, bad], [good, bad], weights, taken)
+    assert (same.value, same.low, same.high, same.better) == (0.0, 0.0, 0.0, False)
+
+
+def test_every_trial_is_made_and_every_question_answered(done: tuple[Plan, Path, Outcome]) -> None:
+    plan, out, outcome = done
+    assert not outcome.failed()
+    assert [question.title for question in outcome.questions] == [
+        "ef, linear", "ef, linear, 50% of the labels", "view, linear", "view, linear, 50% of the labels",
+    ]  # fmt: skip
+    assert list(outcome.rows)[:3] == ["pixels", "random", "generic"]
+    assert set(outcome.recipes) == set(plan.recipes)
+    for name in plan.recipes:
+        trials = outcome.trials[name]
+        assert [trial.seed for trial in trials] == [0, 1]
+        assert all(trial.steps == max(1, int(plan.budget / trial.step_seconds)) for trial in trials)
+        assert len({trial.step_seconds for trial in trials}) == 1  # measured once
+        rows = [read_metrics(out / "runs" / trial.name) for trial in trials]
+        assert [t.device_seconds for t in trials] == [round(sum(r["device_seconds"] for r in each), 2) for each in rows]
+        for number in range(4):
+            found = outcome.answers[name, number]
+            assert found.figure.value == pytest.approx(np.mean(found.seeds))
+            assert found.figure.low <= found.figure.value <= found.figure.high
+            assert (found.whole is None) == (number % 2 == 0)
+    reference = outcome.answers["generic", 0]
+    assert reference.difference is None
+    assert len(set(reference.seeds)) == 1  # nothing of it depends on the seed ...
+    assert len(set(outcome.answers["generic", 1].seeds)) == 2  # ... but for the labels that are left
+    first, second = (read_json(out / "runs" / f"contrast-{seed}" / "record.json") for seed in (0, 1))
+    assert first["losses"] != second["losses"]
+
+
+def test_it_leaves_a_table_a_picture_and_no_checkpoints(done: tuple[Plan, Path, Outcome]) -> None:
+    plan, out, outcome = done
+    assert (out / "results.png").read_bytes().startswith(b"\x89PNG")
+    table = (out / "results.csv").read_text().splitlines()
+    assert len(table) == 1 + len(outcome.rows)
+    assert next(csv.reader(table))[:5] == [
+        "features", "steps", "device s", "ef, linear: MAE (%)", "ef, linear: against unadapted",
+    ]  # fmt: skip
+    written = read_json(out / "results.json")
+    assert written["verdict"] == outcome.verdict()
+    assert any("tested patients" in note for note in written["notes"])
+    assert not list((out / "runs").glob("*/checkpoints"))
+    assert len(list((out / "runs").glob("*/encoder/model.safetensors"))) == len(plan.trials())
+
+
+def test_the_same_call_does_nothing_again(done: tuple[Plan, Path, Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, out, outcome = done
+    monkeypatch.setattr(module, "make_trial", lambda *_, **__: pytest.fail("made again"))
+    monkeypatch.setattr(module, "extract_all", lambda *_, **__: pytest.fail("read again"))
+    again = bench(plan, out, ECHO, reporter=SilentReporter())
+    assert again.to_dict() == outcome.to_dict()
+
+
+def test_it_goes_on_where_it_was_interrupted_and_grows(
+    made: tuple[Path, Made], done: tuple[Plan, Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, first, _ = done
+    out = tmp_path / "bench"
+    shutil.copytree(first, out)
+    more = plan_of(made, seeds=3, tasks=["ef"], fractions=[1.0])
+    made_now: list[tuple[str, int]] = []
+    real = module.make_trial
+
+    def once(folder: Path, recipe: str, seed: int, *rest: object, **options: object) -> Trial:
+        if made_now:
+            raise Interrupted(15, 3, folder)
+        made_now.append((recipe, seed))
+        return real(folder, recipe, seed, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "make_trial", once)
+    with pytest.raises(Interrupted):
+        bench(more, out, ECHO, reporter=SilentReporter())
+    assert made_now == [(more.recipes[0], 2)]
+    monkeypatch.setattr(module, "make_trial", real)
+    outcome = bench(more, out, ECHO, reporter=SilentReporter())
+    assert [trial.seed for trial in outcome.trials[more.recipes[1]]] == [0, 1, 2]
+    assert len(outcome.answers[more.recipes[1], 0].seeds) == 3
+
+
+def test_a_recipe_that_cannot_run_does_not_end_the_others(made: tuple[Path, Made], tmp_path: Path) -> None:
+    wrong = recipe(tmp_path, "wrong", "simclr", temperature=-1)
+    plan = plan_of(
+        made, recipes=[wrong, recipe(tmp_path, "contrast", "simclr")], seeds=1, tasks=["ef"], fractions=[1.0]
+    )
+    outcome = bench(plan, tmp_path / "out", ECHO, reporter=SilentReporter())
+    assert list(outcome.failed()) == [wrong]
+    assert "temperature" in outcome.failed()[wrong]
+    assert [Path(name).stem for name in outcome.recipes] == ["contrast"]
+
+
+def test_another_comparison_is_not_mixed_in(
+    made: tuple[Path, Made], done: tuple[Plan, Path, Outcome], tmp_path: Path
+) -> None:
+    _, out, _ = done
+    with pytest.raises(ConfigError, match=r"has budget '0\.2', and this one '5\.0'"):
+        bench(plan_of(made, budget=5), out, ECHO, reporter=SilentReporter())
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="holds something else"):
+        bench(plan_of(made), tmp_path, ECHO, reporter=SilentReporter())
+    with pytest.raises(ConfigError, match="no recipe 'discover'"):
+        check_recipes(["discover"])
+    with pytest.raises(ConfigError, match="two recipes are called 'simclr'"):
+        check_recipes(["simclr", str(tmp_path / "simclr.yaml")])
