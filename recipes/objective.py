@@ -89,6 +89,9 @@ class Objective(nn.Module, ABC):
     paper: ClassVar[str] = ""
     Settings: ClassVar[type[ObjectiveSettings]] = ObjectiveSettings
     views: Mapping[str, Clip] = {"clip": Clip()}
+    adapts: ClassVar[bool] = (
+        True  # False: the encoder's own weights stay as they are, and the method adds something to it
+    )
 
     def __init__(self, encoder: VideoEncoder, settings: ObjectiveSettings) -> None:
         super().__init__()

@@ -26,7 +26,7 @@ def adapt(encoder: VideoEncoder, settings: EncoderSettings) -> None:
 
 def train_all(encoder: VideoEncoder) -> None:
     """Every parameter that the encoder's forward uses."""
-    encoder.model.requires_grad_(True)
+    encoder.requires_grad_(True)
     predictor = getattr(encoder.model, "predictor", None)
     if isinstance(predictor, nn.Module):  # V-JEPA 2's is no part of the encoder
         predictor.requires_grad_(False)
@@ -60,6 +60,8 @@ def add_lora(encoder: VideoEncoder, settings: LoRASettings) -> None:
         target_modules=encoder.lora_targets,  # peft itself notes the folder that the model was loaded from
     )
     encoder.adapter = (get_peft_model(encoder.model, config),)
+    if encoder.context is not None:
+        encoder.context.requires_grad_(False)
 
 
 def save_adapter(encoder: VideoEncoder, folder: Path) -> None:
@@ -114,7 +116,7 @@ def load_adapter(encoder: VideoEncoder, folder: Path, *, trainable: bool = False
 
 
 def _freeze(encoder: VideoEncoder) -> None:
-    encoder.model.requires_grad_(False)
+    encoder.requires_grad_(False)
 
 
 def _first_line(error: Exception) -> str:

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from domains.errors import ModelError
 from domains.schema import Strict
+from recipes.encoders.context import SetTransformer
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ENCODER_FILE = "vfm_encoder.json"
@@ -44,6 +45,7 @@ class VideoEncoder(nn.Module, ABC):
         source: where its weights came from, as the user named it.
         random_start: True while its weights are those it was born with.
         checkpointing: recompute a block's activations in the backward pass instead of keeping them.
+        context: what reads the clips of a recording together (`vfm pretrain --recipe scale`); None: a recording is the mean of its clips.
     """
 
     model: Any
@@ -55,6 +57,7 @@ class VideoEncoder(nn.Module, ABC):
         super().__init__()
         self.model, self.source, self.random_start = model, source, False
         self.checkpointing = False
+        self.context: SetTransformer | None = None
         # peft's wrapper of `model` (mode lora). In a tuple, so that its parameters are not counted a second time.
         self.adapter: tuple[Any, ...] = ()
         self.set_geometry(geometry)
@@ -126,13 +129,30 @@ class VideoEncoder(nn.Module, ABC):
         return mean if self.final_norm is not None else F.layer_norm(mean, mean.shape[-1:])
 
     def embed(self, pixel_values: Tensor) -> Tensor:
-        """(B, D): the pooled tokens of whole clips."""
-        pooled: Tensor = self.pool(self(pixel_values))
-        return pooled
+        """(B, D): the pooled tokens of whole clips; with a `context`, what it makes of each clip as a set of one, of its own width."""
+        tokens = self(pixel_values)
+        if self.context is not None:
+            summary: Tensor = self.context(self.statistics(tokens).unsqueeze(1))
+            return summary
+        return self.pool(tokens)
 
     def describe(self, pixel_values: Tensor) -> Tensor:
-        """(B, 2 D): what probes and heads read of whole clips, the `statistics` of all tokens."""
-        return self.statistics(self(pixel_values))
+        """(B, `description`): what probes and heads read of whole clips, the `statistics` of all tokens; with a `context`, beside them what it makes
+        of each clip as a set of one."""
+        found = self.statistics(self(pixel_values))
+        return found if self.context is None else torch.cat([found, self.context(found.unsqueeze(1)).float()], dim=-1)
+
+    def describe_recording(self, pixel_values: Tensor) -> Tensor:
+        """Clips (n, T, C, H, W) of one recording -> (`description`,): the mean of what `describe` says of each; with a `context`, beside the mean of
+        the clips' statistics what it makes of all of them together."""
+        found = self.statistics(self(pixel_values))
+        mean = found.mean(dim=0)
+        return mean if self.context is None else torch.cat([mean, self.context(found.unsqueeze(0))[0].float()])
+
+    @property
+    def description(self) -> int:
+        """Channels of `describe`: 2 D, and the width of a `context`."""
+        return 2 * self.width + (self.context.settings.width if self.context is not None else 0)
 
     def statistics(self, tokens: Tensor, times: int | None = None) -> Tensor:
         """Tokens (..., V, D) -> (..., 2 D): the pooled tokens, and how much tokens change over time.
@@ -178,6 +198,9 @@ class VideoEncoder(nn.Module, ABC):
         with quiet():
             model.save_pretrained(folder)
         about = {"kind": self.kind, "geometry": self.geometry.model_dump(mode="json")}
+        if self.context is not None:
+            about["context"] = self.context.settings.model_dump(mode="json")
+            self.context.save(folder)
         (folder / ENCODER_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         (folder / "preprocessor_config.json").write_text(
             json.dumps(self._preprocessor(), indent=2) + "\n", encoding="utf-8"

@@ -14,6 +14,7 @@ from domains.schema import parse
 from recipes.config import EncoderSettings
 from recipes.encoders.adapt import adapt
 from recipes.encoders.base import ENCODER_FILE, Geometry, VideoEncoder, quiet
+from recipes.encoders.context import ContextSettings, load_context
 
 TINY = "vfm-tiny"
 SUPPORTED = ("videomae", "vjepa2")
@@ -38,7 +39,11 @@ def open_encoder(
     weights = check_weights(folder)
     geometry = _saved_geometry(folder, config)
     wanted = {key: value for key, value in (("frames", frames), ("size", size)) if value is not None}
-    return _load(folder, name, config["model_type"], geometry.model_copy(update=wanted), weights)
+    encoder = _load(folder, name, config["model_type"], geometry.model_copy(update=wanted), weights)
+    shape = (_read_json(folder / ENCODER_FILE) or {}).get("context")
+    if shape is not None:
+        encoder.context = load_context(parse(ContextSettings, shape, folder / ENCODER_FILE), folder)
+    return encoder
 
 
 def build_encoder(
@@ -67,7 +72,7 @@ def take_weights(encoder: VideoEncoder, source: str | Path) -> None:
         raise ModelError(
             f"its weights do not fit this encoder ({str(error).splitlines()[-1].strip()[:120]})", where=source
         ) from None
-    encoder.random_start = other.random_start
+    encoder.random_start, encoder.context = other.random_start, other.context
 
 
 def find_folder(name: str, online: bool = False) -> Path:

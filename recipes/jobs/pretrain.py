@@ -46,6 +46,7 @@ def complete(resolved: Resolved) -> Resolved:
 def build_objective(resolved: Resolved, encoder: VideoEncoder) -> Objective:
     """The method of a run around its encoder; its own new parts follow from the run's seed."""
     kind = method(resolved.config.method)
+    encoder.context = None  # it reads the features of the encoder that it was trained on, and those are about to change
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(resolved.config.train.seed)
         return kind(encoder, parse(kind.Settings, resolved.config.objective, f"objective ({kind.name})"))

@@ -9,6 +9,7 @@ from recipes.pretrain.byol import BYOL
 from recipes.pretrain.dino import DINO
 from recipes.pretrain.discovr import DISCOVR
 from recipes.pretrain.salt import SALT
+from recipes.pretrain.scale import SCALE
 from recipes.pretrain.simclr import SimCLR
 from recipes.pretrain.swav import SwAV
 from recipes.pretrain.videomae import VideoMAE
@@ -23,6 +24,7 @@ METHODS: list[type[Objective]] = [
     DINO,
     VJEPA,
     SALT,
+    SCALE,
 ]
 
 
