@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
 
 class Branch(nn.Module):
-    """An encoder with its head: pixels -> (tokens (..., V, D), logits of the pooled tokens (..., K)).
+    """An encoder with its head: pixel_values (B, T, C, H, W) -> what the head says of the pooled tokens (B, K).
 
-    motion: the head reads the encoder's `statistics`, twice as wide, in place of the mean.
+    motion: the head reads the encoder's `statistics`, twice as wide, in place of the mean over tokens. Made anew where it is needed, so that no
+    weight has two names in a checkpoint; a momentum teacher keeps a copy.
     """
 
     def __init__(self, encoder: VideoEncoder, head: nn.Module, *, motion: bool = False) -> None:
@@ -25,9 +26,13 @@ class Branch(nn.Module):
         """What the head reads of a clip."""
         return encoder.width * (2 if motion else 1)
 
-    def forward(self, pixels: Tensor, visible: Tensor | None = None, times: int | None = None) -> tuple[Tensor, Tensor]:
-        """visible (B, V) or (B, M, V): the tokens and logits of one or M views of each clip, which lie at `times` of its times (None: at all);
-        None: of the whole clip."""
-        tokens = self.encoder(pixels, visible)
+    def forward(self, pixels: Tensor, visible: Tensor | None = None, times: int | None = None) -> Tensor:
+        """visible (B, V) or (B, M, V): what it says of one (B, K) or of M masked views (B, M, K), whose tokens lie at `times` of the clip's times
+        (None: at all); None: of the whole clip."""
+        return self.read(self.encoder(pixels, visible), times)
+
+    def read(self, tokens: Tensor, times: int | None = None) -> Tensor:
+        """What the head says of tokens (..., V, D): (..., K)."""
         pooled = self.encoder.statistics(tokens, times) if self.motion else self.encoder.pool(tokens)
-        return tokens, self.head(pooled)
+        said: Tensor = self.head(pooled)
+        return said

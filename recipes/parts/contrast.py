@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recipes.parts.distributed import gather, rank
+from recipes.parts.precision import as_they_are
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
@@ -20,7 +21,8 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """
     first, second = F.normalize(first.float(), dim=-1), F.normalize(second.float(), dim=-1)
     firsts, seconds = gather(first), gather(second)
-    return (_one_way(first, firsts, seconds, temperature) + _one_way(second, seconds, firsts, temperature)) / 2
+    with as_they_are(first):  # in bf16 cosines near 1 are told apart by 1/256 only
+        return (_one_way(first, firsts, seconds, temperature) + _one_way(second, seconds, firsts, temperature)) / 2
 
 
 def _one_way(own: Tensor, alike: Tensor, other: Tensor, temperature: float) -> Tensor:
@@ -34,28 +36,45 @@ def _one_way(own: Tensor, alike: Tensor, other: Tensor, temperature: float) -> T
 
 
 def info_nce(
-    queries: Tensor, keys: Tensor, temperature: float, *, queue: Tensor | None = None, own: Tensor | None = None
+    queries: Tensor,
+    keys: Tensor,
+    temperature: float,
+    *,
+    queue: Tensor | None = None,
+    skip: Tensor | None = None,
+    own: Tensor | None = None,
 ) -> Tensor:
     """InfoNCE (van den Oord et al., 2018): each query against its own key and all others.
 
         loss = mean over i of  - log  exp(q_i . k_i / tau) / [ sum over j of exp(q_i . k_j / tau) + sum over strangers n of exp(q_i . n / tau) ]
 
     queries, keys (B, D) of this rank, of any length (brought to length one, in fp32); j runs over the keys of all ranks. Further strangers: queue
-    (K, D), the same for all queries (MoCo), and own (B, n, D), each query's own (intra-negatives). One direction only: swap the arguments for
+    (K, D), the same for all queries (MoCo) but for rows that skip (B, K) leaves out (`Queue.of`: the query's own recording is no stranger), and
+    own (B, n, D), each query's own (intra-negatives). One direction only: swap the arguments for
     the other. Averaged over ranks, values and gradients are those of one rank with the whole batch. Every rank must hold as many samples.
     """
     queries, keys = F.normalize(queries.float(), dim=-1), F.normalize(keys.float(), dim=-1)
-    scores = [queries @ gather(keys).T]
-    if queue is not None:
-        scores.append(queries @ F.normalize(queue.float(), dim=-1).T)
-    if own is not None:
-        scores.append(torch.einsum("bd,bnd->bn", queries, F.normalize(own.float(), dim=-1)))
-    start = len(queries) * rank()
-    place = torch.arange(start, start + len(queries), device=queries.device)
-    return F.cross_entropy(torch.cat(scores, dim=1) / temperature, place)
+    everyone = gather(keys)
+    with as_they_are(queries):
+        scores = [queries @ everyone.T]
+        if queue is not None:
+            strangers = queries @ F.normalize(queue.float(), dim=-1).T
+            scores.append(strangers if skip is None else strangers.masked_fill(skip, float("-inf")))
+        if own is not None:
+            scores.append(torch.einsum("bd,bnd->bn", queries, F.normalize(own.float(), dim=-1)))
+        start = len(queries) * rank()
+        place = torch.arange(start, start + len(queries), device=queries.device)
+        return F.cross_entropy(torch.cat(scores, dim=1) / temperature, place)
 
 
 @torch.no_grad()
 def agreement(first: Tensor, second: Tensor) -> Tensor:
     """Mean cosine of the two views of a sample, on this rank: 1 where views say the same, and also where everything does."""
     return F.cosine_similarity(first.float(), second.float(), dim=-1).mean()
+
+
+@torch.no_grad()
+def accuracy(queries: Tensor, keys: Tensor) -> Tensor:
+    """Share of samples whose own key is the nearest of the batch's, on this rank: what a contrast asks, whatever its temperature."""
+    scores = F.normalize(queries.float(), dim=-1) @ F.normalize(keys.float(), dim=-1).T
+    return (scores.argmax(dim=1) == torch.arange(len(scores), device=scores.device)).float().mean()

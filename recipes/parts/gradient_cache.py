@@ -24,7 +24,8 @@ class GradientCache(Generic[P]):
     def __init__(
         self, pieces: list[P], embed: Callable[[P], Embedded], loss_of: Callable[[Embedded], dict[str, Tensor]]
     ) -> None:
-        """embed: piece -> name -> (n, ...). loss_of: the same names, of all samples in order -> losses, of which `loss` is minimised."""
+        """embed: piece -> name -> (n, ...). loss_of: the same names, of all samples in order -> losses, of which `loss` is minimised. What is no
+        floating point number (which recording a sample is of) is handed on without a slope."""
         self._random: list[_Random] = []
         found: list[Embedded] = []
         with torch.no_grad():
@@ -32,8 +33,9 @@ class GradientCache(Generic[P]):
                 self._random.append(_Random())
                 found.append(embed(piece))
         with torch.enable_grad():
-            leaves = {name: torch.cat([one[name] for one in found]).requires_grad_() for name in found[0]}
-            self.losses = loss_of(leaves)
+            joined = {name: torch.cat([one[name] for one in found]) for name in found[0]}
+            leaves = {name: values.requires_grad_() for name, values in joined.items() if values.is_floating_point()}
+            self.losses = loss_of(joined)
         names = list(leaves)
         slopes = torch.autograd.grad(self.losses["loss"], [leaves[name] for name in names])
         sizes = [len(one[names[0]]) for one in found]

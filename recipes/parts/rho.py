@@ -12,15 +12,6 @@ from torch.nn import functional as F
 from domains.store.clips import Clip
 
 
-def rho_views(rho: int, augment: str = "strong") -> dict[str, Clip]:
-    """Views of `rho` clips of a recording, each drawn at any time of it, each with an augmentation of its own. With rho 1, two views of one clip:
-    the same time, two augmentations."""
-    names = [f"clip_{number}" for number in range(1, max(2, rho) + 1)]
-    if rho == 1:
-        return {names[0]: Clip(augment), names[1]: Clip(augment, near=names[0], within=0.0)}
-    return {name: Clip(augment) for name in names}
-
-
 def stacked(clips: Mapping[str, Tensor], views: Mapping[str, Clip]) -> Tensor:
     """V views of B samples, each (B, ...) -> (V * B, ...): all of the first view, then all of the second. `unflatten(0, (V, -1))` parts them."""
     return torch.cat([clips[name] for name in views])

@@ -6,19 +6,33 @@ from domains.errors import ConfigError
 from domains.schema import nearest
 from recipes.objective import Objective
 from recipes.pretrain.byol import BYOL
+from recipes.pretrain.coclr import CoCLR
+from recipes.pretrain.cvrl import CVRL
 from recipes.pretrain.dino import DINO
 from recipes.pretrain.discovr import DISCOVR
+from recipes.pretrain.dsm import DSM
+from recipes.pretrain.iic import IIC
+from recipes.pretrain.moco import MoCo
 from recipes.pretrain.salt import SALT
 from recipes.pretrain.scale import SCALE
 from recipes.pretrain.simclr import SimCLR
 from recipes.pretrain.swav import SwAV
 from recipes.pretrain.videomae import VideoMAE
+from recipes.pretrain.vididi import ViDiDi
 from recipes.pretrain.vjepa import VJEPA
+from recipes.pretrain.vthcl import VTHCL
 
 METHODS: list[type[Objective]] = [
     DISCOVR,
     VideoMAE,
     SimCLR,
+    MoCo,
+    CVRL,
+    VTHCL,
+    IIC,
+    DSM,
+    CoCLR,
+    ViDiDi,
     BYOL,
     SwAV,
     DINO,

@@ -11,8 +11,9 @@ from recipes.objective import Batch, Clip, Losses, Objective, ObjectiveSettings,
 from recipes.parts import schedules
 from recipes.parts.branch import Branch
 from recipes.parts.heads import mlp
-from recipes.parts.rho import distance_across, rho_views, stacked
+from recipes.parts.rho import distance_across, stacked
 from recipes.parts.teacher import MomentumTeacher
+from recipes.parts.views import rho_views
 
 
 class BYOL(Objective):
@@ -41,13 +42,13 @@ class BYOL(Objective):
 
     name = "byol"
     paper = "Grill et al., Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning, NeurIPS 2020"
-    views: Mapping[str, Clip] = rho_views(4)
+    views: Mapping[str, Clip] = rho_views(4, Clip(augment="strong"))
     settings: Settings
 
     def __init__(self, encoder: VideoEncoder, settings: Settings) -> None:
         super().__init__(encoder, settings)
         s = settings
-        self.views = rho_views(s.rho)
+        self.views = rho_views(s.rho, Clip(augment="strong"))
         self.projector = mlp(
             Branch.width(encoder, motion=s.head_motion), s.head_hidden, s.head_outputs, standardise=True
         )
@@ -63,8 +64,8 @@ class BYOL(Objective):
     def forward(self, batch: Batch) -> Losses:
         """V views (B, T, 3, H, W) -> the loss, and how alike student and teacher see two clips of a recording (a cosine)."""
         clips, views = stacked(batch.clips, self.views), len(self.views)
-        _, targets = self.teacher(clips)
-        _, projected = self.student(clips)
+        targets = self.teacher(clips)
+        projected = self.student(clips)
         predictions = self.predictor(projected)
         loss = distance_across(predictions.unflatten(0, (views, -1)), targets.unflatten(0, (views, -1)))
         return {

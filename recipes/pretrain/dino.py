@@ -16,9 +16,10 @@ from recipes.parts.crops import of_crops
 from recipes.parts.heads import DistillationHead, renormalise
 from recipes.parts.losses import entropy, teacher_probabilities
 from recipes.parts.masks import tube_masks
-from recipes.parts.rho import cross_entropy_across, rho_views, stacked
+from recipes.parts.rho import cross_entropy_across, stacked
 from recipes.parts.teacher import MomentumTeacher
 from recipes.parts.usage import Usages
+from recipes.parts.views import rho_views
 
 
 class DINO(Objective):
@@ -62,13 +63,13 @@ class DINO(Objective):
 
     name = "dino"
     paper = "Caron et al., Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021"
-    views: Mapping[str, Clip] = rho_views(2)
+    views: Mapping[str, Clip] = rho_views(2, Clip(augment="strong"))
     settings: Settings
 
     def __init__(self, encoder: VideoEncoder, settings: Settings) -> None:
         super().__init__(encoder, settings)
         s = settings
-        self.views = rho_views(s.rho)
+        self.views = rho_views(s.rho, Clip(augment="strong"))
         width = Branch.width(encoder, motion=s.head_motion)
         self.head = DistillationHead(width, s.head_hidden, s.head_bottleneck, s.head_outputs, standardise=s.standardise)
         self.teacher = MomentumTeacher(self.student)
@@ -84,7 +85,7 @@ class DINO(Objective):
     def forward(self, batch: Batch) -> Losses:
         """V views (B, T, 3, H, W) -> the loss, the entropy of the targets, and how often student and teacher say the same of two clips."""
         s, clips, views = self.settings, stacked(batch.clips, self.views), len(self.views)
-        _, logits = self.teacher(clips)
+        logits = self.teacher(clips)
         self.centre.observe(logits)
         targets = teacher_probabilities(logits, self.centre.value, self.teacher_temperature).unflatten(0, (views, -1))
         self.usage.observe("output_entropy", targets)
@@ -109,7 +110,7 @@ class DINO(Objective):
         if s.mask_ratio:
             masks = tube_masks(seeds, self.encoder.grid, s.mask_ratio, views, name="whole")
             places = masks.visible.transpose(0, 1).flatten(0, 1).to(clips.device)
-        _, logits = self.student(clips, places)
+        logits = self.student(clips, places)
         return logits.unflatten(0, (views, -1))
 
     def before_step(self, progress: Progress) -> None:

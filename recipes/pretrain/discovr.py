@@ -183,8 +183,9 @@ class DISCOVR(Objective):
         """L_vid or L_img. The teacher's target, of the clips `whole`, is computed once and shared by the M views of `pixels` that
         `visible` (n, M, V) leaves."""
         s = self.settings
-        _, target = teacher(whole)
-        tokens, logits = student(pixels, visible)
+        target = teacher(whole)
+        tokens = student.encoder(pixels, visible)
+        logits = student.read(tokens)
         probabilities = teacher_probabilities(target, centre.value, self.teacher_temperature)
         centre.observe(target)
         self.usage.observe(f"output_entropy_{name}", probabilities)

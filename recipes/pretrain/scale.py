@@ -16,8 +16,9 @@ from recipes.parts.contrast import agreement, info_nce
 from recipes.parts.draws import permutations
 from recipes.parts.frames import take
 from recipes.parts.heads import mlp
-from recipes.parts.rho import rho_views, stacked
+from recipes.parts.rho import stacked
 from recipes.parts.standardise import BatchStandardise
+from recipes.parts.views import clips_of
 
 
 class SCALE(Contrast):
@@ -58,14 +59,14 @@ class SCALE(Contrast):
 
     name = "scale"
     paper = "Sameni et al., Spatio-Temporal Crop Aggregation for Video Representation Learning, ICCV 2023"
-    views: Mapping[str, Clip] = rho_views(16, "weak")
+    views: Mapping[str, Clip] = clips_of(16, Clip(augment="weak"))
     adapts = False
     settings: Settings
 
     def __init__(self, encoder: VideoEncoder, settings: Settings) -> None:
         super().__init__(encoder, settings)
         s = settings
-        self.views = rho_views(s.clips, "weak")
+        self.views = clips_of(s.clips, Clip(augment="weak"))
         features = 2 * encoder.width
         shape = ContextSettings(features=features, width=s.set_width, depth=s.set_depth, heads=s.set_heads)
         encoder.requires_grad_(False)

@@ -16,8 +16,9 @@ from recipes.parts.distributed import rank, world_size
 from recipes.parts.heads import mlp, renormalise
 from recipes.parts.prototypes import Prototypes, sinkhorn
 from recipes.parts.queue import Queue
-from recipes.parts.rho import cross_entropy_across, rho_views, stacked
+from recipes.parts.rho import cross_entropy_across, stacked
 from recipes.parts.usage import Usages
+from recipes.parts.views import rho_views
 
 
 class SwAV(Objective):
@@ -58,13 +59,13 @@ class SwAV(Objective):
 
     name = "swav"
     paper = "Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, NeurIPS 2020"
-    views: Mapping[str, Clip] = rho_views(2)
+    views: Mapping[str, Clip] = rho_views(2, Clip(augment="strong"))
     settings: Settings
 
     def __init__(self, encoder: VideoEncoder, settings: Settings) -> None:
         super().__init__(encoder, settings)
         s = settings
-        self.views = rho_views(s.rho)
+        self.views = rho_views(s.rho, Clip(augment="strong"))
         self.head = mlp(Branch.width(encoder, motion=s.head_motion), s.head_hidden, s.head_outputs, standardise=True)
         self.prototypes = Prototypes(s.head_outputs, s.prototypes)
         self.queue = Queue(s.queue, s.head_outputs) if s.queue else None
@@ -75,7 +76,7 @@ class SwAV(Objective):
         """V views (B, T, 3, H, W) -> the loss, the entropy of the assignments, and how often two views have the same nearest prototype."""
         s, clips, views = self.settings, stacked(batch.clips, self.views), len(self.views)
         branch = Branch(self.encoder, self.head, motion=s.head_motion)
-        _, whole = branch(clips)
+        whole = branch(clips)
         embedded = whole.unflatten(0, (views, -1))  # V, B, D
         scores = self.prototypes(embedded)
         small = None

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from recipes.parts import draws
-from recipes.parts.contrast import info_nce
+from recipes.parts.contrast import info_nce, nt_xent
 from recipes.parts.frames import take
 from recipes.parts.heads import mlp
 from recipes.parts.queue import Queue
@@ -30,6 +30,20 @@ def test_infonce_by_hand() -> None:
     assert info_nce(queries, keys, 0.5, own=own).item() == pytest.approx(
         (expected(0, 0.6) + expected(0, 0.8)) / 2, abs=1e-6
     )
+
+
+def test_cosines_are_not_rounded_in_a_bf16_run() -> None:
+    """Near each other, as clips of one kind are: bf16 would tell cosines near 1 apart by 1/256 only."""
+    first, second = (1 + 0.05 * torch.randn(6, 8, generator=torch.Generator().manual_seed(k)) for k in range(2))
+    queue, own = second.flip(0) + 0.01, first.unsqueeze(1) + 0.02
+
+    def losses() -> list[float]:
+        with_strangers = info_nce(first, second, 0.05, queue=queue, own=own)
+        return [nt_xent(first, second, 0.05).item(), with_strangers.item()]
+
+    exact = losses()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert losses() == exact
 
 
 def test_infonce_leads_gradients_to_queries_keys_and_ones_own() -> None:

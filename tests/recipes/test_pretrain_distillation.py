@@ -10,18 +10,21 @@ from objective_factory import build, make_batch, small_encoder
 from torch import Tensor
 from torch.nn import functional as F
 
-from recipes.objective import Batch, Progress
+from recipes.objective import Batch, Clip, Progress
 from recipes.parts.branch import Branch
 from recipes.parts.crops import crop_box, of_crops, token_crops
 from recipes.parts.heads import CosineLinear, renormalise
 from recipes.parts.losses import teacher_probabilities
 from recipes.parts.masks import tube_masks
 from recipes.parts.prototypes import sinkhorn
-from recipes.parts.rho import cross_entropy_across, distance_across, rho_views, stacked
+from recipes.parts.rho import cross_entropy_across, distance_across, stacked
+from recipes.parts.views import clips_of, rho_views
 from recipes.pretrain.byol import BYOL
 from recipes.pretrain.dino import DINO
 from recipes.pretrain.swav import SwAV
 
+VIEWS = ("first", "second")
+STRONG = Clip(augment="strong")
 HALFWAY = Progress(step=50, total=100, epoch=1.0)
 
 
@@ -48,14 +51,15 @@ def test_cross_entropies_by_hand() -> None:
 
 
 def test_views_of_rho_clips() -> None:
-    assert [view.near for view in rho_views(3).values()] == [None, None, None]
-    one = rho_views(1)
-    assert one["clip_2"].near == "clip_1"
-    assert one["clip_2"].within == 0  # the same time
-    assert one["clip_2"].like is None  # another crop and light
-    assert set(build("byol", rho=1).views) == set(build("dino").views) == {"clip_1", "clip_2"}
-    clips = {"clip_2": torch.full((2, 1), 2.0), "clip_1": torch.full((2, 1), 1.0)}
-    assert stacked(clips, rho_views(2)).flatten().tolist() == [1, 1, 2, 2]
+    assert [view.near for view in rho_views(3, STRONG).values()] == [None, None, None]
+    one = rho_views(1, STRONG)
+    assert one["second"].near == "first"
+    assert one["second"].within == 0  # the same time
+    assert one["second"].like is None  # another crop and light
+    assert set(build("byol", rho=1).views) == set(build("dino").views) == {"first", "second"}
+    assert list(clips_of(6, STRONG)) == ["first", "second", "third", "fourth", "clip_5", "clip_6"]
+    clips = {"second": torch.full((2, 1), 2.0), "first": torch.full((2, 1), 1.0)}
+    assert stacked(clips, rho_views(2, STRONG)).flatten().tolist() == [1, 1, 2, 2]
 
 
 def test_small_crops_are_boxes_of_tokens() -> None:
@@ -87,7 +91,7 @@ def test_crops_of_each_clip_come_back_in_order(motion: bool) -> None:
     for sample in range(3):
         for number in range(4):
             clip = clips[number // 2 * 3 + sample].unsqueeze(0)
-            _, expected = branch(clip, places[sample, number].unsqueeze(0))
+            expected = branch(clip, places[sample, number].unsqueeze(0))
             torch.testing.assert_close(found[sample, number], expected[0], rtol=1e-4, atol=1e-5)
 
 
@@ -108,7 +112,7 @@ def test_byol_by_its_equation() -> None:
         parameter.add_(0.05)  # no longer the student
     batch = make_batch(objective)
     losses = objective(batch)
-    clips = torch.cat([batch["clip_1"], batch["clip_2"]])
+    clips = torch.cat([batch["first"], batch["second"]])
     predicted = objective.predictor(objective.projector(objective.encoder.embed(clips))).unflatten(0, (2, -1))
     teacher = objective.teacher.module
     wanted = teacher.head(teacher.encoder.embed(clips)).unflatten(0, (2, -1))
@@ -144,10 +148,10 @@ def test_swav_by_its_equation() -> None:
     objective = swav(crops=1, crop_side=0.5)
     batch = make_batch(objective)
     loss = objective(batch)["loss"]
-    clips = torch.cat([batch["clip_1"], batch["clip_2"]])
+    clips = torch.cat([batch["first"], batch["second"]])
     cosines = objective.prototypes(objective.head(objective.encoder.embed(clips))).unflatten(0, (2, -1))
     places = token_crops(batch.seeds, objective.encoder.grid, (2, 2, 2), 2, name="crops")
-    tokens = [objective.encoder(batch[f"clip_{view + 1}"], places[:, view]) for view in (0, 1)]
+    tokens = [objective.encoder(batch[VIEWS[view]], places[:, view]) for view in (0, 1)]
     pooled = objective.encoder.pool(torch.stack(tokens))
     small = objective.prototypes(objective.head(pooled.flatten(0, 1))).unflatten(0, (2, -1))
     total = torch.zeros(())
@@ -169,7 +173,7 @@ def test_swav_assignments_are_balanced_with_the_queue_from_its_time_on() -> None
     torch.testing.assert_close(objective.assign(scores), sinkhorn(torch.cat([scores, earlier]), 0.05, 3)[:6])
     before, batch = objective.queue.rows.clone(), make_batch(objective)
     objective(batch)
-    clips = torch.cat([batch["clip_1"], batch["clip_2"]])
+    clips = torch.cat([batch["first"], batch["second"]])
     with torch.no_grad():
         embedded = objective.head(objective.encoder.embed(clips))[:6]
     torch.testing.assert_close(objective.queue.rows[:6], F.normalize(embedded, dim=-1), rtol=1e-4, atol=1e-5)
@@ -234,14 +238,14 @@ def test_dino_by_its_equation(ratio: float) -> None:
     seen = tube_masks(batch.seeds, grid, ratio, 2, name="whole").visible
 
     def says(view: int, places: Tensor | None) -> Tensor:
-        tokens = objective.encoder(batch[f"clip_{view + 1}"], places)
+        tokens = objective.encoder(batch[VIEWS[view]], places)
         return F.log_softmax(objective.head(objective.encoder.pool(tokens)) / 0.1, dim=-1)
 
     whole = [says(view, seen[:, view] if ratio else None) for view in (0, 1)]
     small = [says(view, crops[:, view]) for view in (0, 1)]
     total = torch.zeros(())
     for i in (0, 1):
-        logits = teacher.head(teacher.encoder.embed(batch[f"clip_{i + 1}"]))
+        logits = teacher.head(teacher.encoder.embed(batch[VIEWS[i]]))
         p_t = teacher_probabilities(logits, objective.centre.value, objective.teacher_temperature)
         for view in (whole[1 - i], *small):
             total -= (p_t * view).sum(dim=-1).mean() / 6
@@ -254,7 +258,7 @@ def test_dino_teacher_centre_and_last_layer_move_after_the_step() -> None:
     objective.before_step(HALFWAY)
     objective(batch)["loss"].backward()
     with torch.no_grad():
-        _, logits = objective.teacher(stacked(batch.clips, objective.views))
+        logits = objective.teacher(stacked(batch.clips, objective.views))
         objective.head.last.weight.mul_(3)
         objective.encoder.model.layernorm.weight.add_(1)
     before = objective.teacher.module.encoder.model.layernorm.weight.clone()
@@ -268,7 +272,7 @@ def test_dino_teacher_centre_and_last_layer_move_after_the_step() -> None:
 def test_dino_targets_are_of_whole_clips_and_no_clip_is_its_own_target() -> None:
     """What the student says of clip 1 is compared with the target of clip 2 alone."""
     objective, batch = dino(crops=0), make_batch(build("dino"))
-    changed = Batch({"clip_1": batch["clip_1"], "clip_2": batch["clip_2"].flip(0)}, batch.seeds)
+    changed = Batch({"first": batch["first"], "second": batch["second"].flip(0)}, batch.seeds)
     targets = torch.softmax(torch.randn(2, 6, 16), dim=-1)
     logits = torch.randn(2, 6, 16)
     moved = logits.clone()

@@ -1,0 +1,24 @@
+"""What contrasts compare: the output of a small head on what is read of a clip."""
+
+from __future__ import annotations
+
+from pydantic import Field, PositiveInt
+from torch import nn
+
+from domains.schema import Strict
+from recipes.encoders.base import VideoEncoder
+from recipes.parts.branch import Branch
+from recipes.parts.heads import mlp
+
+
+class ProjectionSettings(Strict):
+    """The head of a contrast."""
+
+    head_hidden: PositiveInt = Field(2048, description="hidden width of the head")
+    head_outputs: PositiveInt = Field(128, description="width of z, which is compared")
+    head_motion: bool = Field(False, description="the head also reads how tokens change over time")
+
+
+def projection_head(encoder: VideoEncoder, settings: ProjectionSettings) -> nn.Sequential:
+    """The head: what `Branch` reads of a clip -> (..., head_outputs). Without batch norm: a sample's z does not depend on the others."""
+    return mlp(Branch.width(encoder, motion=settings.head_motion), settings.head_hidden, settings.head_outputs)
