@@ -35,6 +35,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "dino": {"crops": 2, "head_hidden": 16, "head_bottleneck": 8, "head_outputs": 16, "standardise": True},
     "vjepa": {"predictor_depth": 1, "predictor_width": 24, "predictor_heads": 2},
     "salt": {"predictor_depth": 1, "predictor_width": 24, "predictor_heads": 2},
+    "advise": {"speeds": (1, 2), "temporal_depth": 1, "head_hidden": 16},
     "scale": {"clips": 4, "set_depth": 1, "set_width": 16, "set_heads": 2, "head_hidden": 16},
 }  # fmt: skip
 # What a short run of a method needs beyond its SMALL and the common settings of test_pretrain_every: key=value, as on the command line.

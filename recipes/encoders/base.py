@@ -17,7 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from domains.errors import ModelError
 from domains.schema import Strict
+from recipes.encoders.added import save_added
 from recipes.encoders.context import SetTransformer
+from recipes.encoders.temporal import TemporalModule
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ENCODER_FILE = "vfm_encoder.json"
@@ -45,6 +47,7 @@ class VideoEncoder(nn.Module, ABC):
         source: where its weights came from, as the user named it.
         random_start: True while its weights are those it was born with.
         checkpointing: recompute a block's activations in the backward pass instead of keeping them.
+        temporal: attention over time on its tokens (`vfm pretrain --recipe advise`); None: what the model has of its own.
         context: what reads the clips of a recording together (`vfm pretrain --recipe scale`); None: a recording is the mean of its clips.
     """
 
@@ -57,6 +60,7 @@ class VideoEncoder(nn.Module, ABC):
         super().__init__()
         self.model, self.source, self.random_start = model, source, False
         self.checkpointing = False
+        self.temporal: TemporalModule | None = None
         self.context: SetTransformer | None = None
         # peft's wrapper of `model` (mode lora). In a tuple, so that its parameters are not counted a second time.
         self.adapter: tuple[Any, ...] = ()
@@ -115,6 +119,17 @@ class VideoEncoder(nn.Module, ABC):
         Returns (B, N, D), or (B, V, D) or (B, M, V, D) in the order of `visible`. Hidden tokens are dropped before the
         first block, so their pixels cannot reach the output. Raises ModelError for clips of another geometry.
         """
+
+    def unused(self) -> Iterator[nn.Parameter]:
+        """Parameters that the model's files hold and `forward` has no use for. They are never trained."""
+        yield from ()
+
+    def over_time(self, tokens: Tensor, visible: Tensor | None) -> Tensor:
+        """What `forward` ends with: the tokens after the `temporal` module, where there is one."""
+        if self.temporal is None:
+            return tokens
+        said: Tensor = self.temporal(tokens, self.grid, visible)
+        return said
 
     def through(self, block: nn.Module, *inputs: Tensor | None) -> Any:
         """A block's output; with `checkpointing`, its activations are forgotten and computed again when gradients are."""
@@ -197,10 +212,8 @@ class VideoEncoder(nn.Module, ABC):
         model = copy.deepcopy(self.adapter[0]).merge_and_unload() if self.adapter else self.model
         with quiet():
             model.save_pretrained(folder)
-        about = {"kind": self.kind, "geometry": self.geometry.model_dump(mode="json")}
-        if self.context is not None:
-            about["context"] = self.context.settings.model_dump(mode="json")
-            self.context.save(folder)
+        about: dict[str, Any] = {"kind": self.kind, "geometry": self.geometry.model_dump(mode="json")}
+        about |= save_added(self, folder)
         (folder / ENCODER_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         (folder / "preprocessor_config.json").write_text(
             json.dumps(self._preprocessor(), indent=2) + "\n", encoding="utf-8"

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from pydantic import PositiveInt
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from domains.errors import ModelError
 from domains.schema import Strict
-
-CONTEXT = "context.safetensors"
 
 
 class ContextSettings(Strict):
@@ -51,20 +44,3 @@ class SetTransformer(nn.Module):
             hidden = block(hidden)
         summary: Tensor = self.norm(hidden[:, 0])
         return summary
-
-    def save(self, folder: Path) -> None:
-        """Write the weights; their shape belongs into `vfm_encoder.json`."""
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}, folder / CONTEXT
-        )
-
-
-def load_context(settings: ContextSettings, folder: Path) -> SetTransformer:
-    """The set transformer that was saved in `folder`. Raises ModelError where its weights are gone or do not fit."""
-    context = SetTransformer(settings)
-    try:
-        context.load_state_dict(load_file(folder / CONTEXT))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        what = f"the weights of its set transformer cannot be used ({error.__class__.__name__})"
-        raise ModelError(what, where=folder / CONTEXT, do="Copy the whole folder that the run left") from None
-    return context

@@ -29,7 +29,10 @@ class Branch(nn.Module):
     def forward(self, pixels: Tensor, visible: Tensor | None = None, times: int | None = None) -> Tensor:
         """visible (B, V) or (B, M, V): what it says of one (B, K) or of M masked views (B, M, K), whose tokens lie at `times` of the clip's times
         (None: at all); None: of the whole clip."""
-        return self.read(self.encoder(pixels, visible), times)
+        if visible is not None:
+            return self.read(self.encoder(pixels, visible), times)
+        said: Tensor = self.head((self.encoder.describe if self.motion else self.encoder.embed)(pixels))
+        return said
 
     def read(self, tokens: Tensor, times: int | None = None) -> Tensor:
         """What the head says of tokens (..., V, D): (..., K)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from domains.errors import ConfigError
 from domains.schema import nearest
 from recipes.objective import Objective
+from recipes.pretrain.advise import ADVISE
 from recipes.pretrain.byol import BYOL
 from recipes.pretrain.coclr import CoCLR
 from recipes.pretrain.cvrl import CVRL
@@ -39,6 +40,7 @@ METHODS: list[type[Objective]] = [
     VJEPA,
     SALT,
     SCALE,
+    ADVISE,
 ]
 
 
