@@ -17,7 +17,7 @@ from recipes.encoders.temporal import TemporalModule, TemporalSettings
 if TYPE_CHECKING:
     from recipes.encoders.base import VideoEncoder
 
-KINDS: dict[str, tuple[Any, Any]] = {
+ADDED: dict[str, tuple[Any, Any]] = {
     "temporal": (TemporalSettings, TemporalModule),
     "context": (ContextSettings, SetTransformer),
 }
@@ -26,7 +26,7 @@ KINDS: dict[str, tuple[Any, Any]] = {
 def save_added(encoder: VideoEncoder, folder: Path) -> dict[str, Any]:
     """Write the weights, `<name>.safetensors` each. Returns their shapes, by name, which belong into `vfm_encoder.json`."""
     shapes = {}
-    for name in KINDS:
+    for name in ADDED:
         module = getattr(encoder, name)
         if module is not None:
             tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
@@ -38,7 +38,7 @@ def save_added(encoder: VideoEncoder, folder: Path) -> dict[str, Any]:
 def load_added(encoder: VideoEncoder, about: Mapping[str, Any], folder: Path) -> None:
     """Put back what `vfm_encoder.json` (about) speaks of. Raises ModelError where weights are gone or do not fit, ConfigError for shapes that make no
     sense."""
-    for name, (settings, kind) in KINDS.items():
+    for name, (settings, kind) in ADDED.items():
         if name not in about:
             continue
         path = folder / f"{name}.safetensors"

@@ -55,6 +55,12 @@ class ImageEncoder(VideoEncoder):
         return blocks
 
     @property
+    def projection(self) -> nn.Module:
+        """See `VideoEncoder.projection`."""
+        projection: nn.Module = self.part(PROJECTION)
+        return projection
+
+    @property
     def final_norm(self) -> nn.Module:
         """The norm after the last block."""
         norm: nn.Module = self.part(NORM)
@@ -83,7 +89,7 @@ class ImageEncoder(VideoEncoder):
     def forward(self, pixel_values: Tensor, visible: Tensor | None = None) -> Tensor:
         """See `VideoEncoder.forward`."""
         self.check_input(pixel_values)
-        hidden = embed_patches(self.part(PROJECTION), pixel_values, visible)
+        hidden = embed_patches(self.projection, pixel_values, visible)
         shape, times, places = hidden.shape, self.grid[0], self.grid[1] * self.grid[2]
         first, table = self.positions(hidden.dtype)
         if visible is None:

@@ -85,6 +85,8 @@ def finetune(
         raise ConfigError(
             "'data.split' is for pretraining", do=f"Fine-tuning has task.split={config.data.split} (--split)"
         )
+    if config.pretext:
+        raise ConfigError("'pretext' is for pretraining; fine-tuning learns from labels alone", do="Leave it out")
     material = read_material(config, key)
     objective = build_task(config, material, online=online)
     resume = resume or from_step is not None

@@ -26,16 +26,15 @@ class Branch(nn.Module):
         """What the head reads of a clip."""
         return encoder.width * (2 if motion else 1)
 
-    def forward(self, pixels: Tensor, visible: Tensor | None = None, times: int | None = None) -> Tensor:
-        """visible (B, V) or (B, M, V): what it says of one (B, K) or of M masked views (B, M, K), whose tokens lie at `times` of the clip's times
-        (None: at all); None: of the whole clip."""
+    def forward(self, pixels: Tensor, visible: Tensor | None = None) -> Tensor:
+        """visible (B, V) or (B, M, V): what it says of one (B, K) or of M masked views (B, M, K) of each clip; None: of the whole clip."""
         if visible is not None:
-            return self.read(self.encoder(pixels, visible), times)
+            return self.read(self.encoder(pixels, visible), visible)
         said: Tensor = self.head((self.encoder.describe if self.motion else self.encoder.embed)(pixels))
         return said
 
-    def read(self, tokens: Tensor, times: int | None = None) -> Tensor:
-        """What the head says of tokens (..., V, D): (..., K)."""
-        pooled = self.encoder.statistics(tokens, times) if self.motion else self.encoder.pool(tokens)
+    def read(self, tokens: Tensor, visible: Tensor | None = None) -> Tensor:
+        """What the head says of tokens (..., V, D), which lie where `VideoEncoder.statistics` has them: (..., K)."""
+        pooled = self.encoder.statistics(tokens, visible) if self.motion else self.encoder.pool(tokens)
         said: Tensor = self.head(pooled)
         return said

@@ -43,6 +43,6 @@ def of_crops(
     box = crop_box(grid, frames, side)
     places = token_crops(seeds, grid, box, views * count, name="crops")
     places = places.unflatten(1, (views, count)).transpose(0, 1).flatten(0, 1)  # V * B, count, tokens
-    outputs = branch(clips, places.to(clips.device), box[0])
+    outputs = branch(clips, places.to(clips.device))
     of_views: Tensor = outputs.unflatten(0, (views, -1)).transpose(0, 1)
     return of_views.flatten(1, 2)

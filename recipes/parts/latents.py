@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from domains.schema import Strict
@@ -85,5 +86,10 @@ def variety(targets: Tensor) -> Tensor:
 
 
 def idle(module: nn.Module) -> Tensor:
-    """0, with a gradient of 0 for every trained parameter of a module that has no part in this step: a process group waits for each of them."""
-    return 0 * torch.stack([parameter.sum() for parameter in module.parameters() if parameter.requires_grad]).sum()
+    """0, with a gradient of 0 for every trained parameter of a module that has no part in this step: a process group waits for each of them. It does
+    not for those that it keeps in parts (`train.shard`); they are left out."""
+    total = torch.zeros((), device=next(module.parameters()).device)
+    for parameter in module.parameters():
+        if parameter.requires_grad and not isinstance(parameter, DTensor):
+            total = total + 0 * parameter.sum()
+    return total

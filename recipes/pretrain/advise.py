@@ -23,7 +23,7 @@ class ADVISE(Objective):
     """Video self-supervision by image foundation models (Wu et al., Advancing Video Self-Supervised Learning via Image Foundation Models, 2025):
     playback rate perception (Yao et al., CVPR 2020) trains a temporal module, the image model stays frozen.
 
-        loss = - log softmax(head(describe(temporal(encoder(frames at speed s of the recording)))))_s,    s drawn for each sample
+        loss = - log softmax(head(measure(temporal(encoder(frames at speed s of the recording)))))_s,    s drawn for each sample
 
     Only the temporal module and the head are trained: an image model (ViT, DINOv2, CLIP) is seen frame by frame, without gradient. What is left
     behind is the model as it was and the temporal module beside it; every other recipe, evaluation and fine-tuning go on from there. A video
@@ -83,7 +83,7 @@ class ADVISE(Objective):
         truth = integers(batch.seeds, len(self.settings.speeds), name="speed")
         order = at_speed(batch.seeds, torch.tensor(self.settings.speeds)[truth], frames, clip.shape[1])
         shown = take(clip, mirrored(order.to(clip.device), recorded(clip)))
-        scores = self.head(self.standardise(self.encoder.describe(shown))).float()
+        scores = self.head(self.standardise(self.encoder.measure(shown))).float()
         truth = truth.to(clip.device)
         return {
             "loss": F.cross_entropy(scores, truth),

@@ -24,7 +24,7 @@ from recipes.parts.views import clips_of
 class SCALE(Contrast):
     """Spatio-temporal crop aggregation (Sameni et al., Spatio-Temporal Crop Aggregation for Video Representation Learning, ICCV 2023).
 
-        f_k    = describe(encoder(clip_k))                             K clips of a recording, the encoder frozen; (B, K, F)
+        f_k    = measure(encoder(clip_k))                              K clips of a recording, the encoder frozen; (B, K, F)
         s      = set transformer(f_k of the visible clips)             (B, width)
         loss   = mean over hidden clips m of InfoNCE(predict(s), f_m; tau)
 
@@ -34,7 +34,7 @@ class SCALE(Contrast):
 
     Conventions of ours: clips are drawn at any times and the set has no order, so that one prediction, made of the summary, holds for every hidden
     clip, and hidden clips of the same recording are not strangers to each other. Hidden clips are left out rather than replaced. Features that are
-    to be told apart are standardised over the batch, since what all clips share would make them alike. `describe` holds how tokens change over time
+    to be told apart are standardised over the batch, since what all clips share would make them alike. `measure` holds how tokens change over time
     beside their mean.
     """
 
@@ -84,8 +84,9 @@ class SCALE(Contrast):
         """K views (B, T, 3, H, W) -> what is predicted (B, F), and the features of the hidden clips (B, M, F)."""
         s = self.settings
         with torch.no_grad():
-            tokens = self.encoder(stacked(batch.clips, self.views))
-            features = self.encoder.statistics(tokens).unflatten(0, (s.clips, -1)).transpose(0, 1)  # B, K, F
+            features = (
+                self.encoder.measure(stacked(batch.clips, self.views)).unflatten(0, (s.clips, -1)).transpose(0, 1)
+            )  # B, K, F
         order = permutations(batch.seeds, s.clips, name="clips")
         hidden = min(s.clips - 1, max(1, round(s.hidden * s.clips)))
         assert self.encoder.context is not None

@@ -62,7 +62,7 @@ def test_a_short_recording_is_mirrored_and_not_held() -> None:
     """Three frames and their like to the last pixel behind them: what is shown never stands still."""
     objective = advise(speeds=(1, 3))
     seen: list[torch.Tensor] = []
-    objective.encoder.describe = lambda clips: seen.append(clips) or torch.randn(len(clips), 48)  # type: ignore[method-assign,assignment]
+    objective.encoder.measure = lambda clips: seen.append(clips) or torch.randn(len(clips), 48)  # type: ignore[method-assign,assignment]
     clip = torch.randn(6, 3, 3, 32, 32)
     held = torch.cat([clip, clip[:, -1:].expand(-1, 9, -1, -1, -1)], dim=1)
     batch = Batch({"clip": held}, torch.arange(6))

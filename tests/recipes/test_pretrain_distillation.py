@@ -98,8 +98,13 @@ def test_crops_of_each_clip_come_back_in_order(motion: bool) -> None:
 def test_shorter_crops_know_their_times() -> None:
     encoder = small_encoder()
     tokens = torch.randn(2, 8, 24)  # 8 places at one time
-    assert encoder.statistics(tokens, 1)[:, 24:].max() < 1e-5  # nothing changes at a single moment
-    assert encoder.statistics(tokens, 2)[:, 24:].min() > 0
+    places = torch.arange(8).expand(2, -1)
+    assert encoder.statistics(tokens, places)[:, 24:].max() < 1e-5  # nothing changes at a single moment
+    both = torch.cat([places[:, :4], places[:, :4] + 16], dim=1)
+    by_hand = (tokens[:, :4] - tokens[:, 4:]).abs().div(2).mean(dim=1)  # four places at two times
+    torch.testing.assert_close(encoder.statistics(tokens, both)[:, 24:], by_hand)
+    several = encoder.statistics(tokens.view(1, 2, 8, 24), both.view(1, 2, 8))
+    torch.testing.assert_close(several[0], encoder.statistics(tokens, both))
     losses = build("dino", head_motion=True, crop_frames=0.5)(make_batch(build("dino")))
     assert losses["loss"].isfinite()
 

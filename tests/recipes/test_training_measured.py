@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from objective_factory import SMALL as TINY
 from safetensors.torch import load_file
 from store_factory import make_prepared
 
@@ -34,6 +35,7 @@ SMALL = {
 }
 DECODER = {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2}
 OBJECTIVES: dict[str, dict[str, Any]] = {
+    **TINY,
     "videomae": DECODER,
     "simclr": {"head_hidden": 16, "head_outputs": 8, "head_motion": True},
     "discovr": {
