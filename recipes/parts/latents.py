@@ -86,10 +86,11 @@ def variety(targets: Tensor) -> Tensor:
 
 
 def idle(module: nn.Module) -> Tensor:
-    """0, with a gradient of 0 for every trained parameter of a module that has no part in this step: a process group waits for each of them. It does
-    not for those that it keeps in parts (`train.shard`); they are left out."""
+    """0, with a gradient of 0 for every trained parameter of a module that has no part in this step: a process group waits for each of them. Of a
+    parameter that is spread over processes (`train.shard`), each sees to its own part."""
     total = torch.zeros((), device=next(module.parameters()).device)
     for parameter in module.parameters():
-        if parameter.requires_grad and not isinstance(parameter, DTensor):
-            total = total + 0 * parameter.sum()
+        if parameter.requires_grad:
+            own = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+            total = total + 0 * own.sum()
     return total
