@@ -29,9 +29,9 @@ class MARLIN(Objective):
     refused before the run begins.
 
     Conventions of ours: one step of one optimiser moves critic and autoencoder at once, each by its own loss, where the authors alternate. Their
-    configuration has no penalty, which leaves the critic without bounds; where theirs is on, it mixes real and made patches by one number for the batch,
-    ours by a number of each patch. Places outside the picture are the last to be visible. `anywhere` leaves a part of the visible places to chance, so
-    that the encoder also sees what it has to predict.
+    configuration has no penalty, which leaves the critic without bounds; where their code has one, it mixes real and made patches by one number for
+    the batch, ours by a number of each patch. Places outside the picture are the last to be visible. `anywhere` leaves a part of the visible places
+    to chance, so that the encoder also sees what it has to predict.
     """
 
     class Settings(DecoderSettings, ObjectiveSettings):
