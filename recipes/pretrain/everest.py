@@ -34,7 +34,7 @@ class EVEREST(Objective):
     """
 
     class Settings(DecoderSettings, ObjectiveSettings):
-        """Settings of EVEREST; the defaults are the paper's."""
+        """Settings of EVEREST; ratios and decoder are those of the authors' scripts."""
 
         mask_ratio: float = Field(0.9, gt=0, lt=1, description="share of all tokens that the encoder does not see")
         drop_ratio: float = Field(

@@ -27,8 +27,8 @@ class SMILE(Objective):
             x: the clip with objects that move over it on smooth paths;   g: a frozen encoder, all tokens of x, each of mean 0 and deviation 1
     Tokens of the objects are hidden along their paths but for the share object_visible, the others by a tube mask.
 
-    g is any encoder (`target`: a folder, a run, a hub name); without one, a frozen copy of the encoder as it started. The paper's second stage is a
-    run whose target is the encoder of the first (`objective.target=runs/first`).
+    g is any encoder (`target`: a folder, a run, a hub name); without one, a frozen copy of the encoder as it started. The paper's second stage goes
+    on from the first's weights, without objects (`encoder.init_from=runs/first objective.objects=0`).
 
     Conventions of ours: the paper's g is CLIP's image encoder; here it is a video encoder, and its tokens are resampled where its grid is another.
     The paper pastes pictures made by a diffusion model; here objects are shapes with noise as texture, in grey. Every tubelet keeps as
@@ -36,13 +36,13 @@ class SMILE(Objective):
     """
 
     class Settings(DecoderSettings, ObjectiveSettings):
-        """Settings of SMILE; the defaults are the paper's where it has them."""
+        """Settings of SMILE; the defaults are those of the authors' scripts."""
 
         target: str = Field(
             "", description="the frozen encoder g: a folder, a run or a hub name; empty: as this encoder started"
         )
-        mask_ratio: float = Field(0.9, gt=0, lt=1, description="share of tokens hidden in every tubelet")
-        object_visible: float = Field(0.1, ge=0, le=1, description="share of the objects' tokens that may be visible")
+        mask_ratio: float = Field(0.8, gt=0, lt=1, description="share of tokens hidden in every tubelet")
+        object_visible: float = Field(0.2, ge=0, le=1, description="share of the objects' tokens that may be visible")
         objects: NonNegativeInt = Field(2, description="objects in a clip; 0: none")
         object_sizes: tuple[float, float] = Field(
             (0.14, 0.57), description="smallest and largest diameter of an object, as parts of the clip's width"
