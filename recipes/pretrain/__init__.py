@@ -14,6 +14,7 @@ from recipes.objective import Objective
 from recipes.parts.pretext import Pretext, PretextSettings
 from recipes.pretrain.added import add, alone
 from recipes.pretrain.coclr import CoCLR
+from recipes.pretrain.comix import CoMix
 from recipes.pretrain.cpnet import CPNet
 from recipes.pretrain.cvrl import CVRL
 from recipes.pretrain.discovr import DISCOVR
@@ -45,6 +46,7 @@ METHODS: list[type[Objective]] = [
     DSM,
     CoCLR,
     ViDiDi,
+    CoMix,
 ]
 
 
