@@ -8,6 +8,7 @@ Ways of the same step (forward, backward, AdamW), in turn, several rounds each, 
     half decoded  the same, but the decoder predicts half of the hidden patches (decode_share=0.5, as VideoMAE V2 does)
     all tokens    the same encoder over every token, the same decoder, the same loss: what masking after encoding would cost
     transformers  a plain loop over VideoMAEForPreTraining with the same encoder and a decoder of the same size: the computation of masked
+    compiled      masked, its blocks through torch.compile (with --compile)
 Memory is that of a step beyond model and optimiser: on a GPU what torch reserves at most, on a CPU the resident memory of a process of its own.
 Prints ratios; figures belong to the machine. On a GPU also MFU: operations of the forward and backward pass over what the device can do in bf16.
 An encoder of the size of ViT-B, without weights to fetch: --encoder vit-b (16 x 224).
@@ -81,7 +82,21 @@ def transformers_step(encoder: VideoEncoder, clip: torch.Tensor, settings: Video
     return model, lambda: model(clip, bool_masked_pos=mask).loss
 
 
+def compiled_step(encoder: VideoEncoder, clip: torch.Tensor, settings: VideoMAE.Settings) -> Way:
+    """Our method, every block of encoder and decoder through torch.compile."""
+    objective, step = masked_step(encoder, clip, settings)
+    for block in [*encoder.blocks, *objective.get_submodule("decoder.blocks").children()]:
+        block.compile()
+    return objective, step
+
+
 WAYS = {"masked": masked_step, "half decoded": half_step, "all tokens": full_step, "transformers": transformers_step}
+COMPILED = "compiled"
+
+
+def ways(asked: argparse.Namespace) -> dict[str, Callable[[VideoEncoder, torch.Tensor, VideoMAE.Settings], Way]]:
+    """Those that are compared."""
+    return {**WAYS, COMPILED: compiled_step} if asked.compile else WAYS
 
 
 class Trial:
@@ -94,7 +109,7 @@ class Trial:
         settings = VideoMAE.Settings() if asked.encoder == "vit-b" else VideoMAE.Settings(**SMALL_DECODER)
         geometry = encoder.geometry
         self.clip = torch.randn(asked.batch, geometry.frames, 3, geometry.size, geometry.size, device=device)
-        self.module, self.step = WAYS[name](encoder, self.clip, settings)
+        self.module, self.step = ways(asked)[name](encoder, self.clip, settings)
         self.module.train()
         self.device, self.bf16 = device, bf16
         trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
@@ -159,13 +174,13 @@ def memory_of(name: str, words: list[str]) -> float:
 
 def measure(asked: argparse.Namespace, device: torch.device, bf16: bool) -> dict[str, Any]:
     """Everything, by way."""
-    best = dict.fromkeys(WAYS, float("inf"))
+    best = dict.fromkeys(ways(asked), float("inf"))
     for _ in range(asked.rounds):
-        for name in WAYS:
+        for name in best:
             trial = Trial(name, asked, device, bf16)
             best[name] = min(best[name], trial.seconds(asked.steps))
             del trial
-    memory = {name: memory_of(name, sys.argv[1:]) for name in WAYS}
+    memory = {name: memory_of(name, sys.argv[1:]) for name in best}
     flops = {
         name: flops_of(Trial(name, asked, device, bf16).pass_) for name in ("masked", "half decoded", "transformers")
     }
@@ -182,6 +197,7 @@ def measure(asked: argparse.Namespace, device: torch.device, bf16: bool) -> dict
             "half decoded to transformers": best["transformers"] / best["half decoded"],
             "masked to all tokens": best["all tokens"] / best["masked"],
             "memory, masked to transformers": memory["masked"] / memory["transformers"],
+            **({"compiled to masked": best["masked"] / best[COMPILED]} if asked.compile else {}),
         },
     }
 
@@ -194,7 +210,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
-    parser.add_argument("--only", choices=list(WAYS), help="bytes of memory of one way (used by the benchmark itself)")
+    parser.add_argument(
+        "--only", choices=[*WAYS, COMPILED], help="bytes of memory of one way (used by the benchmark itself)"
+    )
+    parser.add_argument("--compile", action="store_true", help="also through torch.compile")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

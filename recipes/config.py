@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from domains.base import AugmentPolicies, ClipSettings
+from domains.base import AugmentPolicies, ClipSettings, RegionMapSettings
 from domains.errors import ConfigError
 from domains.schema import Strict, nearest, parse, read_yaml, submodel
 from recipes.monitor import MonitorSettings
@@ -37,6 +37,12 @@ class EncoderSettings(Strict):
     mode: Literal["full", "lora", "last_k", "frozen"] = Field("full", description="what is trained of it")
     last_k: NonNegativeInt = Field(2, description="blocks trained in mode last_k, counted from the top")
     lora: LoRASettings = LoRASettings()
+    keep_tokens: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of a clip's tokens that fine-tuning and evaluation encode, those that change most (EVEREST); null: as it was saved",
+    )
     checkpointing: bool = Field(
         False,
         description="recompute activations in the backward pass: memory of one block instead of all, a third more time",
@@ -88,6 +94,10 @@ class TrainSettings(Strict):
     piece: PositiveInt | None = Field(
         None,
         description="gradient caching of contrastive methods: samples in memory at once; gradients stay those of the whole batch_size",
+    )
+    shard: bool = Field(
+        False,
+        description="several processes: each keeps a part of weights, gradients and optimiser states (FSDP2), not all",
     )
     seed: NonNegativeInt = 0
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32")
@@ -141,6 +151,7 @@ class RunConfig(Strict):
     data: DataSettings = DataSettings()
     clip: ClipSettings = ClipSettings()
     augment: AugmentPolicies = AugmentPolicies()
+    region_map: RegionMapSettings = RegionMapSettings()
     optim: OptimSettings = OptimSettings()
     train: TrainSettings = TrainSettings()
     monitor: MonitorSettings = MonitorSettings()

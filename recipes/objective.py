@@ -84,6 +84,9 @@ class Objective(nn.Module, ABC):
     A subclass sets `name`, `Settings` and `views` and writes `forward`. Clusters and outputs that it counts in a `recipes.parts.usage.Usages` are
     logged, and watched by alarms. Parameters with `requires_grad` are trained; buffers and frozen
     modules (momentum teachers, centres) are saved in the run's checkpoints with everything else.
+
+    With `train.shard` a process has whole weights only within `forward` (and `embed`), and those of an element of an nn.ModuleList only while that
+    element is called; in `before_step` and `after_step` they are spread over the processes, and torch's operations work on them as ever.
     """
 
     name: ClassVar[str]

@@ -23,6 +23,14 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "videomae": {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2},
     "simclr": {"head_hidden": 16, "head_outputs": 8},
+    "everest": {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2},
+    "vicmae": {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2, "head_hidden": 16, "head_outputs": 8},
+    "marlin": {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2, "critic_hidden": 16, "normalise_target": True},
+    "mme": {"decoder_width": 24, "decoder_heads": 2, "reach": 2},
+    "smile": {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2, "object_sizes": (0.3, 0.6)},
+    "crossvideomae": {
+        "decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2, "head_hidden": 16, "head_outputs": 8, "frame_depth": 1, "frame_mask_ratio": 0.5,
+    },
     "rspnet": {"head_hidden": 16, "head_outputs": 8},
     "tt": {"head_hidden": 16, "skips": (1, 2)},
     "order": {"head_hidden": 16},
@@ -44,7 +52,10 @@ CLASSES = ("A2C", "A4C", "PLAX")
 SHORT: dict[str, tuple[str, ...]] = {
     "discovr": ("objective.standardise=true", "objective.teacher_momentum=0.9", "objective.weight_cluster=0.1"),
     # From random weights, predicting pixels first brings all clips together; a collapse would be a RankMe of 1.
-    "videomae": ("monitor.rankme.drop=0.2", "monitor.deviation.drop=0.01"),
+    **dict.fromkeys(
+        ("videomae", "everest", "vicmae", "crossvideomae", "marlin", "mme", "smile"),
+        ("monitor.rankme.drop=0.2", "monitor.deviation.drop=0.01"),
+    ),
     # From random weights, what all clips have in common grows at first. These heads do not see it (`Pretext.read`), and nothing shrinks it.
     "oddoneout": ("monitor.deviation.drop=0.1",),
     "cpnet": ("monitor.deviation.drop=0.1",),
@@ -64,6 +75,7 @@ RECORDINGS: dict[str, str] = {"order": "fading"}
 # counts is how far the student is from the target, KL = H(P_t, P_s) - H(P_t).
 WATCHED: dict[str, Callable[[Mapping[str, float]], float]] = {
     "discovr": lambda row: row["loss_video"] - row["teacher_entropy_video"],
+    "marlin": lambda row: row["loss_reconstruction"],  # the critic's loss follows the autoencoder's
 }
 
 

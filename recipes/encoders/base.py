@@ -11,19 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from domains.errors import ModelError
 from domains.schema import Strict
+from recipes.encoders.tokens import deviation_at_places, embed_patches, temporal_change
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ENCODER_FILE = "vfm_encoder.json"
 
 
 class Geometry(Strict):
-    """What an encoder expects to see. Belongs to the encoder and is saved with it (`vfm_encoder.json`)."""
+    """What an encoder expects to see. Belongs to the encoder and is saved with it (`vfm_encoder.json`).
+
+    keep: share of the tokens of whole clips that it encodes, those that change most (`VideoEncoder.changing`).
+    """
 
     frames: int
     size: int
@@ -31,6 +36,7 @@ class Geometry(Strict):
     std: tuple[float, float, float] = IMAGENET_STD
     rate: float | None = None
     stride: int = 1
+    keep: float = Field(1.0, gt=0, le=1)
 
 
 class VideoEncoder(nn.Module, ABC):
@@ -94,6 +100,11 @@ class VideoEncoder(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def projection(self) -> nn.Module:
+        """The patch embedding: a Conv3d whose stride is its kernel."""
+
+    @property
+    @abstractmethod
     def final_norm(self) -> nn.Module | None:
         """The norm after the last block, None for checkpoints that have it in their head instead."""
 
@@ -125,25 +136,43 @@ class VideoEncoder(nn.Module, ABC):
         mean = tokens.mean(dim=-2)
         return mean if self.final_norm is not None else F.layer_norm(mean, mean.shape[-1:])
 
+    @torch.no_grad()
+    def changing(self, pixel_values: Tensor) -> Tensor | None:
+        """Positions (B, V), rising, of the share `geometry.keep` of the tokens whose patch embedding changes most from the tubelet before;
+        None where all are kept. What stands still is redundant (EVEREST, Hwang et al., ICML 2024): it is dropped before the first block.
+        """
+        if self.geometry.keep == 1:
+            return None
+        change = temporal_change(embed_patches(self.projection, pixel_values), self.grid[0])
+        kept = change.argsort(dim=1, descending=True, stable=True)[:, : max(1, round(self.geometry.keep * self.tokens))]
+        return kept.sort(dim=1).values
+
     def embed(self, pixel_values: Tensor) -> Tensor:
-        """(B, D): the pooled tokens of whole clips."""
-        pooled: Tensor = self.pool(self(pixel_values))
+        """(B, D): the pooled tokens of whole clips, or of what `changing` keeps of them."""
+        pooled: Tensor = self.pool(self(pixel_values, self.changing(pixel_values)))
         return pooled
 
     def describe(self, pixel_values: Tensor) -> Tensor:
-        """(B, 2 D): what probes and heads read of whole clips, the `statistics` of all tokens."""
-        return self.statistics(self(pixel_values))
+        """(B, 2 D): what probes and heads read of whole clips, the `statistics` of all tokens, or of those that `changing` keeps."""
+        visible = self.changing(pixel_values)
+        return self.statistics(self(pixel_values, visible), visible)
 
-    def statistics(self, tokens: Tensor) -> Tensor:
+    def statistics(self, tokens: Tensor, visible: Tensor | None = None) -> Tensor:
         """Tokens (..., V, D) -> (..., 2 D): the pooled tokens, and how much tokens change over time.
 
-        V: every token, or the visible ones of a tube mask (the same places at every time), in raster order. The second half is the
+        V: every token, or the visible ones of a tube mask (the same places at every time), in raster order; of any other mask, `visible` (B, V)
+        says where they are: places with two tokens or more count then. The second half is the
         deviation over time at each place, averaged over places. A mean over all tokens cannot tell a heart that beats from one that hardly
         does: what changes there averages out. (Statistics pooling, Snyder et al., ICASSP 2018; the pixel baseline is given the same two
         statistics.) Zero for an encoder that sees a single moment.
         """
-        variance = tokens.float().unflatten(-2, (self.grid[0], -1)).var(dim=-3, correction=0)
-        over_time = variance.clamp_min(1e-12).sqrt().mean(dim=-2)  # a place that stands still has gradient 0, not 0 / 0
+        if visible is None:
+            variance = tokens.float().unflatten(-2, (self.grid[0], -1)).var(dim=-3, correction=0)
+            over_time = (
+                variance.clamp_min(1e-12).sqrt().mean(dim=-2)
+            )  # a place that stands still has gradient 0, not 0 / 0
+        else:
+            over_time = deviation_at_places(tokens.float(), visible % (places := self.tokens // self.grid[0]), places)
         return torch.cat([self.pool(tokens).float(), over_time], dim=-1)
 
     def check_input(self, pixel_values: Tensor) -> None:

@@ -48,7 +48,8 @@ def build_encoder(
     `seed`, and the caller's random state is left alone. Raises ModelError."""
     frames, size = settings.frames or clip.frames, settings.size or clip.size
     encoder = open_encoder(settings.name, frames=frames, size=size, online=online, seed=seed)
-    encoder.set_geometry(encoder.geometry.model_copy(update={"rate": clip.rate, "stride": clip.stride}))
+    keep = encoder.geometry.keep if settings.keep_tokens is None else settings.keep_tokens
+    encoder.set_geometry(encoder.geometry.model_copy(update={"rate": clip.rate, "stride": clip.stride, "keep": keep}))
     if settings.init_from is not None:
         take_weights(encoder, settings.init_from)
     with torch.random.fork_rng(devices=[]):  # adapters are born with random weights

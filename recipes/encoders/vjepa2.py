@@ -46,6 +46,12 @@ class VJEPA2Encoder(VideoEncoder):
         return blocks
 
     @property
+    def projection(self) -> nn.Module:
+        """See `VideoEncoder.projection`."""
+        projection: nn.Module = self.model.encoder.embeddings.patch_embeddings.proj
+        return projection
+
+    @property
     def final_norm(self) -> nn.Module:
         """The norm after the last block."""
         norm: nn.Module = self.model.encoder.layernorm
@@ -59,7 +65,7 @@ class VJEPA2Encoder(VideoEncoder):
     def forward(self, pixel_values: Tensor, visible: Tensor | None = None) -> Tensor:
         """See `VideoEncoder.forward`."""
         self.check_input(pixel_values)
-        hidden = embed_patches(self.model.encoder.embeddings.patch_embeddings.proj, pixel_values, visible)
+        hidden = embed_patches(self.projection, pixel_values, visible)
         shape = hidden.shape
         hidden = hidden.flatten(0, -3)  # views are samples of their own
         places = None if visible is None else visible.flatten(0, -2)

@@ -14,6 +14,7 @@ from domains.errors import ConfigError, DataError, StorageError
 from domains.schema import parse
 from domains.store.annotated import read_split
 from domains.store.prepared import Prepared
+from domains.store.region_map import check_region_maps
 from recipes.config import Resolved, RunConfig
 from recipes.encoders import build_encoder
 from recipes.encoders.adapt import save_adapter
@@ -98,6 +99,8 @@ def pretrain(
         samples = len(rows_of(prepared, config.data.split)) * config.data.clips_per_video
         resolved = with_largest_batch(resolved, samples, online=online, reporter=reporter)
         config = resolved.config
+    if any(view.regions for view in method(config.method).views.values()):
+        check_region_maps(prepared, list(rows_of(prepared, config.data.split)), config.region_map, config.domain)
     probe = OnlineKnn.of(config, prepared, key)
     encoder = build_encoder(config.encoder, config.clip, online=online, seed=config.train.seed)
     objective = build_objective(resolved, encoder)
@@ -113,7 +116,7 @@ def pretrain(
                 reporter.note("vfm-tiny starts from random weights: no pretrained weights ship with vfm yet")
             data = ClipData(
                 prepared, rows_of(prepared, config.data.split), objective.views, config.clip, config.augment,
-                seed=config.train.seed, clips_per_video=config.data.clips_per_video,
+                seed=config.train.seed, clips_per_video=config.data.clips_per_video, regions=config.region_map,
             )  # fmt: skip
             if source is not None:
                 data = source.beside(data, objective, config)

@@ -42,10 +42,12 @@ class Start:
         gone.
         """
         try:
-            return open_encoder(self.name, frames=geometry.frames, size=geometry.size, online=online, seed=self.seed)
+            start = open_encoder(self.name, frames=geometry.frames, size=geometry.size, online=online, seed=self.seed)
         except ModelError as error:
             what = f"the encoder it started from cannot be opened ({error.what})"
             raise ModelError(what, where=self.run, do="Compare without it: --baselines pixels,random") from None
+        start.set_geometry(start.geometry.model_copy(update={"keep": geometry.keep}))
+        return start
 
 
 def start_of(encoder: str | Path) -> Start | None:

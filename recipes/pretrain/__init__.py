@@ -16,17 +16,23 @@ from recipes.pretrain.added import add, alone
 from recipes.pretrain.coclr import CoCLR
 from recipes.pretrain.comix import CoMix
 from recipes.pretrain.cpnet import CPNet
+from recipes.pretrain.crossvideomae import CrossVideoMAE
 from recipes.pretrain.cvrl import CVRL
 from recipes.pretrain.discovr import DISCOVR
 from recipes.pretrain.dsm import DSM
+from recipes.pretrain.everest import EVEREST
 from recipes.pretrain.iic import IIC
+from recipes.pretrain.marlin import MARLIN
+from recipes.pretrain.mme import MME
 from recipes.pretrain.moco import MoCo
 from recipes.pretrain.oddoneout import OddOneOut
 from recipes.pretrain.order import Order
 from recipes.pretrain.rspnet import RSPNet
 from recipes.pretrain.simclr import SimCLR
+from recipes.pretrain.smile import SMILE
 from recipes.pretrain.statistics import Statistics
 from recipes.pretrain.tt import TT
+from recipes.pretrain.vicmae import ViCMAE
 from recipes.pretrain.videomae import VideoMAE
 from recipes.pretrain.vididi import ViDiDi
 from recipes.pretrain.vthcl import VTHCL
@@ -38,6 +44,12 @@ METHODS: list[type[Objective]] = [
     DISCOVR,
     VideoMAE,
     SimCLR,
+    EVEREST,
+    ViCMAE,
+    CrossVideoMAE,
+    MARLIN,
+    MME,
+    SMILE,
     *(alone(kind) for kind in PRETEXTS),
     MoCo,
     CVRL,

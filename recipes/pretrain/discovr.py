@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from recipes.encoders.base import Geometry, VideoEncoder
-from recipes.encoders.videomae import VideoMAEEncoder, fresh_videomae
+from recipes.encoders.base import VideoEncoder
 from recipes.objective import Batch, Clip, Losses, Objective, ObjectiveSettings, Progress
 from recipes.parts import schedules
 from recipes.parts.centre import Centre
 from recipes.parts.decoder import TokenDecoder
+from recipes.parts.frame_encoder import frame_encoder_like
 from recipes.parts.heads import DistillationHead, renormalise
 from recipes.parts.losses import cluster_cross_entropy, distillation_loss, entropy, teacher_probabilities
 from recipes.parts.masks import tube_masks
@@ -255,23 +254,6 @@ class Distilled(NamedTuple):
     tokens: Tensor
     entropy: Tensor
     agreement: Tensor
-
-
-def frame_encoder_like(encoder: VideoEncoder, depth: int | None) -> VideoMAEEncoder:
-    """A per-frame ViT beside `encoder`: a VideoMAE of one frame and tubelet 1, same width, patch, heads and size. It
-    starts at random (from torch's generator) and is trained together with the video branch."""
-    frames = fresh_videomae(
-        Geometry(frames=1, size=encoder.geometry.size),
-        seed=int(torch.randint(2**31, ())),
-        hidden_size=encoder.width,
-        num_hidden_layers=depth or len(encoder.blocks),
-        num_attention_heads=encoder.heads,
-        intermediate_size=4 * encoder.width,
-        patch_size=encoder.patch[1],
-        tubelet_size=1,
-    )
-    frames.checkpointing = encoder.checkpointing
-    return frames
 
 
 def as_frames(clip: Tensor, tubes: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ from recipes.pretrain import METHODS, method
 from recipes.runs.metrics import read_lines, read_metrics
 from recipes.runs.run import ALARMS
 from recipes.training.reporter import SilentReporter
+from recipes.training.sharding import weights_of, whole_tensor
 
 NAMES = [one.name for one in METHODS]
 ECHO = load_domain("echo").run_layer()
@@ -174,22 +175,34 @@ def test_pieces_have_the_gradients_of_the_whole_batch(name: str) -> None:
         torch.testing.assert_close(pieces.state_dict()[key], value, rtol=1e-5, atol=1e-6, msg=key)
 
 
+def looked_at(objective: Objective) -> Tensor:
+    """Features of whole clips, by the encoder that a run would leave behind."""
+    clip = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return objective.final_encoder().eval().embed(clip).detach()
+
+
 def rank_main(rank: int, port: int, folder: str) -> None:
-    """A step of every method, of half of the batch."""
+    """Steps of every method, of half of the batch, with whole weights and with weights spread over the processes."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     results: dict[str, Tensor] = {}
     for name in NAMES:
-        objective = build(name)
-        wrapped = nn.parallel.DistributedDataParallel(objective)
-        for number in range(2):  # the second step meets what the first left behind: queues, centres, teachers
-            objective.before_step(HALFWAY)
-            loss = wrapped(make_batch(objective, seed=number).pieces(3)[rank])["loss"]
-            loss.backward()
-            results[f"{name}.{number}.loss"] = loss.detach()
-            results |= {f"{name}.{number}.gradient.{key}": value for key, value in gradients(objective).items()}
-            objective.after_step(HALFWAY)
-        results |= {f"{name}.state.{key}": value for key, value in values(objective).items()}
+        for shard in (False, True):
+            weights = weights_of(build(name), torch.device("cpu"), shard=shard)
+            objective, title = weights.learner, f"{name}.{shard}"
+            wrapped = objective if shard else nn.parallel.DistributedDataParallel(objective)
+            for number in range(2):  # the second step meets what the first left behind: queues, centres, teachers
+                objective.before_step(HALFWAY)
+                loss = wrapped(make_batch(objective, seed=number).pieces(3)[rank])["loss"]
+                loss.backward()
+                results[f"{title}.{number}.loss"] = loss.detach()
+                found = {key: whole_tensor(value) for key, value in gradients(objective).items()}
+                results |= {f"{title}.{number}.gradient.{key}": value for key, value in found.items()}
+                weights.after_step(HALFWAY)
+            state = {key: whole_tensor(value) for key, value in values(objective).items()}
+            results |= {f"{title}.state.{key}": value for key, value in state.items()}
+            with weights.whole(weights.objective.final_encoder()):  # as a monitor looks at it
+                results[f"{title}.seen"] = looked_at(weights.objective)
     torch.save(results, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -204,26 +217,29 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
+@pytest.mark.parametrize("shard", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_two_ranks_are_one_with_the_whole_batch(name: str, ranks: list[dict[str, Tensor]]) -> None:
-    objective = build(name)
+def test_two_ranks_are_one_with_the_whole_batch(name: str, shard: bool, ranks: list[dict[str, Tensor]]) -> None:
+    objective, title = build(name), f"{name}.{shard}"
     for number in range(2):
         objective.before_step(HALFWAY)
         loss = objective(make_batch(objective, seed=number))["loss"]
         loss.backward()
-        mean = (ranks[0][f"{name}.{number}.loss"] + ranks[1][f"{name}.{number}.loss"]) / 2
+        mean = (ranks[0][f"{title}.{number}.loss"] + ranks[1][f"{title}.{number}.loss"]) / 2
         torch.testing.assert_close(mean, loss.detach(), rtol=1e-6, atol=2e-6)
         expected = gradients(objective)
         # A gradient that cancels (of a bias that a standardised head does not see) is rounding of the others.
         rounding = 5e-6 * max(1.0, *(value.abs().max().item() for value in expected.values()))
         for key, value in expected.items():
             for rank in ranks:
-                found = rank[f"{name}.{number}.gradient.{key}"]
+                found = rank[f"{title}.{number}.gradient.{key}"]
                 torch.testing.assert_close(found, value, rtol=1e-4, atol=rounding, msg=f"{number} {key}")
         objective.after_step(HALFWAY)
     for key, value in objective.state_dict().items():
         for rank in ranks:
-            torch.testing.assert_close(rank[f"{name}.state.{key}"], value, rtol=1e-4, atol=2e-6, msg=key)
+            torch.testing.assert_close(rank[f"{title}.state.{key}"], value, rtol=1e-4, atol=2e-6, msg=key)
+    for rank in ranks:
+        torch.testing.assert_close(rank[f"{title}.seen"], looked_at(objective), rtol=1e-4, atol=2e-6)
 
 
 @pytest.fixture(scope="module")
