@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -192,8 +193,8 @@ def test_a_run_with_tasks_goes_on_where_it_stopped_and_can_be_built_again(tmp_pa
         "train": {"steps": 2, "batch_size": 4, "log_every": 1, "save_every": 1, "keep": 9, "precision": "fp32"},
     }  # fmt: skip
     resolved = resolve([Layer("test", values)])
-    for out in ("straight", "again"):
-        pretrain(resolved, tmp_path / out, reporter=SilentReporter())
+    pretrain(resolved, tmp_path / "straight", reporter=SilentReporter())
+    shutil.copytree(tmp_path / "straight", tmp_path / "again")
     pretrain(resolved, tmp_path / "again", from_step=1, reporter=SilentReporter())
     ends = [
         load_file(tmp_path / out / "checkpoints/step_00000002/objective.safetensors") for out in ("straight", "again")
