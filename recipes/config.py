@@ -49,6 +49,15 @@ class EncoderSettings(Strict):
     )
 
 
+class SourceSettings(Strict):
+    """A second, labelled folder, for methods that adapt between domains (comix)."""
+
+    path: str = Field("", description="a prepared folder, or its URL")
+    task: str = Field("", description="what its labels say: a task of its data set or domain, with classes")
+    labels: str = Field("", description="CSV with the labels; empty: those that came with a public data set")
+    split: str = Field("", description="learn only from the training part of this official split; empty: from all")
+
+
 class DataSettings(Strict):
     """What a run learns from."""
 
@@ -56,6 +65,7 @@ class DataSettings(Strict):
     split: str = Field(
         "", description="pretraining: learn only from the training part of this official split; empty: from everything"
     )
+    source: SourceSettings = SourceSettings()
     workers: NonNegativeInt = Field(1, description="loader processes; 0 decodes in the training process")
     clips_per_video: PositiveInt = Field(1, description="clips drawn from each video in an epoch")
     max_failures: float = Field(0.05, ge=0, le=1, description="share of unreadable samples at which a run stops")

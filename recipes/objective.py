@@ -17,9 +17,10 @@ from recipes.parts.gradient_cache import surrogate
 if TYPE_CHECKING:
     from recipes.encoders.base import VideoEncoder
 
-__all__ = ["Batch", "Clip", "Contrast", "Losses", "Objective", "ObjectiveSettings", "Progress"]
+__all__ = ["LABEL", "Batch", "Clip", "Contrast", "Losses", "Objective", "ObjectiveSettings", "Progress"]
 
 Losses = dict[str, Tensor]
+LABEL = "label"  # of the recordings of a second folder, among the targets of a batch
 
 
 class ObjectiveSettings(Strict):
@@ -92,9 +93,10 @@ class Objective(nn.Module, ABC):
     paper: ClassVar[str] = ""
     Settings: ClassVar[type[ObjectiveSettings]] = ObjectiveSettings
     views: Mapping[str, Clip] = {"clip": Clip()}
-    adapts: ClassVar[bool] = (
-        True  # False: the encoder's own weights stay as they are, and the method adds something to it
-    )
+    # False: the encoder's own weights stay as they are, and the method adds something to it.
+    adapts: ClassVar[bool] = True
+    # Views of a second prepared folder, with labels (`data.source`): adaptation between domains. Their class numbers are targets["label"].
+    labelled: Mapping[str, Clip] = {}
 
     def __init__(self, encoder: VideoEncoder, settings: ObjectiveSettings) -> None:
         super().__init__()
@@ -119,6 +121,10 @@ class Objective(nn.Module, ABC):
     def final_encoder(self) -> VideoEncoder:
         """The encoder that the run leaves behind: the trained one, or a teacher that averages it."""
         return self.encoder
+
+    def final_head(self) -> nn.Linear | None:
+        """A classifier of `encoder.describe` that the run leaves behind, its classes those of `settings.classes`; None for most methods."""
+        return None
 
 
 class Contrast(Objective):

@@ -12,7 +12,7 @@ import torch
 
 from recipes.encoders.base import Geometry, VideoEncoder
 from recipes.encoders.videomae import fresh_videomae
-from recipes.objective import Batch, Objective
+from recipes.objective import LABEL, Batch, Objective
 from recipes.pretrain import method
 
 # By method: settings of its objective beside which nothing else is made smaller.
@@ -37,6 +37,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "oddoneout": {"head_hidden": 16, "clips": 4},
     "cpnet": {"head_hidden": 16, "head_outputs": 8},
     "statistics": {"head_hidden": 16, "blocks": 2},
+    "comix": {"head_hidden": 16, "head_outputs": 8, "confidence": 0.3},
     "moco": {"rho": 3, "head_hidden": 16, "head_outputs": 8, "queue": 16},
     "cvrl": {"head_hidden": 16, "head_outputs": 8},
     "vthcl": {"head_hidden": 16, "head_outputs": 8},
@@ -52,6 +53,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "advise": {"speeds": (1, 2), "temporal_depth": 1, "head_hidden": 16},
     "scale": {"clips": 4, "set_depth": 1, "set_width": 16, "set_heads": 2, "head_hidden": 16},
 }  # fmt: skip
+# Of a method that learns from labels; a run takes those of its labels.
+CLASSES = ("A2C", "A4C", "PLAX")
 # What a short run of a method needs beyond its SMALL and the common settings of test_pretrain_every: key=value, as on the command line.
 SHORT: dict[str, tuple[str, ...]] = {
     "discovr": ("objective.standardise=true", "objective.teacher_momentum=0.9", "objective.weight_cluster=0.1"),
@@ -101,7 +104,8 @@ def build(name: str, **settings: Any) -> Objective:
     """The method `name` around a small encoder, in training mode; the same weights every time."""
     kind = method(name)
     torch.manual_seed(0)
-    return kind(small_encoder(), kind.Settings(**{**SMALL[name], **settings})).train()
+    learned = {"classes": CLASSES} if kind.labelled else {}
+    return kind(small_encoder(), kind.Settings(**{**SMALL[name], **learned, **settings})).train()
 
 
 def make_batch(objective: Objective, count: int = 6, seed: int = 0) -> Batch:
@@ -110,8 +114,9 @@ def make_batch(objective: Objective, count: int = 6, seed: int = 0) -> Batch:
     geometry = objective.encoder.geometry
     scene = torch.randn(count, 1, 3, geometry.size, geometry.size, generator=draw)
     clips = {}
-    for name, view in objective.views.items():
+    for name, view in (*objective.views.items(), *objective.labelled.items()):
         frames = max(1, round(geometry.frames * view.length))
         still = scene + 0.3 * torch.randn(scene.shape, generator=draw)
         clips[name] = torch.stack([still[:, 0].roll(2 * t, dims=-1) for t in range(frames)], dim=1)
-    return Batch(clips, torch.arange(count) + 100, index=torch.arange(count))
+    targets = {LABEL: torch.arange(count) % len(CLASSES)} if objective.labelled else {}
+    return Batch(clips, torch.arange(count) + 100, targets, torch.arange(count))

@@ -87,6 +87,9 @@ def finetune(
         )
     if config.pretext:
         raise ConfigError("'pretext' is for pretraining; fine-tuning learns from labels alone", do="Leave it out")
+    if config.data.source.path:
+        what = "'data.source' is for pretraining that adapts between domains (comix)"
+        raise ConfigError(what, do="Leave it out; fine-tuning learns from task.labels")
     material = read_material(config, key)
     objective = build_task(config, material, online=online)
     resume = resume or from_step is not None

@@ -19,6 +19,8 @@ from recipes.config import Resolved, RunConfig
 from recipes.encoders import build_encoder
 from recipes.encoders.adapt import save_adapter
 from recipes.encoders.base import VideoEncoder
+from recipes.finetune.head import save_head
+from recipes.jobs.adapt import Source, as_task
 from recipes.jobs.online import OnlineKnn
 from recipes.jobs.seen import looked_at, write_seen
 from recipes.objective import Contrast, Objective
@@ -83,13 +85,17 @@ def pretrain(
 
     from_step: go on from the checkpoint of that step. auto_batch: with the largest batch that memory has room for (`--batch-size auto`); of a
     contrastive method, whose batch is part of the question, the largest `train.piece`. A run that goes on keeps what it began with. key:
-    needed where labels that the run is to look at (monitor.knn) name original identifiers. Raises VfmError subclasses; see
+    needed where labels that the run looks at (monitor.knn) or learns from (data.source) name original identifiers. Raises VfmError subclasses; see
     `recipes.training.loop.train`.
     """
     resume = resume or from_step is not None
     resolved = complete(resolved)
     config = resolved.config
     prepared = Prepared.open(config.data.path)
+    source = Source.of(config, method(config.method), key)
+    if source is not None:
+        resolved = source.filled_in(resolved)
+        config = resolved.config
     if auto_batch and not (resume and is_run(out)):
         samples = len(rows_of(prepared, config.data.split)) * config.data.clips_per_video
         resolved = with_largest_batch(resolved, samples, online=online, reporter=reporter)
@@ -113,13 +119,17 @@ def pretrain(
                 prepared, rows_of(prepared, config.data.split), objective.views, config.clip, config.augment,
                 seed=config.train.seed, clips_per_video=config.data.clips_per_video, regions=config.region_map,
             )  # fmt: skip
+            if source is not None:
+                data = source.beside(data, objective, config)
             if is_main():
-                write_seen(run.path, prepared, data.rows, looked=probe.looked if probe is not None else None)
-                if probe is not None:
-                    reporter.note(probe.said())
+                also = [(source.prepared, source.rows, source.task)] if source is not None else []
+                write_seen(run.path, prepared, data.rows, looked=probe.looked if probe is not None else None, also=also)
+                for said in (probe, source):
+                    if said is not None:
+                        reporter.note(said.said())
             result = train(objective, data, config, run, reporter, resume=resume, from_step=from_step, probe=probe)
             if is_main():
-                finish(run, objective, prepared, config, result)
+                finish(run, objective, prepared, config, result, source)
     finally:
         run.unlock()
     return run.encoder
@@ -158,13 +168,23 @@ def rows_of(prepared: Prepared, split: str) -> Sequence[int]:
     return rows
 
 
-def finish(run: RunFolder, objective: Objective, prepared: Prepared, config: RunConfig, result: TrainResult) -> None:
-    """Leave the encoder in transformers' format, the curves as a picture, and a record of what was done."""
+def finish(
+    run: RunFolder,
+    objective: Objective,
+    prepared: Prepared,
+    config: RunConfig,
+    result: TrainResult,
+    source: Source | None,
+) -> None:
+    """Leave the encoder in transformers' format (and a classifier where there is one), the curves as a picture, and a record of what was done."""
     encoder = objective.final_encoder()
     try:
         encoder.save(run.encoder)
         if encoder.adapter:
             save_adapter(encoder, run.path / "adapter")
+        head = objective.final_head()
+        if source is not None and head is not None:
+            save_head(as_task(encoder, head, source.task, source.labels.classes), run.path)
         marks = [float(one["step"]) for one in read_lines(run.path / ALARMS)]
         draw_curves({"": series_of(read_metrics(run.path), skip=CLOCKS)}, run.path / "curves.png", marks)
         record: dict[str, Any] = {
@@ -175,6 +195,7 @@ def finish(run: RunFolder, objective: Objective, prepared: Prepared, config: Run
             "init_from": config.encoder.init_from,
             "random_start": encoder.random_start,
             "data": prepared.summary(),
+            "source": {"task": source.task, **source.prepared.summary()} if source is not None else None,
             "steps": result.steps,
             "samples": result.samples,
             "replaced": result.replaced,

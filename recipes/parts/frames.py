@@ -15,7 +15,8 @@ def take(clip: Tensor, indices: Tensor) -> Tensor:
 def recorded(clip: Tensor) -> Tensor:
     """How many frames of clips (B, L, C, H, W) were recorded: (B,) int64, at least 1.
 
-    The loader holds the last frame of a recording that is shorter than the clip; held frames are alike to the last pixel, recorded ones never are.
+    The loader holds the last frame of a recording that is shorter than the clip; held frames are alike to the last pixel, recorded ones never are
+    (but for FreqAug's temporal filter, after which all frames count as recorded).
     """
     others = (clip != clip[:, -1:]).flatten(2).any(dim=-1)
     places = torch.arange(clip.shape[1], device=clip.device)

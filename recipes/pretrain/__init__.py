@@ -16,6 +16,7 @@ from recipes.pretrain.added import add, alone
 from recipes.pretrain.advise import ADVISE
 from recipes.pretrain.byol import BYOL
 from recipes.pretrain.coclr import CoCLR
+from recipes.pretrain.comix import CoMix
 from recipes.pretrain.cpnet import CPNet
 from recipes.pretrain.crossvideomae import CrossVideoMAE
 from recipes.pretrain.cvrl import CVRL
@@ -71,6 +72,7 @@ METHODS: list[type[Objective]] = [
     SALT,
     SCALE,
     ADVISE,
+    CoMix,
 ]
 
 

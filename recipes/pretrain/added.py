@@ -58,7 +58,7 @@ class WithPretext(Objective):
         self.added = nn.ModuleDict({name: pretext for name, (_, pretext) in added.items()})
         first = next(iter(main.views))
         self.adapts = main.adapts  # type: ignore[misc]
-        self.views = dict(main.views)
+        self.views, self.labelled = dict(main.views), main.labelled
         for name, pretext in self.tasks():
             self.views |= beside(first, name, pretext.views)
 
@@ -103,6 +103,10 @@ class WithPretext(Objective):
     def final_encoder(self) -> VideoEncoder:
         """The method's."""
         return self.main.final_encoder()
+
+    def final_head(self) -> nn.Linear | None:
+        """The method's."""
+        return self.main.final_head()
 
 
 def add(main: Objective, added: Mapping[str, tuple[float, Pretext]]) -> Objective:

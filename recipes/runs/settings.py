@@ -13,7 +13,7 @@ from recipes.runs.run import Run
 
 ABSENT = "-"
 # Where a run lies and what it reads are named elsewhere; they differ always.
-PLACES = {"data.path", "task.labels", "monitor.knn.labels"}
+PLACES = {"data.path", "task.labels", "monitor.knn.labels", "data.source.path", "data.source.labels"}
 
 
 class Difference(NamedTuple):

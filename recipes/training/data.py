@@ -106,6 +106,36 @@ class ClipData(Dataset[dict[str, Any]]):
         }
 
 
+class PairedData(ClipData):
+    """A sample of one folder together with a labelled one of another (adaptation between domains).
+
+    Position p of the stream is the p-th sample of both, each in the order of its own epochs: every recording of either has its turn, whatever their
+    numbers, and what holds of a stream (resumed exactly, the same for any number of processes) holds of the pair. Views, labels and failures of both;
+    rows and seeds are those of the first.
+    """
+
+    def __init__(self, own: ClipData, source: ClipData) -> None:
+        super().__init__(
+            own.prepared, own.rows, own.views, own.clip, own.policies, seed=own.seed, clips_per_video=own.clips_per_video, targets=own.targets,
+            regions=own.regions,
+        )  # fmt: skip
+        self.source = source
+
+    def fingerprint(self) -> str:
+        """Of both, and of the labels."""
+        labels = b"".join(np.ascontiguousarray(values).tobytes() for values in self.source.targets.values())
+        both = f"{super().fingerprint()} {self.source.fingerprint()} ".encode() + labels
+        return hashlib.blake2b(both, digest_size=8).hexdigest()
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        own, source = super().__getitem__(position), self.source[position]
+        failures = [*own["failures"], *source["failures"]]
+        if "views" not in own or "views" not in source:
+            return {"failures": failures}
+        views, targets = {**own["views"], **source["views"]}, {**own["targets"], **source["targets"]}
+        return {**own, "views": views, "targets": targets, "failures": failures}
+
+
 class StreamSampler:
     """Positions of each forward pass of one process, from optimiser step `start` to `total`.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from domains.errors import TrainingError
 from domains.machine import free_memory
 from recipes.config import RunConfig
-from recipes.objective import Batch, Contrast, Objective, Progress
+from recipes.objective import LABEL, Batch, Contrast, Objective, Progress
 from recipes.parts.distributed import world_size
 
 MARGIN = 0.9  # of the memory that is free: fragments, and batches whose masks keep a little more
@@ -116,9 +116,10 @@ def made_up(objective: Objective, size: int, device: torch.device) -> Batch:
         name: torch.randn(
             size, max(1, round(geometry.frames * view.length)), 3, geometry.size, geometry.size, device=device
         )
-        for name, view in objective.views.items()
+        for name, view in (*objective.views.items(), *objective.labelled.items())
     }
-    return Batch(clips, torch.arange(size), index=torch.arange(size))
+    targets = {LABEL: torch.zeros(size, dtype=torch.int64, device=device)} if objective.labelled else {}
+    return Batch(clips, torch.arange(size), targets, torch.arange(size))
 
 
 def trained(objective: Objective) -> int:

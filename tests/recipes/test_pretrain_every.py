@@ -136,7 +136,10 @@ def test_a_step_can_be_replayed_and_nothing_is_hidden_from_a_checkpoint(name: st
 def test_samples_do_not_know_their_place_in_the_batch(name: str) -> None:
     objective = build(name)
     batch, order = make_batch(objective), torch.tensor([3, 0, 5, 1, 4, 2])
-    moved = Batch({key: clip[order] for key, clip in batch.clips.items()}, batch.seeds[order], index=batch.index[order])
+    moved = Batch(
+        {key: clip[order] for key, clip in batch.clips.items()}, batch.seeds[order],
+        {key: values[order] for key, values in batch.targets.items()}, batch.index[order],
+    )  # fmt: skip
     objective.before_step(HALFWAY)
     there = copy.deepcopy(objective)
     torch.testing.assert_close(objective(batch)["loss"], there(moved)["loss"], rtol=1e-5, atol=1e-6)
@@ -271,6 +274,12 @@ def test_a_short_run_learns_without_collapse(name: str, rings: Path, tmp_path: P
         "train.steps=80", "train.batch_size=8", "train.log_every=5", "train.monitor_every=20", "train.precision=fp32", "monitor.clips=16",
         "optim.lr=0.0005", *SHORT.get(name, ()),
     ]  # fmt: skip
+    if method(name).labelled:
+        words += [
+            f"data.source.path={rings / 'fading'}",
+            "data.source.task=view",
+            f"data.source.labels={rings / 'fading.labels.csv'}",
+        ]
     layers = [Layer("the method", {"method": name, "objective": SMALL[name]}), Layer("echo", ECHO)]
     resolved = resolve([*layers, Layer("test", parse_assignments(words))])
     run = pretrain(resolved, tmp_path / "run", reporter=SilentReporter()).parent
