@@ -36,6 +36,7 @@ from recipes.training.optim import make_optimiser
 from recipes.training.passes import learn
 from recipes.training.phases import Phases
 from recipes.training.processes import make_accelerator
+from recipes.training.sharding import Weights
 
 RECIPES = ("videomae", "simclr", "discovr")
 FLOAT = 4  # bytes; gradients and sums are exchanged in fp32
@@ -145,12 +146,11 @@ def measure(rank: int, processes: int, port: int, recipe: str, batch: int, steps
                        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}  # fmt: skip
     objective, config = build(recipe, False, batch)
     accelerator = make_accelerator(config)
-    objective.train()
-    optimiser = make_optimiser(objective, config.optim)
-    wrapped, optimiser = accelerator.prepare(objective, optimiser, device_placement=[False, False])
+    weights = Weights(objective.train(), accelerator.device)
+    optimiser = weights.prepare(accelerator, make_optimiser(objective, config.optim))
     counted = Counted()
     if processes > 1:
-        wrapped.register_comm_hook(None, counted.bucket)
+        weights.wrapped.register_comm_hook(None, counted.bucket)
         dist.all_reduce, dist.all_gather = counted.sum, counted.gather  # type: ignore[assignment]
     draw = torch.Generator().manual_seed(rank)
     clips = {view: torch.randn(batch, 16, 3, 112, 112, generator=draw) for view in objective.views}
@@ -158,7 +158,7 @@ def measure(rank: int, processes: int, port: int, recipe: str, batch: int, steps
 
     def step(number: int) -> None:
         objective.before_step(Progress(number, steps + 1, 0.0))
-        learn(accelerator, wrapped, objective, samples, config.train, Phases(accelerator.device), last=True)
+        learn(accelerator, weights, samples, config.train, Phases(accelerator.device), last=True)
         optimiser.step()
         optimiser.zero_grad()
         objective.after_step(Progress(number + 1, steps + 1, 0.0))

@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from domains.errors import ConfigError
 from domains.schema import Strict, nearest, parse, read_yaml
@@ -25,6 +25,23 @@ class ClipSettings(Strict):
     )
 
 
+class TemporalDrop(Strict):
+    """Frequencies in time that some clips lose (FreqAug, Kim et al., AAAI 2023); the defaults are the paper's."""
+
+    probability: float = Field(0.0, ge=0, le=1, description="share of clips that lose them; 0: none")
+    band: Literal["low", "high"] = Field(
+        "low", description="low: what hardly changes, so that motion is left; high: what changes fastest"
+    )
+    cutoff: float = Field(0.1, gt=0, le=0.5, description="cycles a frame (of the clip); low is below, high from there")
+
+
+class SpatialDrop(TemporalDrop):
+    """The same in the picture."""
+
+    band: Literal["low", "high"] = Field("low", description="low: what is wide and flat; high: edges and texture")
+    cutoff: float = Field(0.01, gt=0, le=0.5, description="cycles a pixel, in any direction")
+
+
 class AugmentSettings(Strict):
     """One augmentation policy. The same transform in every frame of a clip."""
 
@@ -34,6 +51,8 @@ class AugmentSettings(Strict):
     flip: float = Field(0.0, ge=0, le=1, description="probability of a left-right flip")
     brightness: float = Field(0.0, ge=0, le=1, description="largest additive change, of full scale")
     contrast: float = Field(0.0, ge=0, le=1, description="largest relative change of contrast about the clip's mean")
+    temporal_drop: TemporalDrop = TemporalDrop()
+    spatial_drop: SpatialDrop = SpatialDrop()
 
     @field_validator("crop_scales")
     @classmethod
@@ -74,6 +93,26 @@ class RegionSettings(Strict):
     )
 
 
+class RegionMapSettings(Strict):
+    """Where in the picture something is, for recipes that hide some regions first (marlin)."""
+
+    source: Literal["none", "picture", "motion", "map", "folder"] = Field(
+        "none",
+        description="none: such recipes are refused; picture: what is not black; motion: within it what moves most; map: one PNG for all recordings; "
+        "folder: VIDEO_ID.png for each",
+    )
+    path: str = Field(
+        "", description="map: the PNG; folder: the folder. 0 outside the picture, 1 picture, 2-255 regions"
+    )
+    moving: float = Field(0.25, gt=0, lt=1, description="motion: share of the picture that counts as moving")
+
+    @model_validator(mode="after")
+    def _path(self) -> RegionMapSettings:
+        if self.source in ("map", "folder") and not self.path:
+            raise ValueError(f"source: {self.source} needs a path")
+        return self
+
+
 class TaskSettings(Strict):
     """A task that labels of this domain can define."""
 
@@ -96,6 +135,7 @@ class Domain(Strict):
         "keep", description="ultrasound only: what happens to colour Doppler cines"
     )
     region: RegionSettings = RegionSettings()
+    region_map: RegionMapSettings = RegionMapSettings()
     store: StoreSettings = StoreSettings()
     clip: ClipSettings = ClipSettings()
     augment: AugmentPolicies = AugmentPolicies()
@@ -112,6 +152,7 @@ class Domain(Strict):
             **self.run,
             "clip": self.clip.model_dump(exclude_unset=True),
             "augment": self.augment.model_dump(exclude_unset=True),
+            "region_map": self.region_map.model_dump(exclude_unset=True),
         }
 
     def task(self, name: str) -> TaskSettings:
@@ -143,4 +184,9 @@ def domain_yaml(name_or_path: str) -> Path:
 def load_domain(name_or_path: str) -> Domain:
     """A shipped domain by name, or one declared in a YAML file."""
     path = domain_yaml(name_or_path)
-    return parse(Domain, read_yaml(path), path)
+    domain = parse(Domain, read_yaml(path), path)
+    at = domain.region_map.path
+    if not at:
+        return domain
+    regions = domain.region_map.model_copy(update={"path": str(path.parent.absolute() / at)})  # as the YAML sees it
+    return domain.model_copy(update={"region_map": regions})

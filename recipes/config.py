@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from domains.base import AugmentPolicies, ClipSettings
+from domains.base import AugmentPolicies, ClipSettings, RegionMapSettings
 from domains.errors import ConfigError
 from domains.schema import Strict, nearest, parse, read_yaml, submodel
 from recipes.monitor import MonitorSettings
@@ -37,10 +37,25 @@ class EncoderSettings(Strict):
     mode: Literal["full", "lora", "last_k", "frozen"] = Field("full", description="what is trained of it")
     last_k: NonNegativeInt = Field(2, description="blocks trained in mode last_k, counted from the top")
     lora: LoRASettings = LoRASettings()
+    keep_tokens: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of a clip's tokens that fine-tuning and evaluation encode, those that change most (EVEREST); null: as it was saved",
+    )
     checkpointing: bool = Field(
         False,
         description="recompute activations in the backward pass: memory of one block instead of all, a third more time",
     )
+
+
+class SourceSettings(Strict):
+    """A second, labelled folder, for methods that adapt between domains (comix)."""
+
+    path: str = Field("", description="a prepared folder, or its URL")
+    task: str = Field("", description="what its labels say: a task of its data set or domain, with classes")
+    labels: str = Field("", description="CSV with the labels; empty: those that came with a public data set")
+    split: str = Field("", description="learn only from the training part of this official split; empty: from all")
 
 
 class DataSettings(Strict):
@@ -50,6 +65,7 @@ class DataSettings(Strict):
     split: str = Field(
         "", description="pretraining: learn only from the training part of this official split; empty: from everything"
     )
+    source: SourceSettings = SourceSettings()
     workers: NonNegativeInt = Field(1, description="loader processes; 0 decodes in the training process")
     clips_per_video: PositiveInt = Field(1, description="clips drawn from each video in an epoch")
     max_failures: float = Field(0.05, ge=0, le=1, description="share of unreadable samples at which a run stops")
@@ -78,6 +94,10 @@ class TrainSettings(Strict):
     piece: PositiveInt | None = Field(
         None,
         description="gradient caching of contrastive methods: samples in memory at once; gradients stay those of the whole batch_size",
+    )
+    shard: bool = Field(
+        False,
+        description="several processes: each keeps a part of weights, gradients and optimiser states (FSDP2), not all",
     )
     seed: NonNegativeInt = 0
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32")
@@ -122,11 +142,16 @@ class RunConfig(Strict):
     objective: dict[str, Any] = Field(
         default_factory=dict, description="settings of the method, checked by the method's own schema"
     )
+    pretext: dict[str, Any] = Field(
+        default_factory=dict,
+        description="pretext tasks that are added to the method: name -> weight, or a section of weight and the task's own settings",
+    )
     domain: str = Field("echo", description="a shipped domain, or a YAML of your own")
     encoder: EncoderSettings = EncoderSettings()
     data: DataSettings = DataSettings()
     clip: ClipSettings = ClipSettings()
     augment: AugmentPolicies = AugmentPolicies()
+    region_map: RegionMapSettings = RegionMapSettings()
     optim: OptimSettings = OptimSettings()
     train: TrainSettings = TrainSettings()
     monitor: MonitorSettings = MonitorSettings()
@@ -239,7 +264,10 @@ def _check_keys(model: type[Strict], values: Mapping[str, Any], where: str, pref
 def _merge(base: dict[str, Any], over: Mapping[str, Any], origin: str, origins: dict[str, str], prefix: str) -> None:
     for key, value in over.items():
         if isinstance(value, Mapping) and value:
-            inner = base.setdefault(key, {})
+            inner = base.get(key)
+            if not isinstance(inner, dict):  # a section in place of a number: pretext.order.clips=4 after order: 0.5
+                inner = base[key] = {}
+                origins.pop(prefix + key, None)
             _merge(inner, value, origin, origins, f"{prefix}{key}.")
         else:
             base[key] = value

@@ -17,9 +17,10 @@ from recipes.parts.gradient_cache import surrogate
 if TYPE_CHECKING:
     from recipes.encoders.base import VideoEncoder
 
-__all__ = ["Batch", "Clip", "Contrast", "Losses", "Objective", "ObjectiveSettings", "Progress"]
+__all__ = ["LABEL", "Batch", "Clip", "Contrast", "Losses", "Objective", "ObjectiveSettings", "Progress"]
 
 Losses = dict[str, Tensor]
+LABEL = "label"  # of the recordings of a second folder, among the targets of a batch
 
 
 class ObjectiveSettings(Strict):
@@ -83,12 +84,19 @@ class Objective(nn.Module, ABC):
     A subclass sets `name`, `Settings` and `views` and writes `forward`. Clusters and outputs that it counts in a `recipes.parts.usage.Usages` are
     logged, and watched by alarms. Parameters with `requires_grad` are trained; buffers and frozen
     modules (momentum teachers, centres) are saved in the run's checkpoints with everything else.
+
+    With `train.shard` a process has whole weights only within `forward` (and `embed`), and those of an element of an nn.ModuleList only while that
+    element is called; in `before_step` and `after_step` they are spread over the processes, and torch's operations work on them as ever.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str] = ""
     Settings: ClassVar[type[ObjectiveSettings]] = ObjectiveSettings
     views: Mapping[str, Clip] = {"clip": Clip()}
+    # False: the encoder's own weights stay as they are, and the method adds something to it.
+    adapts: ClassVar[bool] = True
+    # Views of a second prepared folder, with labels (`data.source`): adaptation between domains. Their class numbers are targets["label"].
+    labelled: Mapping[str, Clip] = {}
 
     def __init__(self, encoder: VideoEncoder, settings: ObjectiveSettings) -> None:
         super().__init__()
@@ -99,6 +107,11 @@ class Objective(nn.Module, ABC):
     def forward(self, batch: Batch) -> Losses:
         """Returns scalars: `loss` is required and differentiable, the rest is logged under its own name."""
 
+    def stage(self, progress: Progress) -> Progress:
+        """Where the part of the run stands over which the learning rate warms up and falls once: the whole of it, or the stage that a method of
+        several stages is in."""
+        return progress
+
     def before_step(self, progress: Progress) -> None:
         """Called before every optimiser step: schedules (temperatures, momenta) are set here from `progress`."""
 
@@ -108,6 +121,10 @@ class Objective(nn.Module, ABC):
     def final_encoder(self) -> VideoEncoder:
         """The encoder that the run leaves behind: the trained one, or a teacher that averages it."""
         return self.encoder
+
+    def final_head(self) -> nn.Linear | None:
+        """A classifier of `encoder.describe` that the run leaves behind, its classes those of `settings.classes`; None for most methods."""
+        return None
 
 
 class Contrast(Objective):

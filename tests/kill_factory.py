@@ -105,8 +105,9 @@ def server_context() -> Any:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["HF_HUB_OFFLINE"] = "1"
     context = multiprocessing.get_context("forkserver")
+    jobs = ["recipes.jobs.pretrain", "recipes.jobs.finetune", "recipes.jobs.replay"]
     context.set_forkserver_preload(
-        ["kill_factory", "peft", "recipes.jobs.pretrain", "recipes.jobs.finetune", "recipes.jobs.replay"]
+        ["kill_factory", "peft", "torch.distributed.fsdp", "torch.distributed.tensor.experimental", *jobs]
     )
     return context
 

@@ -12,7 +12,7 @@ import torch
 
 from recipes.encoders.base import Geometry, VideoEncoder
 from recipes.encoders.videomae import fresh_videomae
-from recipes.objective import Batch, Objective
+from recipes.objective import LABEL, Batch, Objective
 from recipes.pretrain import method
 
 # By method: settings of its objective beside which nothing else is made smaller.
@@ -23,6 +23,21 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "videomae": {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2},
     "simclr": {"head_hidden": 16, "head_outputs": 8},
+    "everest": {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2},
+    "vicmae": {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2, "head_hidden": 16, "head_outputs": 8},
+    "marlin": {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2, "critic_hidden": 16, "normalise_target": True},
+    "mme": {"decoder_width": 24, "decoder_heads": 2, "reach": 2},
+    "smile": {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2, "object_sizes": (0.3, 0.6)},
+    "crossvideomae": {
+        "decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2, "head_hidden": 16, "head_outputs": 8, "frame_depth": 1, "frame_mask_ratio": 0.5,
+    },
+    "rspnet": {"head_hidden": 16, "head_outputs": 8},
+    "tt": {"head_hidden": 16, "skips": (1, 2)},
+    "order": {"head_hidden": 16},
+    "oddoneout": {"head_hidden": 16, "clips": 4},
+    "cpnet": {"head_hidden": 16, "head_outputs": 8},
+    "statistics": {"head_hidden": 16, "blocks": 2},
+    "comix": {"head_hidden": 16, "head_outputs": 8, "confidence": 0.3},
     "moco": {"rho": 3, "head_hidden": 16, "head_outputs": 8, "queue": 16},
     "cvrl": {"head_hidden": 16, "head_outputs": 8},
     "vthcl": {"head_hidden": 16, "head_outputs": 8},
@@ -30,24 +45,50 @@ SMALL: dict[str, dict[str, Any]] = {
     "dsm": {"head_hidden": 16, "head_outputs": 8},
     "coclr": {"head_hidden": 16, "head_outputs": 8, "queue": 16, "positives": 2, "alone": 0.25, "teacher_momentum": 0.99},
     "vididi": {"head_hidden": 16, "head_outputs": 8},
+    "byol": {"rho": 3, "head_hidden": 16, "head_outputs": 8},
+    "swav": {"crops": 2, "head_hidden": 16, "head_outputs": 8, "prototypes": 6, "queue": 16},
+    "dino": {"crops": 2, "head_hidden": 16, "head_bottleneck": 8, "head_outputs": 16, "standardise": True},
+    "vjepa": {"predictor_depth": 1, "predictor_width": 24, "predictor_heads": 2},
+    "salt": {"predictor_depth": 1, "predictor_width": 24, "predictor_heads": 2},
+    "advise": {"speeds": (1, 2), "temporal_depth": 1, "head_hidden": 16},
+    "scale": {"clips": 4, "set_depth": 1, "set_width": 16, "set_heads": 2, "head_hidden": 16},
 }  # fmt: skip
+# Of a method that learns from labels; a run takes those of its labels.
+CLASSES = ("A2C", "A4C", "PLAX")
 # What a short run of a method needs beyond its SMALL and the common settings of test_pretrain_every: key=value, as on the command line.
 SHORT: dict[str, tuple[str, ...]] = {
     "discovr": ("objective.standardise=true", "objective.teacher_momentum=0.9", "objective.weight_cluster=0.1"),
     # From random weights, predicting pixels first brings all clips together; a collapse would be a RankMe of 1.
-    "videomae": ("monitor.rankme.drop=0.2", "monitor.deviation.drop=0.01"),
+    **dict.fromkeys(
+        ("videomae", "everest", "vicmae", "crossvideomae", "marlin", "mme", "smile"),
+        ("monitor.rankme.drop=0.2", "monitor.deviation.drop=0.01"),
+    ),
+    # From random weights, what all clips have in common grows at first. These heads do not see it (`Pretext.read`), and nothing shrinks it.
+    "oddoneout": ("monitor.deviation.drop=0.1",),
+    "cpnet": ("monitor.deviation.drop=0.1",),
     # A clip and its residual frames first come together, and with them everything. With what changes over time to read, as in the recipe, the way
     # out is quick: 40 of the 80 steps.
     "iic": ("objective.head_motion=true",),
     # When positives begin to be named the loss falls whatever was learned: like is compared with like.
     "coclr": ("objective.alone=1",),
+    "vjepa": (
+        "monitor.rankme.drop=0.2",
+        "monitor.deviation.drop=0.05",
+    ),  # as videomae; after step 60 they part again
+    # Of its two losses that of stage 2; both stages: test_pretrain_latents.
+    "salt": ("objective.stage1=0", "monitor.rankme.drop=0.2", "monitor.deviation.drop=0.05"),
 }
+
+
+# What a short run learns from, where it is not rings that beat: of a beat that repeats itself, nobody could tell the order of two clips.
+RECORDINGS: dict[str, str] = {"order": "fading"}
 
 
 # What falls in a short run, of a line of the log, where it is not the loss. A loss against a moving target can rise while its student learns: what
 # counts is how far the student is from the target, KL = H(P_t, P_s) - H(P_t).
 WATCHED: dict[str, Callable[[Mapping[str, float]], float]] = {
     "discovr": lambda row: row["loss_video"] - row["teacher_entropy_video"],
+    "marlin": lambda row: row["loss_reconstruction"],  # the critic's loss follows the autoencoder's
 }
 
 
@@ -63,7 +104,8 @@ def build(name: str, **settings: Any) -> Objective:
     """The method `name` around a small encoder, in training mode; the same weights every time."""
     kind = method(name)
     torch.manual_seed(0)
-    return kind(small_encoder(), kind.Settings(**{**SMALL[name], **settings})).train()
+    learned = {"classes": CLASSES} if kind.labelled else {}
+    return kind(small_encoder(), kind.Settings(**{**SMALL[name], **learned, **settings})).train()
 
 
 def make_batch(objective: Objective, count: int = 6, seed: int = 0) -> Batch:
@@ -72,8 +114,9 @@ def make_batch(objective: Objective, count: int = 6, seed: int = 0) -> Batch:
     geometry = objective.encoder.geometry
     scene = torch.randn(count, 1, 3, geometry.size, geometry.size, generator=draw)
     clips = {}
-    for name, view in objective.views.items():
+    for name, view in (*objective.views.items(), *objective.labelled.items()):
         frames = max(1, round(geometry.frames * view.length))
         still = scene + 0.3 * torch.randn(scene.shape, generator=draw)
         clips[name] = torch.stack([still[:, 0].roll(2 * t, dims=-1) for t in range(frames)], dim=1)
-    return Batch(clips, torch.arange(count) + 100, index=torch.arange(count))
+    targets = {LABEL: torch.arange(count) % len(CLASSES)} if objective.labelled else {}
+    return Batch(clips, torch.arange(count) + 100, targets, torch.arange(count))

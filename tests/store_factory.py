@@ -37,8 +37,10 @@ def pseudonym(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def beating_blob(ef: float, view: str, n_frames: int, size: int, channels: int, rng: np.random.Generator) -> np.ndarray:
-    """uint8 (n_frames, size, size, channels): a ring whose hole shrinks by `ef` per cent, 20 frames a beat."""
+def beating_blob(
+    ef: float, view: str, n_frames: int, size: int, channels: int, rng: np.random.Generator, fading: bool = False
+) -> np.ndarray:
+    """uint8 (n_frames, size, size, channels): a ring whose hole shrinks by `ef` per cent, 20 frames a beat; `fading` to a fifth of its light."""
     y, x = np.mgrid[:size, :size] / size - 0.5
     x, y = x + rng.uniform(-0.05, 0.05), y + rng.uniform(-0.05, 0.05)
     stretch = {"A2C": 0.6, "A4C": 1.0, "PLAX": 1.7}[view]
@@ -48,6 +50,8 @@ def beating_blob(ef: float, view: str, n_frames: int, size: int, channels: int, 
     area = 1 - ef / 100 * (0.5 - 0.5 * np.cos(phase))
     radius = 0.2 * np.sqrt(area)[:, None, None]
     wall = np.exp(-(((distance - radius) / 0.06) ** 2))
+    if fading:
+        wall *= np.linspace(1, 0.2, n_frames)[:, None, None]
     grey = np.clip(140 * wall + 25 * (1 + speckle) + rng.normal(0, 3, wall.shape), 0, 255).astype(np.uint8)
     return np.repeat(grey[..., None], channels, axis=-1)
 
@@ -63,6 +67,7 @@ def make_prepared(
     channels: int = 1,
     fps: float | None = 25.0,
     domain: str = "echo",
+    fading: bool = False,
 ) -> Made:
     """Write and open a prepared folder of `videos` of `patients` patients; labels go to `<folder>.labels.csv`."""
     folder = Path(folder)
@@ -73,7 +78,7 @@ def make_prepared(
     for number in range(videos):
         who = number % patients
         view = VIEWS[(number // patients + who) % len(VIEWS)]
-        clip = beating_blob(efs[who], view, frames, size, channels, rng)
+        clip = beating_blob(efs[who], view, frames, size, channels, rng, fading)
         blob, offsets = encode(clip, quality=92)
         video_id = pseudonym(f"video {seed} {number}")
         path = frame_file(folder, video_id)

@@ -10,9 +10,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domains.base import AugmentPolicies, AugmentSettings, ClipSettings
+from domains.base import AugmentPolicies, AugmentSettings, ClipSettings, RegionMapSettings, TemporalDrop
 from domains.store.frames import Frames
 from domains.store.prepared import Prepared
+from domains.store.region_map import cut_map, region_map
+
+Band = tuple[float, float]
+EVERYTHING: Band = (0.0, 1.0)  # in cycles a frame or a pixel, which never pass 0.71
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class Clip:
     falling: nearer is likelier, the density falling in a straight line to 0 at that distance (CVRL); else every place is as likely.
     rate: multiple of the domain's sampling rate (2.0 looks twice as fast).
     length: multiple of the frames that the encoder sees: a long clip out of which an objective cuts its own.
-    like: another view whose crop, flip, brightness and contrast it shares; None: its own.
+    like: another view whose crop, flip, brightness, contrast and frequencies it shares; None: its own.
+    regions: the region map of the view that it is `like`, in place of frames: whole numbers as grey levels, one frame (length 0).
     """
 
     augment: str = "weak"
@@ -35,6 +40,7 @@ class Clip:
     rate: float = 1.0
     length: float = 1.0
     like: str | None = None
+    regions: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class _Look:
     flip: bool
     brightness: float
     contrast: float
+    keep_temporal: Band
+    keep_spatial: Band
 
 
 @dataclass(frozen=True)
@@ -55,12 +63,15 @@ class DrawnClip:
     flip: mirror left and right.
     brightness: added, in units of full scale (0 leaves the clip as it is).
     contrast: factor about the clip's mean (1 leaves the clip as it is).
+    keep_temporal, keep_spatial: frequencies [least, below) that are left, in cycles a frame and a pixel; EVERYTHING leaves the clip as it is.
     """
 
     frames: Frames
     flip: bool
     brightness: float
     contrast: float
+    keep_temporal: Band = EVERYTHING
+    keep_spatial: Band = EVERYTHING
 
 
 def sample_seed(seed: int, epoch: int, video_id: str, draw: int) -> int:
@@ -101,10 +112,13 @@ def draw_views(
     seed: int,
     epoch: int,
     draw: int = 0,
+    *,
+    regions: RegionMapSettings | None = None,
 ) -> dict[str, DrawnClip]:
     """Every view of one sample. Each view has a generator of its own, so that adding one changes no other.
 
-    Frames that several views share are decoded once. Raises MediaError where the stored frames are damaged.
+    Frames that several views share are decoded once. regions: what the domain says of region maps, for views that ask for one.
+    Raises MediaError where the stored frames, or the region map, are damaged.
     """
     number = sample_seed(seed, epoch, prepared.video_id(index), draw)
     random = {name: _generator(number, name) for name in views}
@@ -121,8 +135,15 @@ def draw_views(
     drawn = {}
     for name in views:
         look = looks[_whose_look(name, views)]
+        if views[name].regions:
+            of = decoded[np.searchsorted(needed, wanted[views[name].like or name])]
+            found = region_map(prepared, index, regions or RegionMapSettings(), of)
+            drawn[name] = DrawnClip(cut_map(found, look.crop, clip.size), look.flip, brightness=0.0, contrast=1.0)
+            continue
         pixels = resize(decoded, look.crop, clip.size, np.searchsorted(needed, wanted[name]))
-        drawn[name] = DrawnClip(frames=pixels, flip=look.flip, brightness=look.brightness, contrast=look.contrast)
+        drawn[name] = DrawnClip(
+            pixels, look.flip, look.brightness, look.contrast, look.keep_temporal, look.keep_spatial
+        )
     return drawn
 
 
@@ -240,4 +261,13 @@ def _draw_look(stored: int, policy: AugmentSettings, rng: np.random.Generator) -
         flip=bool(rng.random() < policy.flip),
         brightness=float(rng.uniform(-policy.brightness, policy.brightness)),
         contrast=float(1 + rng.uniform(-policy.contrast, policy.contrast)),
+        keep_temporal=_draw_band(policy.temporal_drop, rng),  # last: what is drawn before does not depend on them
+        keep_spatial=_draw_band(policy.spatial_drop, rng),
     )
+
+
+def _draw_band(drop: TemporalDrop, rng: np.random.Generator) -> Band:
+    """The frequencies that are left."""
+    if rng.random() >= drop.probability:
+        return EVERYTHING
+    return (drop.cutoff, EVERYTHING[1]) if drop.band == "low" else (EVERYTHING[0], drop.cutoff)

@@ -23,13 +23,38 @@ def patches(pixel_values: Tensor, tubelet: int, patch: int, visible: Tensor | No
     return clip[sample, visible // (h * w), visible // w % h, visible % w].flatten(-4)
 
 
+def temporal_change(tokens: Tensor, frames: int) -> Tensor:
+    """How far each token is from the one at its place in the tubelet before: (B, frames * P, D) in raster order -> (B, frames * P), fp32.
+
+    Tokens of the first tubelet, which have none before them, count as much as those after them. (EVEREST, Hwang et al., ICML 2024.)
+    """
+    if frames == 1:
+        return tokens.new_zeros(tokens.shape[:2], dtype=torch.float32)
+    change = tokens.float().unflatten(1, (frames, -1)).diff(dim=1).norm(dim=-1)
+    return torch.cat([change[:, :1], change], dim=1).flatten(1)
+
+
+def deviation_at_places(tokens: Tensor, places: Tensor, total: int) -> Tensor:
+    """Deviation over time of the tokens (B, V, D) that share a place, averaged over places with two or more: (B, D); 0 where there is none.
+
+    places (B, V) int64 in [0, total).
+    """
+    at = places.unsqueeze(-1).expand_as(tokens)
+    empty = tokens.new_zeros(len(tokens), total, tokens.shape[-1])
+    count = empty[..., 0].scatter_add(1, places, tokens.new_ones(places.shape)).unsqueeze(-1)
+    mean = empty.scatter_add(1, at, tokens) / count.clamp_min(1)
+    square = empty.scatter_add(1, at, (tokens - mean.gather(1, at)).square()) / count.clamp_min(1)
+    several = (count > 1).to(tokens.dtype)
+    return (square.clamp_min(1e-12).sqrt() * several).sum(dim=1) / several.sum(dim=1).clamp_min(1)
+
+
 def embed_patches(projection: nn.Module, pixel_values: Tensor, visible: Tensor | None = None) -> Tensor:
-    """What a patch-embedding Conv3d whose stride is its kernel gives at the positions `visible`: (B, ..., V, D).
+    """What a patch-embedding Conv3d, or Conv2d of every frame, whose stride is its kernel gives at the positions `visible`: (B, ..., V, D).
 
     As a matrix product over the wanted patches: at 90 % masking the convolution over all of them would cost as much as
     the encoder.
     """
-    assert isinstance(projection, nn.Conv3d)
-    tubelet, patch, _ = projection.kernel_size
-    wanted = patches(pixel_values.to(projection.weight.dtype), tubelet, patch, visible)
+    assert isinstance(projection, nn.Conv3d | nn.Conv2d)
+    tubelet = projection.kernel_size[0] if isinstance(projection, nn.Conv3d) else 1
+    wanted = patches(pixel_values.to(projection.weight.dtype), tubelet, projection.kernel_size[-1], visible)
     return F.linear(wanted, projection.weight.flatten(1), projection.bias)

@@ -58,6 +58,12 @@ class VideoMAEEncoder(VideoEncoder):
         return blocks
 
     @property
+    def projection(self) -> nn.Module:
+        """See `VideoEncoder.projection`."""
+        projection: nn.Module = self.model.embeddings.patch_embeddings.projection
+        return projection
+
+    @property
     def final_norm(self) -> nn.Module | None:
         """The norm after the last block; None in classification checkpoints, which have it behind the pooling."""
         norm: nn.Module | None = self.model.layernorm
@@ -74,7 +80,7 @@ class VideoMAEEncoder(VideoEncoder):
     def forward(self, pixel_values: Tensor, visible: Tensor | None = None) -> Tensor:
         """See `VideoEncoder.forward`."""
         self.check_input(pixel_values)
-        hidden = embed_patches(self.model.embeddings.patch_embeddings.projection, pixel_values, visible)
+        hidden = embed_patches(self.projection, pixel_values, visible)
         positions = self.model.embeddings.position_embeddings[0].to(hidden.dtype)
         hidden = hidden + (positions if visible is None else positions[visible])
         shape = hidden.shape
@@ -83,7 +89,7 @@ class VideoMAEEncoder(VideoEncoder):
             hidden = self.through(block, hidden)
         if self.final_norm is not None:
             hidden = self.final_norm(hidden)
-        return hidden.view(shape)
+        return self.over_time(hidden.view(shape), visible)
 
 
 def fresh_videomae(geometry: Geometry, *, seed: int, **config: Any) -> VideoMAEEncoder:

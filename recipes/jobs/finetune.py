@@ -85,6 +85,11 @@ def finetune(
         raise ConfigError(
             "'data.split' is for pretraining", do=f"Fine-tuning has task.split={config.data.split} (--split)"
         )
+    if config.pretext:
+        raise ConfigError("'pretext' is for pretraining; fine-tuning learns from labels alone", do="Leave it out")
+    if config.data.source.path:
+        what = "'data.source' is for pretraining that adapts between domains (comix)"
+        raise ConfigError(what, do="Leave it out; fine-tuning learns from task.labels")
     material = read_material(config, key)
     objective = build_task(config, material, online=online)
     resume = resume or from_step is not None
@@ -194,7 +199,7 @@ def evaluate_test(objective: TaskObjective, material: Material, config: RunConfi
     titles = {"constant": "no encoder (training median)", "finetuned": f"fine-tuned ({config.encoder.mode})"}
     if labels.classes:
         titles["constant"] = "no encoder (commonest class)"
-    dimensions = {"constant": 0, "finetuned": 2 * objective.encoder.width}
+    dimensions = {"constant": 0, "finetuned": objective.encoder.description}
     rows = score(labelled, predictions, "constant", titles=titles, dimensions=dimensions, seed=config.train.seed)
     taught = len(set(material.patients(material.split.train)))
     return Evaluation(

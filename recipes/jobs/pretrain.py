@@ -10,18 +10,21 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
-from domains.errors import DataError, StorageError
+from domains.errors import ConfigError, DataError, StorageError
 from domains.schema import parse
 from domains.store.annotated import read_split
 from domains.store.prepared import Prepared
+from domains.store.region_map import check_region_maps
 from recipes.config import Resolved, RunConfig
 from recipes.encoders import build_encoder
 from recipes.encoders.adapt import save_adapter
 from recipes.encoders.base import VideoEncoder
+from recipes.finetune.head import save_head
+from recipes.jobs.adapt import Source, as_task
 from recipes.jobs.online import OnlineKnn
 from recipes.jobs.seen import looked_at, write_seen
 from recipes.objective import Contrast, Objective
-from recipes.pretrain import method
+from recipes.pretrain import added_tasks, build_method, method
 from recipes.runs.curves import draw_curves
 from recipes.runs.metrics import CLOCKS, read_lines, read_metrics, series_of
 from recipes.runs.run import ALARMS, is_run
@@ -36,19 +39,34 @@ from recipes.training.run import RunFolder, replace
 
 
 def complete(resolved: Resolved) -> Resolved:
-    """The method's own settings checked and filled in, so that config.resolved.yaml holds every one of them. Raises ConfigError."""
+    """The settings of the method and of pretext tasks checked and filled in, so that config.resolved.yaml holds every one of them.
+
+    Raises ConfigError.
+    """
     kind = method(resolved.config.method)
     settings = parse(kind.Settings, resolved.config.objective, f"objective ({kind.name})")
-    config = resolved.config.model_copy(update={"objective": settings.model_dump(mode="json")})
-    return Resolved(config, resolved.origins)
+    tasks = added_tasks(resolved.config.pretext, kind.name)
+    if tasks and resolved.config.train.piece is not None:
+        what = "'train.piece' and 'pretext' do not go together: the heads of pretext tasks look at the whole batch"
+        raise ConfigError(
+            what, do="Leave one of them out; less memory: a smaller train.batch_size, or encoder.checkpointing=true"
+        )
+    pretext = {name: {"weight": weight, **own.model_dump(mode="json")} for name, (weight, own) in tasks.items()}
+    origins = dict(resolved.origins)
+    for name in resolved.config.pretext:
+        if (origin := origins.pop(f"pretext.{name}", None)) is not None and name in pretext:  # said as a weight alone
+            origins[f"pretext.{name}.weight"] = origin
+    config = resolved.config.model_copy(update={"objective": settings.model_dump(mode="json"), "pretext": pretext})
+    return Resolved(config, origins)
 
 
 def build_objective(resolved: Resolved, encoder: VideoEncoder) -> Objective:
-    """The method of a run around its encoder; its own new parts follow from the run's seed."""
-    kind = method(resolved.config.method)
+    """The method of a run around its encoder, with its pretext tasks; new parts follow from the run's seed."""
+    config = resolved.config
+    encoder.context = None  # it reads the features of the encoder that it was trained on, and those are about to change
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(resolved.config.train.seed)
-        return kind(encoder, parse(kind.Settings, resolved.config.objective, f"objective ({kind.name})"))
+        torch.manual_seed(config.train.seed)
+        return build_method(config.method, config.objective, config.pretext, encoder)
 
 
 def pretrain(
@@ -67,17 +85,23 @@ def pretrain(
 
     from_step: go on from the checkpoint of that step. auto_batch: with the largest batch that memory has room for (`--batch-size auto`); of a
     contrastive method, whose batch is part of the question, the largest `train.piece`. A run that goes on keeps what it began with. key:
-    needed where labels that the run is to look at (monitor.knn) name original identifiers. Raises VfmError subclasses; see
+    needed where labels that the run looks at (monitor.knn) or learns from (data.source) name original identifiers. Raises VfmError subclasses; see
     `recipes.training.loop.train`.
     """
     resume = resume or from_step is not None
     resolved = complete(resolved)
     config = resolved.config
     prepared = Prepared.open(config.data.path)
+    source = Source.of(config, method(config.method), key)
+    if source is not None:
+        resolved = source.filled_in(resolved)
+        config = resolved.config
     if auto_batch and not (resume and is_run(out)):
         samples = len(rows_of(prepared, config.data.split)) * config.data.clips_per_video
         resolved = with_largest_batch(resolved, samples, online=online, reporter=reporter)
         config = resolved.config
+    if any(view.regions for view in method(config.method).views.values()):
+        check_region_maps(prepared, list(rows_of(prepared, config.data.split)), config.region_map, config.domain)
     probe = OnlineKnn.of(config, prepared, key)
     encoder = build_encoder(config.encoder, config.clip, online=online, seed=config.train.seed)
     objective = build_objective(resolved, encoder)
@@ -93,15 +117,19 @@ def pretrain(
                 reporter.note("vfm-tiny starts from random weights: no pretrained weights ship with vfm yet")
             data = ClipData(
                 prepared, rows_of(prepared, config.data.split), objective.views, config.clip, config.augment,
-                seed=config.train.seed, clips_per_video=config.data.clips_per_video,
+                seed=config.train.seed, clips_per_video=config.data.clips_per_video, regions=config.region_map,
             )  # fmt: skip
+            if source is not None:
+                data = source.beside(data, objective, config)
             if is_main():
-                write_seen(run.path, prepared, data.rows, looked=probe.looked if probe is not None else None)
-                if probe is not None:
-                    reporter.note(probe.said())
+                also = [(source.prepared, source.rows, source.task)] if source is not None else []
+                write_seen(run.path, prepared, data.rows, looked=probe.looked if probe is not None else None, also=also)
+                for said in (probe, source):
+                    if said is not None:
+                        reporter.note(said.said())
             result = train(objective, data, config, run, reporter, resume=resume, from_step=from_step, probe=probe)
             if is_main():
-                finish(run, objective, prepared, config, result)
+                finish(run, objective, prepared, config, result, source)
     finally:
         run.unlock()
     return run.encoder
@@ -140,22 +168,34 @@ def rows_of(prepared: Prepared, split: str) -> Sequence[int]:
     return rows
 
 
-def finish(run: RunFolder, objective: Objective, prepared: Prepared, config: RunConfig, result: TrainResult) -> None:
-    """Leave the encoder in transformers' format, the curves as a picture, and a record of what was done."""
+def finish(
+    run: RunFolder,
+    objective: Objective,
+    prepared: Prepared,
+    config: RunConfig,
+    result: TrainResult,
+    source: Source | None,
+) -> None:
+    """Leave the encoder in transformers' format (and a classifier where there is one), the curves as a picture, and a record of what was done."""
     encoder = objective.final_encoder()
     try:
         encoder.save(run.encoder)
         if encoder.adapter:
             save_adapter(encoder, run.path / "adapter")
+        head = objective.final_head()
+        if source is not None and head is not None:
+            save_head(as_task(encoder, head, source.task, source.labels.classes), run.path)
         marks = [float(one["step"]) for one in read_lines(run.path / ALARMS)]
         draw_curves({"": series_of(read_metrics(run.path), skip=CLOCKS)}, run.path / "curves.png", marks)
         record: dict[str, Any] = {
             "method": objective.name,
             "paper": objective.paper,
+            "pretext": config.pretext,
             "start": config.encoder.name,
             "init_from": config.encoder.init_from,
             "random_start": encoder.random_start,
             "data": prepared.summary(),
+            "source": {"task": source.task, **source.prepared.summary()} if source is not None else None,
             "steps": result.steps,
             "samples": result.samples,
             "replaced": result.replaced,

@@ -13,7 +13,7 @@ from domains.schema import parse
 from recipes.encoders import build_encoder
 from recipes.finetune.task import TaskHeadSettings, TaskObjective
 from recipes.objective import Objective
-from recipes.pretrain import method
+from recipes.pretrain import build_method
 from recipes.training.broken import BrokenStep, read_broken
 from recipes.training.checkpoint import restore
 from recipes.training.replay import Replay, replay
@@ -42,5 +42,4 @@ def build(broken: BrokenStep, online: bool = False) -> Objective:
         encoder = build_encoder(settings, broken.config.clip, online=online, seed=broken.config.train.seed)
         if broken.objective == TaskObjective.name:
             return TaskObjective(encoder, parse(TaskHeadSettings, broken.settings, "step.json"))
-        kind = method(broken.objective)
-        return kind(encoder, parse(kind.Settings, broken.settings, "step.json"))
+        return build_method(broken.objective, broken.settings, broken.config.pretext, encoder, "step.json")

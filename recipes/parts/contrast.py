@@ -78,3 +78,10 @@ def accuracy(queries: Tensor, keys: Tensor) -> Tensor:
     """Share of samples whose own key is the nearest of the batch's, on this rank: what a contrast asks, whatever its temperature."""
     scores = F.normalize(queries.float(), dim=-1) @ F.normalize(keys.float(), dim=-1).T
     return (scores.argmax(dim=1) == torch.arange(len(scores), device=scores.device)).float().mean()
+
+
+@torch.no_grad()
+def wins(anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """Share of samples whose positive is nearer than their own negative, on this rank; all (B, D)."""
+    near, far = (F.cosine_similarity(anchor.float(), other.float(), dim=-1) for other in (positive, negative))
+    return (near > far).float().mean()

@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from recipes.encoders.base import VideoEncoder
 from recipes.objective import Batch, Clip, Contrast, Losses, ObjectiveSettings
-from recipes.parts.contrast import agreement, info_nce
+from recipes.parts.branch import Branch
+from recipes.parts.contrast import agreement, info_nce, wins
 from recipes.parts.disorder import shuffled
 from recipes.parts.frames import take
-from recipes.parts.projection import Branch, ProjectionSettings, projection_head
+from recipes.parts.projection import ProjectionSettings, projection_head
 from recipes.parts.warp import drawn_bends, warp
 
 
@@ -67,16 +68,16 @@ class DSM(Contrast):
     def compare(self, embedded: Mapping[str, Tensor]) -> Losses:
         """z of all three -> the loss; how alike the clip is to both; the share of samples of which the broken scene is the nearer one."""
         s, clip, positive, negative = self.settings, embedded["clip"], embedded["scene"], embedded["motion"]
-        near, far = squared_distance(clip, positive), squared_distance(clip, negative)
         if s.form == "nce":
             loss = info_nce(clip, positive, s.temperature, own=negative.unsqueeze(1))
         else:
+            near, far = squared_distance(clip, positive), squared_distance(clip, negative)
             loss = F.relu(near - far + s.margin).mean()
         return {
             "loss": loss,
             "agreement": agreement(clip, positive),
-            "agreement_negative": agreement(clip, negative),
-            "motion_wins": (near < far).float().mean(),
+            "likeness_negative": agreement(clip, negative),
+            "motion_wins": wins(clip, positive, negative),
         }
 
 

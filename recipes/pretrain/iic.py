@@ -10,11 +10,12 @@ from torch import Tensor
 
 from recipes.encoders.base import VideoEncoder
 from recipes.objective import Batch, Clip, Contrast, Losses, ObjectiveSettings
-from recipes.parts.contrast import agreement, info_nce
+from recipes.parts.branch import Branch
+from recipes.parts.contrast import agreement, info_nce, wins
 from recipes.parts.disorder import repeated, shuffled
 from recipes.parts.frames import take
 from recipes.parts.motion import derivative
-from recipes.parts.projection import Branch, ProjectionSettings, projection_head
+from recipes.parts.projection import ProjectionSettings, projection_head
 from recipes.parts.views import with_more
 
 
@@ -34,7 +35,7 @@ class IIC(Contrast):
     """
 
     class Settings(ProjectionSettings, ObjectiveSettings):
-        """Settings of IIC; the defaults are the paper's."""
+        """Settings of IIC; the temperature is the paper's."""
 
         broken: Literal["repeat", "shuffle"] = Field(
             "repeat", description="intra-negative: one frame all the time, or all frames out of order"
@@ -65,12 +66,13 @@ class IIC(Contrast):
         }
 
     def compare(self, embedded: Mapping[str, Tensor]) -> Losses:
-        """z of all three -> the loss, and how alike the residual frames are to the clip and to the broken one."""
+        """z of all three -> the loss; how alike the residual frames are to clip and broken clip, and how often the clip is the nearer."""
         clip, residual, broken = embedded["clip"], embedded["residual"], embedded["broken"]
         own, tau = broken.unsqueeze(1), self.settings.temperature
         loss = (info_nce(clip, residual, tau, own=own) + info_nce(residual, clip, tau, own=own)) / 2
         return {
             "loss": loss,
             "agreement": agreement(clip, residual),
-            "agreement_broken": agreement(residual, broken),
+            "likeness_broken": agreement(residual, broken),
+            "motion_wins": wins(residual, clip, broken),
         }

@@ -9,14 +9,15 @@ from torch import Tensor
 
 from recipes.encoders.base import VideoEncoder
 from recipes.objective import Batch, Clip, Contrast, Losses, ObjectiveSettings, Progress
+from recipes.parts.branch import Branch
 from recipes.parts.contrast import agreement, nt_xent
 from recipes.parts.motion import derivative
-from recipes.parts.projection import Branch, ProjectionSettings, projection_head
+from recipes.parts.projection import ProjectionSettings, projection_head
 from recipes.parts.views import clips_of, with_more
 
 
 class ViDiDi(Contrast):
-    """Video time-differentiation for instance discrimination (Chen et al., ECCV 2024).
+    """Video time-differentiation for instance discrimination (Chen et al., 2024).
 
         loss = NT-Xent(z(d^m x), z(d^n x'); tau),   z = head(encoder(.)) (B, head_outputs)
 
@@ -30,13 +31,13 @@ class ViDiDi(Contrast):
     """
 
     class Settings(ProjectionSettings, ObjectiveSettings):
-        """Settings of ViDiDi; the defaults are the paper's on SimCLR."""
+        """Settings of ViDiDi; orders are the paper's, the rest is SimCLR's."""
 
         orders: int = Field(2, ge=1, le=2, description="highest derivative")
         temperature: PositiveFloat = Field(0.1, description="tau; lower looks at the nearest strangers only")
 
     name = "vididi"
-    paper = "Chen et al., Unfolding Videos Dynamics via Taylor Expansion, ECCV 2024"
+    paper = "Chen et al., Unfolding Videos Dynamics via Taylor Expansion, arXiv:2409.02371, 2024"
     settings: Settings
 
     def __init__(self, encoder: VideoEncoder, settings: Settings) -> None:

@@ -31,7 +31,7 @@ class VTHCL(Contrast):
     """
 
     class Settings(ProjectionSettings, ObjectiveSettings):
-        """Settings of VTHCL; the defaults are the paper's."""
+        """Settings of VTHCL; the temperature is the paper's."""
 
         tempo: float = Field(4.0, gt=1, description="the fast clip's rate, as a multiple of the slow one's")
         levels: PositiveInt = Field(2, description="depths that are compared, the last block included")

@@ -13,7 +13,7 @@ from recipes.runs.run import Run
 
 ABSENT = "-"
 # Where a run lies and what it reads are named elsewhere; they differ always.
-PLACES = {"data.path", "task.labels", "monitor.knn.labels"}
+PLACES = {"data.path", "task.labels", "monitor.knn.labels", "data.source.path", "data.source.labels"}
 
 
 class Difference(NamedTuple):
@@ -64,7 +64,7 @@ def differences_from_recipe(run: Run) -> tuple[list[Difference], int]:
         origin = (origins or {}).get(key, "")
         if key in PLACES or key in ("task.name", "method") or is_same(defaults.get(key, ABSENT), value):
             continue
-        if key.startswith("objective.") and key not in defaults:
+        if key.startswith(("objective.", "pretext.")) and key not in defaults:
             if origins is None:
                 unknown += 1
                 continue

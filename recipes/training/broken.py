@@ -116,6 +116,7 @@ def write_broken(
 
     Every process calls it; the first writes weights and settings too. Raises OSError and SafetensorError.
     """
+    weights = tensors_of(objective, keep=rank == 0)  # before anything can go wrong in one process and not in the others
     place = folder / f"step_{progress.step + 1:08d}"
     place.mkdir(parents=True, exist_ok=True)
     seed_step(config.train.seed, progress.step, rank)  # the generators, as they were when the step began
@@ -134,7 +135,7 @@ def write_broken(
     for other in folder.glob("step_*"):
         if other != place:
             shutil.rmtree(other, ignore_errors=True)
-    write_tensors(tensors_of(objective), place / WEIGHTS)
+    write_tensors(weights, place / WEIGHTS)
     about = {
         "what": what, "precision": precision, "progress": asdict(progress), "processes": processes, "forwards": len(forwards),
         "objective": objective.name, "settings": objective.settings.model_dump(mode="json"), "config": config.model_dump(mode="json"),

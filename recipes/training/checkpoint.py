@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from domains.errors import ConfigError, ModelError, StorageError
 from recipes.training.retention import Retention
+from recipes.training.sharding import share_of, whole_tensor
 
 LATEST = "latest"
 STATE = "state.json"
@@ -29,14 +30,25 @@ TENSORS = ("objective.safetensors", "optimiser.safetensors")
 
 
 def save_checkpoint(
-    folder: Path, objective: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any], keep: Retention
+    folder: Path,
+    objective: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    state: dict[str, Any],
+    keep: Retention,
+    *,
+    write: bool = True,
 ) -> Path:
     """Write `folder/step_N` for N = state["step"] and remove those that `keep` lets go; it reads state["losses"] and ["figures"].
 
-    Raises StorageError where the disk refuses; earlier checkpoints stay as they were and nothing half-written remains.
+    Every process calls it and the main one writes (`write`): the others have their parts of what is spread over them. A checkpoint does not say
+    how it was spread. Raises StorageError where the disk refuses; earlier checkpoints stay as they were and nothing half-written remains.
     """
     name = f"step_{state['step']:08d}"
     draft, final = folder / f"{name}.tmp", folder / name
+    if not write:
+        tensors_of(objective, keep=False)
+        optimiser_tensors(objective, optimiser, keep=False)
+        return final
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
@@ -96,6 +108,7 @@ def load_checkpoint(
         if (damage := find_damage(path)) is not None:
             warn(f"checkpoint {name} is damaged ({damage})" + ("; trying the one before it" if step is None else ""))
             continue
+        # Files are mapped, not read: of what is spread over the processes each reads its part.
         restore(objective, load_file(path / TENSORS[0]), path)
         restore_optimiser(objective, optimiser, load_file(path / TENSORS[1]), path)
         state: dict[str, Any] = json.loads((path / STATE).read_text(encoding="utf-8"))
@@ -162,25 +175,35 @@ def find_damage(path: Path) -> str | None:
     return None
 
 
-def tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """State of a module as contiguous tensors that share no memory, as safetensors wants them."""
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
+def tensors_of(module: nn.Module, *, keep: bool = True) -> dict[str, Tensor]:
+    """State of a module as contiguous tensors that share no memory, as safetensors wants them. Every process must ask; nothing where not `keep`."""
+    return gathered(module.state_dict().items(), keep)
 
 
-def optimiser_tensors(objective: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """`<parameter>/<exp_avg | exp_avg_sq | step>` -> tensor, by the parameter's name in the objective."""
+def optimiser_tensors(
+    objective: nn.Module, optimiser: torch.optim.Optimizer, *, keep: bool = True
+) -> dict[str, Tensor]:
+    """`<parameter>/<exp_avg | exp_avg_sq | step>` -> tensor, by the parameter's name in the objective; see `tensors_of`."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in objective.named_parameters()}
-    return {
-        f"{names[parameter]}/{key}": value.detach().cpu().contiguous().clone()
-        for parameter, state in optimiser.state.items()
-        for key, value in state.items()
-    }
+    states = ((names[parameter], state) for parameter, state in optimiser.state.items())
+    return gathered(((f"{name}/{key}", value) for name, state in states for key, value in state.items()), keep)
+
+
+def gathered(tensors: Iterable[tuple[str, Tensor]], keep: bool) -> dict[str, Tensor]:
+    """Whole and on the CPU, one after another."""
+    found = {}
+    for name, tensor in tensors:
+        whole = whole_tensor(tensor.detach())
+        if keep:
+            found[name] = whole.cpu().contiguous().clone()
+    return found
 
 
 def restore(objective: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
     """Load a state, all of it. Raises ModelError."""
+    own = objective.state_dict()
     try:
-        objective.load_state_dict(tensors)
+        objective.load_state_dict({name: share_of(tensor, own.get(name, tensor)) for name, tensor in tensors.items()})
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()[:160]
         raise ModelError(
@@ -204,7 +227,7 @@ def restore_optimiser(
         if name not in found:
             raise ModelError(f"the checkpoint has no optimiser state for {name}", where=where)
         optimiser.state[parameter] = {
-            part: value.to(parameter.device if part != "step" else "cpu" if not parameter.is_cuda else parameter.device)
+            part: share_of(value, parameter).to(parameter.device) if part != "step" else value.to(parameter.device)
             for part, value in found[name].items()
         }
 

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from domains.base import AugmentPolicies, ClipSettings
+from domains.base import AugmentPolicies, ClipSettings, RegionMapSettings
 from domains.errors import MediaError, UnreachableError
 from domains.store.clips import Clip, draw_views, sample_seed
 from domains.store.prepared import Prepared
 from recipes.encoders.base import Geometry
 from recipes.objective import Batch
+from recipes.training.frequency import keep_frequencies
 
 ATTEMPTS = 8  # samples tried in place of an unreadable one before a run gives up
 
@@ -32,7 +33,8 @@ class ClipData(Dataset[dict[str, Any]]):
     may straddle two epochs. An unreadable sample is replaced by another that follows from its own seed, and counted; where ATTEMPTS in a
     row cannot be read the item holds their reasons alone (an exception would leave a loader process as a printed stack trace).
 
-    prepared: the store; rows: the manifest rows to learn from; targets: label name -> values aligned with `rows`.
+    prepared: the store; rows: the manifest rows to learn from; targets: label name -> values aligned with `rows`; regions: the domain's region
+    map, for views that ask for it.
     """
 
     def __init__(
@@ -46,10 +48,11 @@ class ClipData(Dataset[dict[str, Any]]):
         seed: int = 0,
         clips_per_video: int = 1,
         targets: Mapping[str, NDArray[Any]] | None = None,
+        regions: RegionMapSettings | None = None,
     ) -> None:
         self.prepared, self.rows, self.views = prepared, list(rows), dict(views)
         self.clip, self.policies, self.seed, self.clips_per_video = clip, policies, seed, clips_per_video
-        self.targets = dict(targets or {})
+        self.targets, self.regions = dict(targets or {}), regions
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
@@ -74,7 +77,17 @@ class ClipData(Dataset[dict[str, Any]]):
         while True:
             row = self.rows[where]
             try:
-                drawn = draw_views(self.prepared, row, self.views, self.clip, self.policies, self.seed, epoch, draw)
+                drawn = draw_views(
+                    self.prepared,
+                    row,
+                    self.views,
+                    self.clip,
+                    self.policies,
+                    self.seed,
+                    epoch,
+                    draw,
+                    regions=self.regions,
+                )
                 break
             except UnreachableError as error:  # of a storage: the next sample would fare no better
                 return {"failures": [*failures, f"{self.prepared.video_id(row)}: {error.what}"]}
@@ -91,6 +104,36 @@ class ClipData(Dataset[dict[str, Any]]):
             "targets": {name: values[where] for name, values in self.targets.items()},
             "failures": failures,
         }
+
+
+class PairedData(ClipData):
+    """A sample of one folder together with a labelled one of another (adaptation between domains).
+
+    Position p of the stream is the p-th sample of both, each in the order of its own epochs: every recording of either has its turn, whatever their
+    numbers, and what holds of a stream (resumed exactly, the same for any number of processes) holds of the pair. Views, labels and failures of both;
+    rows and seeds are those of the first.
+    """
+
+    def __init__(self, own: ClipData, source: ClipData) -> None:
+        super().__init__(
+            own.prepared, own.rows, own.views, own.clip, own.policies, seed=own.seed, clips_per_video=own.clips_per_video, targets=own.targets,
+            regions=own.regions,
+        )  # fmt: skip
+        self.source = source
+
+    def fingerprint(self) -> str:
+        """Of both, and of the labels."""
+        labels = b"".join(np.ascontiguousarray(values).tobytes() for values in self.source.targets.values())
+        both = f"{super().fingerprint()} {self.source.fingerprint()} ".encode() + labels
+        return hashlib.blake2b(both, digest_size=8).hexdigest()
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        own, source = super().__getitem__(position), self.source[position]
+        failures = [*own["failures"], *source["failures"]]
+        if "views" not in own or "views" not in source:
+            return {"failures": failures}
+        views, targets = {**own["views"], **source["views"]}, {**own["targets"], **source["targets"]}
+        return {**own, "views": views, "targets": targets, "failures": failures}
 
 
 class StreamSampler:
@@ -132,6 +175,8 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "flip": torch.tensor([clip.flip for clip in drawn]),
             "brightness": torch.tensor([clip.brightness for clip in drawn], dtype=torch.float32),
             "contrast": torch.tensor([clip.contrast for clip in drawn], dtype=torch.float32),
+            "keep_temporal": torch.tensor([clip.keep_temporal for clip in drawn], dtype=torch.float64),
+            "keep_spatial": torch.tensor([clip.keep_spatial for clip in drawn], dtype=torch.float64),
         }
     return {
         "views": views,
@@ -163,7 +208,7 @@ def pixel_values(view: Mapping[str, Tensor], geometry: Geometry, device: torch.d
         mean = pixels.mean(dim=(1, 2, 3, 4), keepdim=True)
         contrast, brightness = view["contrast"].to(device).view(each), view["brightness"].to(device).view(each)
         pixels = ((pixels - mean) * contrast + mean + brightness).clamp_(0, 1)
-    return normalise(pixels, geometry)
+    return keep_frequencies(normalise(pixels, geometry), view["keep_temporal"], view["keep_spatial"])
 
 
 def plain_pixel_values(frames: Tensor, geometry: Geometry, device: torch.device) -> Tensor:

@@ -8,6 +8,7 @@ from types import FrameType, TracebackType
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from domains.errors import VfmError
 from recipes.parts.distributed import world_size
@@ -53,11 +54,14 @@ class StopSignal:
             raise KeyboardInterrupt
         self.number = signal.SIGTERM if number == signal.SIGHUP else number
 
-    def agreed(self, device: torch.device, broken: bool = False) -> tuple[int, bool]:
-        """(the signal that any rank received, 0 for none; whether anything is broken on any rank); the same answer on every rank."""
+    def agreed(self, broken: Tensor) -> tuple[int, bool]:
+        """(the signal that any rank received, 0 for none; whether anything is broken on any rank); the same answer on every rank.
+
+        broken: a single bool on the device. This is where a step waits for the device, once.
+        """
         if world_size() == 1:
-            return self.number, broken
-        flags = torch.tensor([float(self.number), float(broken)], device=device)
+            return self.number, bool(broken)
+        flags = torch.stack([torch.full((), float(self.number), device=broken.device), broken.float()])
         dist.all_reduce(flags, op=dist.ReduceOp.MAX)
         number, anywhere = flags.tolist()
         return int(number), bool(anywhere)

@@ -33,6 +33,7 @@ from recipes.training.profile import Profiler
 from recipes.training.reporter import Reporter, StepInfo
 from recipes.training.retention import Retention
 from recipes.training.run import RunFolder, full
+from recipes.training.sharding import Weights, weights_of, whole_tensor
 
 Validate = Callable[[Progress], Mapping[str, float]]
 
@@ -83,13 +84,15 @@ def train(
     if not any(parameter.requires_grad for parameter in objective.parameters()):
         raise TrainingError("nothing to train: every parameter is frozen", do="Use another encoder.mode")
     check_piece(objective, config.train)
-    objective.to(accelerator.device).train()
-    optimiser = make_optimiser(objective, config.optim)
+    if config.train.shard and accelerator.num_processes == 1:
+        reporter.note("train.shard: one process holds all weights; there is nobody to share them with")
+    weights = weights_of(objective.train(), accelerator.device, shard=config.train.shard)
+    optimiser = make_optimiser(weights.learner, config.optim)
     total = total_steps(config, len(data), accelerator.num_processes)
     # What the samples follow from, beside the settings: a run that goes on must find it as it was.
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "replaced": 0, "monitor_start": {}, "losses": {}, "figures": {}}
     state["data"] = data.fingerprint()
-    found = load_checkpoint(run.checkpoints, objective, optimiser, reporter.warn, from_step) if resume else None
+    found = load_checkpoint(run.checkpoints, weights.learner, optimiser, reporter.warn, from_step) if resume else None
     if found is not None:
         check_data(found, state["data"], run)
         state = found
@@ -101,12 +104,12 @@ def train(
     if main:
         write_status(run.path, total=total)
     accelerator.wait_for_everyone()
-    wrapped, optimiser = accelerator.prepare(objective, optimiser, device_placement=[False, False])
+    optimiser = weights.prepare(accelerator, optimiser)
     device = accelerator.device
-    monitors = Monitors(objective, data, config, run.path, state, device, reporter.warn, probe=probe)
+    monitors = Monitors(objective, data, config, run.path, state, device, reporter.warn, probe=probe, weights=weights)
     loop = _Loop(
         accelerator,
-        wrapped,
+        weights,
         objective,
         optimiser,
         data,
@@ -128,7 +131,7 @@ class _Loop:
     """The state of one call of `train`, so that each of its steps reads by itself."""
 
     accelerator: Accelerator
-    wrapped: Any
+    weights: Weights
     objective: Objective
     optimiser: Any
     data: ClipData
@@ -180,6 +183,7 @@ class _Loop:
                     raise Interrupted(number, step + 1, self.run.path)
                 if halt:
                     raise self.monitors.end(step + 1)
+        self.weights.settle()
         self.reporter.finish()
         samples = self.total * train.batch_size * train.accumulate * accelerator.num_processes
         return TrainResult(
@@ -189,8 +193,8 @@ class _Loop:
     def step(self, step: int, batches: Iterator[Mapping[str, Any]]) -> int:
         """One optimiser step. Returns the signal to stop after it, the same on all ranks; 0 for none."""
         config, accelerator = self.config, self.accelerator
-        set_learning_rate(self.optimiser, learning_rate(config.optim, step, self.total))
-        self.objective.before_step(self.progress(step))
+        set_learning_rate(self.optimiser, self.learning_rate(step))
+        self.weights.learner.before_step(self.progress(step))
         seed_step(config.train.seed, step, accelerator.process_index)
         done: list[tuple[Mapping[str, Any], Mapping[str, Tensor]]] = []
         for forward in range(config.train.accumulate):
@@ -201,24 +205,24 @@ class _Loop:
                 batch = to_batch(collated, self.objective.encoder.geometry, accelerator.device)
             meter = self.measuring(batch)
             last = forward + 1 == config.train.accumulate
-            losses = learn(accelerator, self.wrapped, self.objective, batch, config.train, self.time, last=last)
+            losses = learn(accelerator, self.weights, batch, config.train, self.time, last=last)
             done.append((collated, {name: value.detach() for name, value in losses.items()}))
             meter.add(losses, len(batch))
         with self.time("optimiser"):
             parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
-            norm = accelerator.clip_grad_norm_(parameters, config.optim.clip_norm or math.inf)
-        # One number, and so one wait for the device: it is not finite where any of these is not.
-        health = float(norm + sum(losses["loss"].to(norm) for _, losses in done))
-        number, broken = self.stop.agreed(accelerator.device, not math.isfinite(health))
+            norm = whole_tensor(accelerator.clip_grad_norm_(parameters, config.optim.clip_norm or math.inf))
+        # It is not finite where any of these is not. Waited for here and not a step later: teachers and centres move with the update, and must not.
+        health = norm + sum(losses["loss"].to(norm) for _, losses in done)
+        number, broken = self.stop.agreed(~health.isfinite())
         if broken:  # before the update: the weights are still good
             where = self.progress(step)
-            stop_not_finite(accelerator, self.objective, config, self.run, self.data.prepared, where, done)
+            stop_not_finite(accelerator, self.weights.learner, config, self.run, self.data.prepared, where, done)
         meter.add_norm(norm)
         self.monitors.gradient(norm)
         with self.time("optimiser"):
             self.optimiser.step()
             self.optimiser.zero_grad()
-            self.objective.after_step(self.progress(step + 1))
+            self.weights.after_step(self.progress(step + 1))
         return number
 
     def measuring(self, batch: Batch) -> Meter:
@@ -235,6 +239,11 @@ class _Loop:
         seen = step * train.batch_size * train.accumulate * self.accelerator.num_processes
         return Progress(step, self.total, seen / len(self.data))
 
+    def learning_rate(self, step: int) -> float:
+        """Of optimiser step `step`, from 0."""
+        stage = self.objective.stage(self.progress(step))
+        return learning_rate(self.config.optim, stage.step, stage.total)
+
     def count_failures(self, failures: list[str], step: int, lost: bool) -> None:
         """Unreadable samples were replaced; too many of them end the run."""
         if failures:
@@ -250,7 +259,7 @@ class _Loop:
         looked = self.look(step)
         train = self.config.train
         left = (self.total - step) * train.batch_size * train.accumulate * self.accelerator.num_processes
-        lr, rate = learning_rate(self.config.optim, step - 1, self.total), speed["clips_per_second"]
+        lr, rate = self.learning_rate(step - 1), speed["clips_per_second"]
         epoch = self.progress(step).epoch
         self.reporter.step(
             StepInfo(
@@ -273,11 +282,12 @@ class _Loop:
 
     def at_epoch_end(self, step: int) -> None:
         """Validation, where `step` was the last of an epoch or of the run."""
-        if self.validate is None or not self.accelerator.is_main_process:
-            return
         now = self.progress(step + 1)
-        if int(now.epoch) > int(self.progress(step).epoch) or now.step == now.total:
-            self.figures.update(self.validate(now))
+        if self.validate is None or not (int(now.epoch) > int(self.progress(step).epoch) or now.step == now.total):
+            return
+        with self.weights.whole(self.objective, main_only=True):
+            if self.accelerator.is_main_process:
+                self.figures.update(self.validate(now))
 
     def look(self, step: int) -> dict[str, float]:
         """What monitors see after `step` steps, where it is due."""
@@ -286,11 +296,11 @@ class _Loop:
         return looked
 
     def save(self) -> None:
-        """A checkpoint, by the main process; the others wait."""
-        if self.accelerator.is_main_process:
-            raw = getattr(self.optimiser, "optimizer", self.optimiser)
-            self.state.update(losses=self.losses, figures=self.figures)
-            save_checkpoint(self.run.checkpoints, self.objective, raw, self.state, Retention.of(self.config.train))
+        """A checkpoint, by the main process; the others give their parts, and wait."""
+        raw, keep = getattr(self.optimiser, "optimizer", self.optimiser), Retention.of(self.config.train)
+        self.state.update(losses=self.losses, figures=self.figures)
+        main = self.accelerator.is_main_process
+        save_checkpoint(self.run.checkpoints, self.weights.learner, raw, self.state, keep, write=main)
         self.accelerator.wait_for_everyone()
 
     @contextlib.contextmanager

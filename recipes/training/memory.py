@@ -11,7 +11,8 @@ from torch import Tensor
 from domains.errors import TrainingError
 from domains.machine import free_memory
 from recipes.config import RunConfig
-from recipes.objective import Batch, Contrast, Objective, Progress
+from recipes.objective import LABEL, Batch, Contrast, Objective, Progress
+from recipes.parts.distributed import world_size
 
 MARGIN = 0.9  # of the memory that is free: fragments, and batches whose masks keep a little more
 TEMPORARY = 1.5  # CPU: memory of a step, in what its forward pass keeps; the backward pass holds gradients of a block or two beside it
@@ -40,27 +41,29 @@ def largest_batch(objective: Objective, config: RunConfig, device: torch.device,
     """Samples of one process that a forward and backward pass of `objective` has room for on `device`, at most `limit`.
 
     objective: one made for the trial; its buffers and gradients are spoiled. On a GPU by trying, with the optimiser's memory set aside; on a
-    CPU, where trying too much ends the process, from what two small passes keep. Raises TrainingError where not even one sample fits.
+    CPU, where trying too much ends the process, from what two small passes keep. With `train.shard` the optimiser's part of this process counts, and
+    weights and gradients as if they were whole: rather a little less than fits. Raises TrainingError where not even one sample fits.
     """
     objective.to(device).train()
     objective.before_step(Progress(0, 1, 0.0))
+    elsewhere = STATE * trained(objective) * (1 - 1 / world_size() if config.train.shard else 0)
     found = (
-        largest(lambda size: fits_gpu(objective, size, device, bf16), limit)
+        largest(lambda size: fits_gpu(objective, size, device, bf16, elsewhere), limit)
         if device.type == "cuda"
-        else largest(lambda size: needed(objective, bf16, size) < MARGIN * free_memory(), limit)
+        else largest(lambda size: needed(objective, bf16, size) - elsewhere < MARGIN * free_memory(), limit)
     )
     if not found:
         raise TrainingError("not even one sample fits into memory", do=advice(config, objective))
     return found
 
 
-def fits_gpu(objective: Objective, size: int, device: torch.device, bf16: bool) -> bool:
-    """Whether a step of `size` samples stays within the GPU's memory, by doing it."""
+def fits_gpu(objective: Objective, size: int, device: torch.device, bf16: bool, elsewhere: float) -> bool:
+    """Whether a step of `size` samples stays within the GPU's memory, by doing it. elsewhere: bytes of its state that other processes hold."""
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     try:
-        aside = torch.empty(STATE * trained(objective), dtype=torch.uint8, device=device)
+        aside = torch.empty(int(STATE * trained(objective) - elsewhere), dtype=torch.uint8, device=device)
         one_pass(objective, made_up(objective, size, device), bf16)
         del aside
     except torch.OutOfMemoryError:
@@ -113,9 +116,10 @@ def made_up(objective: Objective, size: int, device: torch.device) -> Batch:
         name: torch.randn(
             size, max(1, round(geometry.frames * view.length)), 3, geometry.size, geometry.size, device=device
         )
-        for name, view in objective.views.items()
+        for name, view in (*objective.views.items(), *objective.labelled.items())
     }
-    return Batch(clips, torch.arange(size), index=torch.arange(size))
+    targets = {LABEL: torch.zeros(size, dtype=torch.int64, device=device)} if objective.labelled else {}
+    return Batch(clips, torch.arange(size), targets, torch.arange(size))
 
 
 def trained(objective: Objective) -> int:
@@ -142,6 +146,8 @@ def advice(config: RunConfig, objective: Objective) -> str:
         ways.append(f"train.batch_size={half} train.accumulate={train.accumulate * 2} (steps of the same size)")
     if not config.encoder.checkpointing:
         ways.append("encoder.checkpointing=true (a third more time)")
+    if world_size() > 1 and not train.shard:
+        ways.append("train.shard=true (weights and the optimiser's averages spread over the processes)")
     if train.precision == "fp32":
         ways.append("train.precision=bf16")
     ways.append("smaller clips (clip.frames, clip.size)")

@@ -23,6 +23,7 @@ from recipes.parts.distributed import gather, global_max, rank, world_size
 from recipes.parts.usage import Usage
 from recipes.training.alarms import Alarms, Raised, stopped
 from recipes.training.data import ClipData, plain_pixel_values
+from recipes.training.sharding import Weights
 
 PIECE = 16  # clips embedded at once
 FEWEST = 4  # clips of which a rank or a spread can be told
@@ -118,8 +119,10 @@ class Monitors:
     """
 
     def __init__(self, objective: Objective, data: ClipData, config: RunConfig, run: Path, state: dict[str, Any], device: torch.device,
-                 warn: Callable[[str], None], *, probe: Probe | None = None) -> None:  # fmt: skip
-        """state: of the run, in its checkpoints. probe: what else is asked of the encoder that the run would leave behind (online kNN)."""
+                 warn: Callable[[str], None], *, probe: Probe | None = None, weights: Weights | None = None) -> None:  # fmt: skip
+        """state: of the run, in its checkpoints. probe: what else is asked of the encoder that the run would leave behind (online kNN). weights: of
+        `objective`, None where it holds them itself."""
+        self.weights = weights or Weights(objective, device)
         self.objective, self.config, self.device, self.state, self.probe, self.run = (
             objective,
             config,
@@ -159,7 +162,8 @@ class Monitors:
         """RankMe, entropy and spread of the trained encoder's features."""
         encoder = self.objective.encoder
         was, _ = encoder.training, encoder.eval()
-        features, _ = self.clips.features(encoder.embed, encoder.geometry, self.device)
+        with self.weights.whole(encoder):
+            features, _ = self.clips.features(encoder.embed, encoder.geometry, self.device)
         encoder.train(was)
         if len(features) < FEWEST:
             return {}
@@ -176,7 +180,7 @@ class Monitors:
         """Of everything that the objective counts, since the last look."""
         counted = {
             name.rsplit(".", 1)[-1]: module.entropy()
-            for name, module in self.objective.named_modules()
+            for name, module in self.weights.learner.named_modules()
             if isinstance(module, Usage)
         }
         return {name: value for name, value in counted.items() if value is not None}
@@ -185,7 +189,8 @@ class Monitors:
         """The probe's figures of the encoder as the run would leave it behind."""
         encoder = self.objective.final_encoder()
         was, _ = encoder.training, encoder.eval()
-        figures = dict(probe(encoder, self.device))
+        with self.weights.whole(encoder):
+            figures = dict(probe(encoder, self.device))
         encoder.train(was)
         return figures
 

@@ -14,12 +14,12 @@ from recipes.config import TrainSettings
 from recipes.objective import Batch, Contrast, Objective
 from recipes.parts.gradient_cache import GradientCache
 from recipes.training.phases import Phases
+from recipes.training.sharding import Weights
 
 
 def learn(
     accelerator: Accelerator,
-    wrapped: Any,
-    objective: Objective,
+    weights: Weights,
     batch: Batch,
     train: TrainSettings,
     time: Phases,
@@ -28,13 +28,14 @@ def learn(
 ) -> Mapping[str, Tensor]:
     """Add the gradients of `batch` over `train.accumulate`; its losses.
 
-    wrapped: `objective` as Accelerate prepared it. last: of the passes before an update; gradients are averaged over processes then, and not before.
+    last: of the passes before an update; gradients are averaged over processes then, and not before (but where they are spread over them).
     With `train.piece`, a contrastive objective has no more samples than that in memory at once (`GradientCache`).
     """
+    objective, wrapped = weights.learner, weights.wrapped
     if isinstance(objective, Contrast) and train.piece is not None and train.piece < len(batch):
         pieces = batch.pieces(train.piece)
         with time("forward"), accelerator.autocast():
-            cache = GradientCache(pieces, objective.embed, objective.compare)
+            cache = GradientCache(pieces, weights.embed, objective.compare)
         for number, (piece, slopes) in enumerate(cache, start=1):
             with _averaged(accelerator, wrapped, last and number == len(pieces)):
                 with time("forward"):

@@ -24,7 +24,7 @@ PACKAGES = ("vfm", "torch", "transformers", "peft", "accelerate", "numpy", "open
 # How a run is loaded, logged and kept, and how its global batch is shared, may change when it goes on.
 FREE = {
     "data.workers", "train.save_every", "train.keep", "train.keep_every", "train.keep_best", "train.best_by", "train.log_every",
-    "train.monitor_every", "train.batch_size", "train.profile",
+    "train.monitor_every", "train.batch_size", "train.profile", "train.shard",
 }  # fmt: skip
 # After a step that was not finite, which would not be finite again:
 MENDING = {"optim.lr", "optim.final_lr", "optim.warmup", "optim.clip_norm", "train.precision"}

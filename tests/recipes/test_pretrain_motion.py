@@ -94,7 +94,9 @@ def test_iic_by_hand() -> None:
     z = {"clip": AXES[:2], "residual": 3 * AXES[:2], "broken": torch.tensor([[3.0, 0, 4, 0], [0, 3.0, 0, 4]])}
     losses = objective.compare(z)
     assert losses["loss"].item() == pytest.approx(nce(1, 0, 0.6, tau=0.5), abs=1e-6)
-    assert losses["agreement_broken"].item() == pytest.approx(0.6)
+    assert losses["likeness_broken"].item() == pytest.approx(0.6)
+    assert losses["motion_wins"].item() == 1
+    assert objective.compare({**z, "broken": 2 * z["residual"], "clip": z["broken"]})["motion_wins"].item() == 0
 
 
 def test_iic_reads_clip_differences_and_broken_clip(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,9 +26,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def stopped(out: Path, data: Path, patch: str, processes: int) -> None:
+def stopped(out: Path, data: Path, patch: str, processes: int, *settings: str) -> None:
     """A run that stops at step 4 with the line and the files that it should; the checkpoint before it is that of step 2."""
-    ended = run(Job(out, data, "videomae", processes, patch=patch))
+    ended = run(Job(out, data, "videomae", processes, settings=settings, patch=patch))
     assert ended.codes == [6] * processes, ended.lines
     part = "loss" if "loss" in patch else "gradient"
     for line in ended.lines:
@@ -41,13 +41,14 @@ def stopped(out: Path, data: Path, patch: str, processes: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "processes", "rank"), [("loss", 1, 0), ("gradient", 1, 0), ("loss", 2, 1), ("gradient", 2, 0)]
-)
+    ("part", "processes", "rank", "shard"),
+    [("loss", 1, 0, False), ("gradient", 1, 0, False), ("loss", 2, 1, False), ("gradient", 2, 0, False), ("gradient", 2, 1, True)],
+)  # fmt: skip
 def test_all_ranks_stop_before_the_update_and_the_step_can_be_run_again(
-    part: str, processes: int, rank: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part: str, processes: int, rank: int, shard: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    stopped(out, data, f"nan-{part}:4:{rank}", processes)
+    stopped(out, data, f"nan-{part}:4:{rank}", processes, f"train.shard={str(shard).lower()}")
     place = out / "broken" / "step_00000004"
     kept = load_file(place / "objective.safetensors")
     before = load_file(out / "checkpoints" / "step_00000002" / "objective.safetensors")

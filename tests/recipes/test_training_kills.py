@@ -24,6 +24,7 @@ KINDS = {
     "discovr with LoRA": ("discovr", 1, ("encoder.mode=lora",), 4),
     "discovr, two processes": ("discovr", 2, (), 4),
     "videomae with LoRA, two processes": ("videomae", 2, ("encoder.mode=lora",), 2),
+    "discovr, sharded over two processes": ("discovr", 2, ("train.shard=true",), 2),
     "fine-tuning with LoRA": ("finetune", 1, ("train.accumulate=1", "train.batch_size=3", "encoder.lora.dropout=0.1"), 5),
 }  # fmt: skip
 

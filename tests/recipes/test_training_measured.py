@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from objective_factory import CLASSES
+from objective_factory import SMALL as TINY
 from safetensors.torch import load_file
 from store_factory import make_prepared
 
@@ -34,6 +36,7 @@ SMALL = {
 }
 DECODER = {"decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2}
 OBJECTIVES: dict[str, dict[str, Any]] = {
+    **TINY,
     "videomae": DECODER,
     "simclr": {"head_hidden": 16, "head_outputs": 8, "head_motion": True},
     "discovr": {
@@ -77,7 +80,8 @@ def test_operations_are_counted_without_computing_anything(name: str) -> None:
     kind = next(method for method in METHODS if method.name == name)
     torch.manual_seed(0)
     encoder = fresh_videomae(Geometry(frames=4, size=32, rate=12.5), seed=0, **SMALL)
-    objective = kind(encoder, kind.Settings(**OBJECTIVES[name])).train()
+    learned = {"classes": CLASSES} if kind.labelled else {}
+    objective = kind(encoder, kind.Settings(**OBJECTIVES[name], **learned)).train()
     objective.before_step(Progress(0, 1, 0.0))
     batch = memory.made_up(objective, 4, torch.device("cpu"))
     before, generator = {k: v.clone() for k, v in objective.state_dict().items()}, torch.get_rng_state()

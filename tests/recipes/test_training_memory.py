@@ -104,6 +104,19 @@ def test_advice_keeps_the_steps_first(objective: Square) -> None:
     assert memory.advice(config(train={"batch_size": 64, "piece": 8}), contrast).startswith("Try train.piece=4 ")
 
 
+def test_processes_that_share_weights_have_more_room(objective: Square, monkeypatch: pytest.MonkeyPatch) -> None:
+    objective.weight = nn.Parameter(torch.ones(1000, 1, 1, 1, 1))  # 12 bytes each: of gradient and averages
+    monkeypatch.setattr(memory, "needed", lambda objective, bf16, size: 12_000 + 100 * size)
+    monkeypatch.setattr(memory, "free_memory", lambda: (12_000 + 350) / memory.MARGIN)
+    assert memory.largest_batch(objective, config(), CPU, False, limit=100) == 3
+    monkeypatch.setattr(memory, "world_size", lambda: 4)
+    assert memory.largest_batch(objective, config(), CPU, False, limit=100) == 3
+    shared = config(train={"shard": True})
+    assert memory.largest_batch(objective, shared, CPU, False, limit=100) == 64  # 9350 bytes for samples; 96 are 9600
+    assert "train.shard=true" in memory.advice(config(), objective)
+    assert "train.shard" not in memory.advice(shared, objective)
+
+
 def test_only_lack_of_memory_is_taken_for_it() -> None:
     assert memory.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(RuntimeError) as raised:

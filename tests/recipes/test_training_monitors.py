@@ -311,10 +311,12 @@ def test_every_method_is_watched(method: str, tmp_path: Path) -> None:
     from recipes.jobs.pretrain import pretrain
     from recipes.training.reporter import SilentReporter
 
-    make_prepared(tmp_path / "prepared", videos=8, patients=8, size=40, frames=16)
+    made = make_prepared(tmp_path / "prepared", videos=8, patients=8, size=40, frames=16)
+    labelled = next(kind for kind in METHODS if kind.name == method).labelled
+    source = {"path": str(tmp_path / "prepared"), "task": "view", "labels": str(made.labels)} if labelled else {}
     settings = {
         "method": method, "objective": TINY.get(method, {}), "clip": {"frames": 4, "size": 32, "stride": 2},
-        "data": {"path": str(tmp_path / "prepared"), "workers": 0},
+        "data": {"path": str(tmp_path / "prepared"), "workers": 0, "source": source},
         "train": {"steps": 2, "batch_size": 4, "log_every": 1, "monitor_every": 1, "precision": "fp32"},
     }  # fmt: skip
     pretrain(resolve([Layer("test", settings)]), tmp_path / "run", reporter=SilentReporter())

@@ -115,9 +115,10 @@ def command(
     if resolved.config.data.path == "phantom":
         resolved = with_data(resolved, make_phantom(out, patients, key))
     main = int(os.environ.get("RANK", "0")) == 0
+    labels = resolved.config.monitor.knn.task or resolved.config.data.source.path
     encoder_folder = pretrain(
         resolved, out, overwrite=overwrite, resume=resume, from_step=from_step, online=online, auto_batch=batch_size == "auto",
-        key=find_key(key) if resolved.config.monitor.knn.task else None, reporter=TerminalReporter(quiet=not main),
+        key=find_key(key) if labels else None, reporter=TerminalReporter(quiet=not main),
     )  # fmt: skip
     if main:
         tell(out, encoder_folder, resolved.config.data.path, as_json=as_json)
