@@ -30,6 +30,7 @@ from recipes.encoders.adapt import adapt
 from recipes.encoders.base import quiet
 from recipes.encoders.image import ImageEncoder
 from recipes.encoders.temporal import TemporalModule, TemporalSettings
+from recipes.parts.depths import tokens_at
 
 SHAPE = {
     "hidden_size": 24,
@@ -93,6 +94,18 @@ def test_every_frame_is_what_transformers_makes_of_it(kind: str, tmp_path: Path)
     if "clip" in kind:
         said = model.post_layernorm(said)
     torch.testing.assert_close(encoder(clip), said.unflatten(0, (2, 3)).flatten(1, 2), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS[:3])
+def test_tokens_of_a_block_within(kind: str, tmp_path: Path) -> None:
+    encoder, clip = opened(tmp_path, kind), clips()
+    model = AutoModel.from_pretrained(tmp_path).eval()
+    every = model(pixel_values=clip.flatten(0, 1), output_hidden_states=True).hidden_states
+    first, last = tokens_at(encoder, clip, [1, 2])
+    said = F.layer_norm(every[1][:, 1:], (24,)).unflatten(0, (2, 3)).flatten(1, 2)
+    torch.testing.assert_close(first, said, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(last, encoder(clip))
 
 
 @torch.no_grad()
