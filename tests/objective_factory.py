@@ -100,12 +100,12 @@ def small_encoder(frames: int = 4, size: int = 32, width: int = 24) -> VideoEnco
     )  # fmt: skip
 
 
-def build(name: str, **settings: Any) -> Objective:
-    """The method `name` around a small encoder, in training mode; the same weights every time."""
+def build(name: str, encoder: VideoEncoder | None = None, **settings: Any) -> Objective:
+    """The method `name` around a small encoder, or another, in training mode; the same weights every time."""
     kind = method(name)
     torch.manual_seed(0)
     learned = {"classes": CLASSES} if kind.labelled else {}
-    return kind(small_encoder(), kind.Settings(**{**SMALL[name], **learned, **settings})).train()
+    return kind(encoder or small_encoder(), kind.Settings(**{**SMALL[name], **learned, **settings})).train()
 
 
 def make_batch(objective: Objective, count: int = 6, seed: int = 0) -> Batch:

@@ -142,6 +142,10 @@ class VideoEncoder(nn.Module, ABC):
         said: Tensor = self.temporal(tokens, self.grid, visible)
         return said
 
+    def tokens_of(self, hidden: Tensor) -> Tensor:
+        """What a block says of whole clips, as tokens (B, N, D) in raster order."""
+        return hidden
+
     def through(self, block: nn.Module, *inputs: Tensor | None) -> Any:
         """A block's output; with `checkpointing`, its activations are forgotten and computed again when gradients are."""
         if self.checkpointing and torch.is_grad_enabled():

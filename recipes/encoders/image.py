@@ -109,6 +109,10 @@ class ImageEncoder(VideoEncoder):
         tokens = self.final_norm(hidden[:, heads.shape[1] :]).reshape(shape)
         return self.over_time(tokens, visible)
 
+    def tokens_of(self, hidden: Tensor) -> Tensor:
+        """See `VideoEncoder.tokens_of`: blocks see frames, each behind its CLS token."""
+        return hidden[:, 1:].unflatten(0, (-1, self.grid[0])).flatten(1, 2)
+
     def positions(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The CLS token at its place (1, 1, D), and the positions of a frame's patches (places, D)."""
         table = self.part(POSITIONS).view(-1, self.width)

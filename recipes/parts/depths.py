@@ -40,4 +40,5 @@ def tokens_at(encoder: VideoEncoder, pixels: Tensor, depths: list[int]) -> list[
     finally:
         for handle in handles:
             handle.remove()
-    return [F.layer_norm(found[depth], found[depth].shape[-1:]) if depth < last else end for depth in depths]
+    width = (encoder.width,)
+    return [F.layer_norm(encoder.tokens_of(found[depth]), width) if depth < last else end for depth in depths]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from objective_factory import build, make_batch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
@@ -30,6 +31,9 @@ from recipes.encoders.adapt import adapt
 from recipes.encoders.base import quiet
 from recipes.encoders.image import ImageEncoder
 from recipes.encoders.temporal import TemporalModule, TemporalSettings
+from recipes.objective import Progress
+from recipes.parts.depths import tokens_at
+from recipes.pretrain import METHODS
 
 SHAPE = {
     "hidden_size": 24,
@@ -93,6 +97,18 @@ def test_every_frame_is_what_transformers_makes_of_it(kind: str, tmp_path: Path)
     if "clip" in kind:
         said = model.post_layernorm(said)
     torch.testing.assert_close(encoder(clip), said.unflatten(0, (2, 3)).flatten(1, 2), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS[:3])
+def test_tokens_of_a_block_within(kind: str, tmp_path: Path) -> None:
+    encoder, clip = opened(tmp_path, kind), clips()
+    model = AutoModel.from_pretrained(tmp_path).eval()
+    every = model(pixel_values=clip.flatten(0, 1), output_hidden_states=True).hidden_states
+    first, last = tokens_at(encoder, clip, [1, 2])
+    said = F.layer_norm(every[1][:, 1:], (24,)).unflatten(0, (2, 3)).flatten(1, 2)
+    torch.testing.assert_close(first, said, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(last, encoder(clip))
 
 
 @torch.no_grad()
@@ -212,3 +228,18 @@ def test_both_are_saved_and_opened_together(kind: str, tmp_path: Path) -> None:
     (tmp_path / "run" / "temporal.safetensors").write_bytes(b"x")
     with pytest.raises(ModelError, match="added to the encoder cannot be used"):
         open_encoder(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", [one.name for one in METHODS])
+def test_every_method_adapts_them(name: str, tmp_path: Path) -> None:
+    encoder = opened(tmp_path, "dinov2", frames=4)
+    adapt(encoder, EncoderSettings(mode="full"))
+    objective = build(name, encoder)
+    now = Progress(50, 100, 1.0)
+    objective.before_step(now)
+    losses = objective(make_batch(objective))
+    losses["loss"].backward()
+    objective.after_step(now)
+    assert losses["loss"].isfinite()
+    for key, parameter in objective.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, key
