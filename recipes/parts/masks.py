@@ -46,8 +46,8 @@ def tube_masks(
         order[row] = random.random((views, places)).argsort(axis=-1)
     spatial = torch.from_numpy(order)
     return Masks(
-        _tubes(spatial[..., :keep], t, places),
-        _tubes(spatial[..., keep:], t, places),
+        tubes(spatial[..., :keep], t, places),
+        tubes(spatial[..., keep:], t, places),
     )
 
 
@@ -161,7 +161,7 @@ def running_cells(
     return hidden.view(rank.shape).gather(-1, chosen).sort(dim=-1).values.flatten(1)
 
 
-def _tubes(places: Tensor, frames: int, per_frame: int) -> Tensor:
+def tubes(places: Tensor, frames: int, per_frame: int) -> Tensor:
     """(B, M, P) places of a frame -> (B, M, T * P) positions of the clip, rising."""
     starts = torch.arange(frames).view(-1, 1) * per_frame
     return (places.sort(dim=-1).values.unsqueeze(-2) + starts).flatten(-2)

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from recipes.encoders.base import VideoEncoder
 from recipes.objective import Batch, Clip, Losses, Objective, ObjectiveSettings, Progress
 from recipes.parts import schedules
+from recipes.parts.branch import Branch
 from recipes.parts.centre import Centre
 from recipes.parts.decoder import DecoderSettings, TokenDecoder
 from recipes.parts.frame_encoder import frame_encoder_like
@@ -176,8 +177,9 @@ class DISCOVR(Objective):
         """L_vid or L_img. The teacher's target, of the clips `whole`, is computed once and shared by the M views of `pixels` that
         `visible` (n, M, V) leaves."""
         s = self.settings
-        _, target = teacher(whole)
-        tokens, logits = student(pixels, visible)
+        target = teacher(whole)
+        tokens = student.encoder(pixels, visible)
+        logits = student.read(tokens)
         probabilities = teacher_probabilities(target, centre.value, self.teacher_temperature)
         centre.observe(target)
         self.usage.observe(f"output_entropy_{name}", probabilities)
@@ -222,23 +224,6 @@ class DISCOVR(Objective):
         self.image_teacher.update(self.image, self.teacher_momentum)
         self.video_centre.update(self.settings.centre_momentum)
         self.image_centre.update(self.settings.centre_momentum)
-
-
-class Branch(nn.Module):
-    """An encoder with its head: pixels -> (tokens (..., V, D), logits of the pooled tokens (..., K)).
-
-    motion: the head reads the encoder's `statistics`, twice as wide, in place of the mean.
-    """
-
-    def __init__(self, encoder: VideoEncoder, head: DistillationHead, *, motion: bool = False) -> None:
-        super().__init__()
-        self.encoder, self.head, self.motion = encoder, head, motion
-
-    def forward(self, pixels: Tensor, visible: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """visible (B, M, V): the tokens and logits of M masked views; None: of the whole clip."""
-        tokens = self.encoder(pixels, visible)
-        read = self.encoder.statistics if self.motion else self.encoder.pool
-        return tokens, self.head(read(tokens))
 
 
 class Distilled(NamedTuple):
