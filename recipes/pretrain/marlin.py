@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch.nn import functional as F
 
 from recipes.encoders.base import VideoEncoder
@@ -19,7 +19,7 @@ from recipes.parts.regions import labels_of, patch_labels, region_masks
 class MARLIN(Objective):
     """Masked autoencoder for facial video representation learning (Cai et al., CVPR 2023), for any domain with a region map.
 
-        loss = R + weight_adversarial A + C
+        loss = R + weight_adversarial A + weight_critic C
             R = mean over hidden patches n of || y_n - x_n ||^2,   y = decoder(encoder(x_visible))
             A = - mean D(y),   C = mean D(y) - mean D(x) + penalty mean (|| grad D || - 1)^2      over hidden patches
         Gradients of A reach encoder and decoder alone, those of C the critic D alone.
@@ -28,7 +28,8 @@ class MARLIN(Objective):
     echocardiogram), then the rest of the picture at random. The map comes from the domain (`region_map` in its YAML); a domain without one is
     refused before the run begins.
 
-    Conventions of ours: one step of one optimiser moves critic and autoencoder at once, each by its own loss, where the authors alternate. Their
+    Conventions of ours: one step of one optimiser moves critic and autoencoder at once, each by its own loss, where the authors alternate; AdamW
+    takes no notice of weight_critic, but gradients are clipped together, and the critic's would otherwise be most of their norm. The authors'
     configuration has no penalty, which leaves the critic without bounds; where their code has one, it mixes real and made patches by one number for
     the batch, ours by a number of each patch. Places outside the picture are the last to be visible. `anywhere` leaves a part of the visible places
     to chance, so that the encoder also sees what it has to predict.
@@ -42,6 +43,7 @@ class MARLIN(Objective):
             0.0, ge=0, le=1, description="share of the visible places drawn from the whole picture, regions or not"
         )
         weight_adversarial: NonNegativeFloat = Field(0.01, description="of A; 0: the critic has no say")
+        weight_critic: PositiveFloat = Field(0.01, description="of C; its share of the gradients that are clipped")
         penalty: NonNegativeFloat = Field(
             10.0, description="of the critic's gradient, towards length one; 0 leaves it without bounds"
         )
@@ -80,7 +82,7 @@ class MARLIN(Objective):
         interest = labels > 1
         seen = interest.gather(1, visible[:, : visible.shape[1] // encoder.grid[0]])
         return {
-            "loss": reconstruction + s.weight_adversarial * judged.maker + judged.critic,
+            "loss": reconstruction + s.weight_adversarial * judged.maker + s.weight_critic * judged.critic,
             "loss_reconstruction": reconstruction.detach(),
             "loss_adversarial": judged.maker.detach(),
             "loss_critic": judged.critic.detach(),

@@ -27,11 +27,12 @@ class SMILE(Objective):
             x: the clip with objects that move over it on smooth paths;   g: a frozen encoder, all tokens of x, each of mean 0 and deviation 1
     Tokens of the objects are hidden along their paths but for the share object_visible, the others by a tube mask.
 
-    g is any encoder (`target`: a folder, a run, a hub name); without one, a frozen copy of the encoder as it started. The paper's second stage goes
-    on from the first's weights, without objects (`encoder.init_from=runs/first objective.objects=0`).
+    g is any encoder (`target`: a folder, a run, a hub name); the paper's is CLIP's image encoder, of each frame (openai/clip-vit-base-patch16).
+    Without one it is a frozen copy of the encoder as it started. The paper's second stage goes on from the first's weights, without objects
+    (`encoder.init_from=runs/first objective.objects=0`).
 
-    Conventions of ours: the paper's g is CLIP's image encoder; here it is a video encoder, and its tokens are resampled where its grid is another.
-    The paper pastes pictures made by a diffusion model; here objects are shapes with noise as texture, in grey. Every tubelet keeps as
+    Conventions of ours: the target's tokens are resampled where its grid is another: of an image encoder, those of a tubelet are the mean of its
+    frames'. The paper pastes pictures made by a diffusion model; here objects are shapes with noise as texture, in grey. Every tubelet keeps as
     many visible tokens: where too few are left beside the objects, object tokens fill up.
     """
 

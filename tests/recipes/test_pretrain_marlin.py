@@ -143,14 +143,14 @@ def test_the_penalty_mixes_every_patch_by_its_own_number() -> None:
 
 
 def test_parts_of_the_loss_and_whose_gradients_they_are() -> None:
-    objective = build("marlin", weight_adversarial=0.5)
+    objective = build("marlin", weight_adversarial=0.5, weight_critic=0.25)
     batch = make_batch(objective)
     found = objective(batch)
-    total = found["loss_reconstruction"] + 0.5 * found["loss_adversarial"] + found["loss_critic"]
+    total = found["loss_reconstruction"] + 0.5 * found["loss_adversarial"] + 0.25 * found["loss_critic"]
     torch.testing.assert_close(found["loss"].detach(), total)
     found["loss"].backward()
     critic = {name: p.grad.clone() for name, p in objective.critic.named_parameters()}
-    deaf = build("marlin", weight_adversarial=0.0)
+    deaf = build("marlin", weight_adversarial=0.0, weight_critic=0.25)
     deaf(batch)["loss"].backward()
     for name, parameter in deaf.critic.named_parameters():  # the critic learns the same, heard or not
         torch.testing.assert_close(parameter.grad, critic[name])

@@ -9,6 +9,7 @@ import torch
 from objective_factory import build, make_batch, small_encoder
 from pydantic import ValidationError
 from torch.nn import functional as F
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from domains.errors import ModelError
 from recipes.encoders.base import Geometry
@@ -197,6 +198,19 @@ def test_any_encoder_may_be_the_target(tmp_path: Path) -> None:
         build("smile", target=str(tmp_path / "nowhere"))
     with pytest.raises(ValidationError, match="smaller first"):
         SMILE.Settings(object_sizes=(0.5, 0.1))
+
+
+def test_an_image_encoder_may_be_the_target(tmp_path: Path) -> None:
+    """The paper's: of every frame by itself. A tubelet's target is the mean of its frames' tokens."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    CLIPVisionModel(CLIPVisionConfig(image_size=32, patch_size=8, **sizes)).save_pretrained(tmp_path / "clip")
+    objective = build("smile", target=str(tmp_path / "clip"))
+    assert objective.target.grid == (4, 4, 4)
+    clip = make_batch(objective)["clip"]
+    shown = renormalise(clip, objective.encoder.geometry, objective.target.geometry)
+    tokens = objective.target(shown).unflatten(1, (2, 2, 16)).mean(dim=2).flatten(1, 2)
+    torch.testing.assert_close(objective.features(clip), F.layer_norm(tokens, (16,)))
+    objective(make_batch(objective))["loss"].backward()
 
 
 def test_pixels_in_another_encoders_statistics() -> None:
