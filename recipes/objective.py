@@ -93,6 +93,8 @@ class Objective(nn.Module, ABC):
     paper: ClassVar[str] = ""
     Settings: ClassVar[type[ObjectiveSettings]] = ObjectiveSettings
     views: Mapping[str, Clip] = {"clip": Clip()}
+    # False: the encoder's own weights stay as they are, and the method adds something to it.
+    adapts: ClassVar[bool] = True
     # Views of a second prepared folder, with labels (`data.source`): adaptation between domains. Their class numbers are targets["label"].
     labelled: Mapping[str, Clip] = {}
 
@@ -104,6 +106,11 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch) -> Losses:
         """Returns scalars: `loss` is required and differentiable, the rest is logged under its own name."""
+
+    def stage(self, progress: Progress) -> Progress:
+        """Where the part of the run stands over which the learning rate warms up and falls once: the whole of it, or the stage that a method of
+        several stages is in."""
+        return progress
 
     def before_step(self, progress: Progress) -> None:
         """Called before every optimiser step: schedules (temperatures, momenta) are set here from `progress`."""

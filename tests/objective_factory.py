@@ -45,6 +45,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "dsm": {"head_hidden": 16, "head_outputs": 8},
     "coclr": {"head_hidden": 16, "head_outputs": 8, "queue": 16, "positives": 2, "alone": 0.25, "teacher_momentum": 0.99},
     "vididi": {"head_hidden": 16, "head_outputs": 8},
+    "byol": {"rho": 3, "head_hidden": 16, "head_outputs": 8},
+    "swav": {"crops": 2, "head_hidden": 16, "head_outputs": 8, "prototypes": 6, "queue": 16},
+    "dino": {"crops": 2, "head_hidden": 16, "head_bottleneck": 8, "head_outputs": 16, "standardise": True},
+    "vjepa": {"predictor_depth": 1, "predictor_width": 24, "predictor_heads": 2},
+    "salt": {"predictor_depth": 1, "predictor_width": 24, "predictor_heads": 2},
+    "advise": {"speeds": (1, 2), "temporal_depth": 1, "head_hidden": 16},
+    "scale": {"clips": 4, "set_depth": 1, "set_width": 16, "set_heads": 2, "head_hidden": 16},
 }  # fmt: skip
 # Of a method that learns from labels; a run takes those of its labels.
 CLASSES = ("A2C", "A4C", "PLAX")
@@ -64,6 +71,12 @@ SHORT: dict[str, tuple[str, ...]] = {
     "iic": ("objective.head_motion=true",),
     # When positives begin to be named the loss falls whatever was learned: like is compared with like.
     "coclr": ("objective.alone=1",),
+    "vjepa": (
+        "monitor.rankme.drop=0.2",
+        "monitor.deviation.drop=0.05",
+    ),  # as videomae; after step 60 they part again
+    # Of its two losses that of stage 2; both stages: test_pretrain_latents.
+    "salt": ("objective.stage1=0", "monitor.rankme.drop=0.2", "monitor.deviation.drop=0.05"),
 }
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from torch import nn
-
 from domains.errors import ConfigError, ModelError
 from recipes.config import EncoderSettings, LoRASettings
 from recipes.encoders.base import VideoEncoder
@@ -26,10 +24,9 @@ def adapt(encoder: VideoEncoder, settings: EncoderSettings) -> None:
 
 def train_all(encoder: VideoEncoder) -> None:
     """Every parameter that the encoder's forward uses."""
-    encoder.model.requires_grad_(True)
-    predictor = getattr(encoder.model, "predictor", None)
-    if isinstance(predictor, nn.Module):  # V-JEPA 2's is no part of the encoder
-        predictor.requires_grad_(False)
+    encoder.requires_grad_(True)
+    for parameter in encoder.unused():
+        parameter.requires_grad_(False)
 
 
 def train_last(encoder: VideoEncoder, k: int) -> None:
@@ -60,6 +57,9 @@ def add_lora(encoder: VideoEncoder, settings: LoRASettings) -> None:
         target_modules=encoder.lora_targets,  # peft itself notes the folder that the model was loaded from
     )
     encoder.adapter = (get_peft_model(encoder.model, config),)
+    for added in (encoder.temporal, encoder.context):
+        if added is not None:
+            added.requires_grad_(False)
 
 
 def save_adapter(encoder: VideoEncoder, folder: Path) -> None:
@@ -114,7 +114,7 @@ def load_adapter(encoder: VideoEncoder, folder: Path, *, trainable: bool = False
 
 
 def _freeze(encoder: VideoEncoder) -> None:
-    encoder.model.requires_grad_(False)
+    encoder.requires_grad_(False)
 
 
 def _first_line(error: Exception) -> str:

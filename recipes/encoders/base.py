@@ -18,6 +18,9 @@ from torch.utils.checkpoint import checkpoint
 
 from domains.errors import ModelError
 from domains.schema import Strict
+from recipes.encoders.added import save_added
+from recipes.encoders.context import SetTransformer
+from recipes.encoders.temporal import TemporalModule
 from recipes.encoders.tokens import deviation_at_places, embed_patches, temporal_change
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -50,6 +53,8 @@ class VideoEncoder(nn.Module, ABC):
         source: where its weights came from, as the user named it.
         random_start: True while its weights are those it was born with.
         checkpointing: recompute a block's activations in the backward pass instead of keeping them.
+        temporal: attention over time on its tokens (`vfm pretrain --recipe advise`); None: what the model has of its own.
+        context: what reads the clips of a recording together (`vfm pretrain --recipe scale`); None: a recording is the mean of its clips.
     """
 
     model: Any
@@ -61,6 +66,8 @@ class VideoEncoder(nn.Module, ABC):
         super().__init__()
         self.model, self.source, self.random_start = model, source, False
         self.checkpointing = False
+        self.temporal: TemporalModule | None = None
+        self.context: SetTransformer | None = None
         # peft's wrapper of `model` (mode lora). In a tuple, so that its parameters are not counted a second time.
         self.adapter: tuple[Any, ...] = ()
         self.set_geometry(geometry)
@@ -124,6 +131,17 @@ class VideoEncoder(nn.Module, ABC):
         first block, so their pixels cannot reach the output. Raises ModelError for clips of another geometry.
         """
 
+    def unused(self) -> Iterator[nn.Parameter]:
+        """Parameters that the model's files hold and `forward` has no use for. They are never trained."""
+        yield from ()
+
+    def over_time(self, tokens: Tensor, visible: Tensor | None) -> Tensor:
+        """What `forward` ends with: the tokens after the `temporal` module, where there is one."""
+        if self.temporal is None:
+            return tokens
+        said: Tensor = self.temporal(tokens, self.grid, visible)
+        return said
+
     def through(self, block: nn.Module, *inputs: Tensor | None) -> Any:
         """A block's output; with `checkpointing`, its activations are forgotten and computed again when gradients are."""
         if self.checkpointing and torch.is_grad_enabled():
@@ -148,21 +166,42 @@ class VideoEncoder(nn.Module, ABC):
         return kept.sort(dim=1).values
 
     def embed(self, pixel_values: Tensor) -> Tensor:
-        """(B, D): the pooled tokens of whole clips, or of what `changing` keeps of them."""
-        pooled: Tensor = self.pool(self(pixel_values, self.changing(pixel_values)))
-        return pooled
+        """(B, D): the pooled tokens of whole clips, or of what `changing` keeps of them; with a `context`, what it makes of each clip as a set
+        of one, of its own width."""
+        if self.context is not None:
+            summary: Tensor = self.context(self.measure(pixel_values).unsqueeze(1))
+            return summary
+        return self.pool(self(pixel_values, self.changing(pixel_values)))
 
     def describe(self, pixel_values: Tensor) -> Tensor:
-        """(B, 2 D): what probes and heads read of whole clips, the `statistics` of all tokens, or of those that `changing` keeps."""
+        """(B, `description`): what probes and heads read of whole clips, what `measure` says; with a `context`, beside it what it makes
+        of each clip as a set of one."""
+        found = self.measure(pixel_values)
+        return found if self.context is None else torch.cat([found, self.context(found.unsqueeze(1)).float()], dim=-1)
+
+    def describe_recording(self, pixel_values: Tensor) -> Tensor:
+        """Clips (n, T, C, H, W) of one recording -> (`description`,): the mean of what `describe` says of each; with a `context`, beside the mean of
+        the clips' statistics what it makes of all of them together."""
+        found = self.measure(pixel_values)
+        mean = found.mean(dim=0)
+        return mean if self.context is None else torch.cat([mean, self.context(found.unsqueeze(0))[0].float()])
+
+    @property
+    def description(self) -> int:
+        """Channels of `describe`: 2 D, and the width of a `context`."""
+        return 2 * self.width + (self.context.settings.width if self.context is not None else 0)
+
+    def measure(self, pixel_values: Tensor) -> Tensor:
+        """(B, 2 D): the `statistics` of all tokens of whole clips, or of those that `changing` keeps."""
         visible = self.changing(pixel_values)
         return self.statistics(self(pixel_values, visible), visible)
 
     def statistics(self, tokens: Tensor, visible: Tensor | None = None) -> Tensor:
         """Tokens (..., V, D) -> (..., 2 D): the pooled tokens, and how much tokens change over time.
 
-        V: every token, or the visible ones of a tube mask (the same places at every time), in raster order; of any other mask, `visible` (B, V)
-        says where they are: places with two tokens or more count then. The second half is the
-        deviation over time at each place, averaged over places. A mean over all tokens cannot tell a heart that beats from one that hardly
+        V: every token, or the visible ones of a tube mask (the same places at every time), in raster order; of any other mask, `visible` (..., V)
+        says where they are: places with two tokens or more count then. The second half is the deviation over time at each place, averaged over
+        places. A mean over all tokens cannot tell a heart that beats from one that hardly
         does: what changes there averages out. (Statistics pooling, Snyder et al., ICASSP 2018; the pixel baseline is given the same two
         statistics.) Zero for an encoder that sees a single moment.
         """
@@ -172,7 +211,9 @@ class VideoEncoder(nn.Module, ABC):
                 variance.clamp_min(1e-12).sqrt().mean(dim=-2)
             )  # a place that stands still has gradient 0, not 0 / 0
         else:
-            over_time = deviation_at_places(tokens.float(), visible % (places := self.tokens // self.grid[0]), places)
+            places = self.tokens // self.grid[0]
+            rows = deviation_at_places(tokens.float().flatten(0, -3), (visible % places).flatten(0, -2), places)
+            over_time = rows.view(*tokens.shape[:-2], -1)
         return torch.cat([self.pool(tokens).float(), over_time], dim=-1)
 
     def check_input(self, pixel_values: Tensor) -> None:
@@ -205,7 +246,8 @@ class VideoEncoder(nn.Module, ABC):
         model = copy.deepcopy(self.adapter[0]).merge_and_unload() if self.adapter else self.model
         with quiet():
             model.save_pretrained(folder)
-        about = {"kind": self.kind, "geometry": self.geometry.model_dump(mode="json")}
+        about: dict[str, Any] = {"kind": self.kind, "geometry": self.geometry.model_dump(mode="json")}
+        about |= save_added(self, folder)
         (folder / ENCODER_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         (folder / "preprocessor_config.json").write_text(
             json.dumps(self._preprocessor(), indent=2) + "\n", encoding="utf-8"

@@ -13,10 +13,20 @@ from domains.errors import ModelError
 from domains.schema import parse
 from recipes.config import EncoderSettings
 from recipes.encoders.adapt import adapt
+from recipes.encoders.added import load_added
 from recipes.encoders.base import ENCODER_FILE, Geometry, VideoEncoder, quiet
 
 TINY = "vfm-tiny"
-SUPPORTED = ("videomae", "vjepa2")
+IMAGES = ("vit", "dinov2", "clip", "clip_vision_model")  # seen frame by frame
+SUPPORTED = ("videomae", "vjepa2", *IMAGES)
+IMAGE_FRAMES = 16
+# Where a folder does not say how pixels were normalised: what the authors of these did; ImageNet's mean and deviation for all others.
+NORMALISED = {
+    "vit": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}
+NORMALISED["clip_vision_model"] = NORMALISED["clip"]
+NOT_NEEDED = ("predictor.", "pooler.", "embeddings.mask_token")  # of V-JEPA 2, of ViT, of DINOv2
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
@@ -38,7 +48,9 @@ def open_encoder(
     weights = check_weights(folder)
     geometry = _saved_geometry(folder, config)
     wanted = {key: value for key, value in (("frames", frames), ("size", size)) if value is not None}
-    return _load(folder, name, config["model_type"], geometry.model_copy(update=wanted), weights)
+    encoder = _load(folder, name, config["model_type"], geometry.model_copy(update=wanted), weights)
+    load_added(encoder, _read_json(folder / ENCODER_FILE) or {}, folder)
+    return encoder
 
 
 def build_encoder(
@@ -68,7 +80,7 @@ def take_weights(encoder: VideoEncoder, source: str | Path) -> None:
         raise ModelError(
             f"its weights do not fit this encoder ({str(error).splitlines()[-1].strip()[:120]})", where=source
         ) from None
-    encoder.random_start = other.random_start
+    encoder.random_start, encoder.temporal, encoder.context = other.random_start, other.temporal, other.context
 
 
 def find_folder(name: str, online: bool = False) -> Path:
@@ -153,6 +165,10 @@ def _saved_geometry(folder: Path, config: dict[str, Any]) -> Geometry:
         return parse(Geometry, about.get("geometry", {}), folder / ENCODER_FILE)
     if config["model_type"] == "videomae":
         values = {"frames": config.get("num_frames", 16), "size": config.get("image_size", 224)}
+    elif config["model_type"] in IMAGES:
+        values = {"frames": IMAGE_FRAMES, "size": config.get("vision_config", config).get("image_size", 224)}
+        if config["model_type"] in NORMALISED:
+            values["mean"], values["std"] = NORMALISED[config["model_type"]]
     else:
         values = {"frames": config.get("frames_per_clip", 64), "size": config.get("crop_size", 256)}
     for name in ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"):
@@ -166,15 +182,8 @@ def _saved_geometry(folder: Path, config: dict[str, Any]) -> Geometry:
 
 def _load(folder: Path, name: str, kind: str, geometry: Geometry, weights: Path) -> VideoEncoder:
     from safetensors import SafetensorError
-    from transformers import VideoMAEModel, VJEPA2Model
 
-    from recipes.encoders.videomae import VideoMAEEncoder
-    from recipes.encoders.vjepa2 import VJEPA2Encoder
-
-    model_class, encoder_class = {
-        "videomae": (VideoMAEModel, VideoMAEEncoder),
-        "vjepa2": (VJEPA2Model, VJEPA2Encoder),
-    }[kind]
+    model_class, encoder_class = _classes(kind)
     try:
         with quiet():
             model, report = model_class.from_pretrained(
@@ -185,9 +194,25 @@ def _load(folder: Path, name: str, kind: str, geometry: Geometry, weights: Path)
         raise ModelError(
             f"the weights cannot be loaded: {why}", where=weights, do="Download or copy the model again"
         ) from None
-    # transformers fills what is missing with random numbers and only warns; V-JEPA 2's predictor is not used here
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith("predictor."))
+    # transformers fills what is missing with random numbers and only warns; what is not used here may be missing
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith(NOT_NEEDED))
     if missing:
         what = f"{len(missing)} of the encoder's weights are missing, e.g. {missing[0]}"
         raise ModelError(what, where=weights, do="Download or copy the model again")
     return encoder_class(model, geometry, name)
+
+
+def _classes(kind: str) -> tuple[Any, Any]:
+    """The class of transformers that loads a model of this `model_type`, and ours around it."""
+    import transformers
+
+    from recipes.encoders.image import ImageEncoder
+    from recipes.encoders.videomae import VideoMAEEncoder
+    from recipes.encoders.vjepa2 import VJEPA2Encoder
+
+    if kind == "videomae":
+        return transformers.VideoMAEModel, VideoMAEEncoder
+    if kind == "vjepa2":
+        return transformers.VJEPA2Model, VJEPA2Encoder
+    images = {"vit": transformers.ViTModel, "dinov2": transformers.Dinov2Model}
+    return images.get(kind, transformers.CLIPVisionModel), ImageEncoder

@@ -49,12 +49,12 @@ def deviation_at_places(tokens: Tensor, places: Tensor, total: int) -> Tensor:
 
 
 def embed_patches(projection: nn.Module, pixel_values: Tensor, visible: Tensor | None = None) -> Tensor:
-    """What a patch-embedding Conv3d whose stride is its kernel gives at the positions `visible`: (B, ..., V, D).
+    """What a patch-embedding Conv3d, or Conv2d of every frame, whose stride is its kernel gives at the positions `visible`: (B, ..., V, D).
 
     As a matrix product over the wanted patches: at 90 % masking the convolution over all of them would cost as much as
     the encoder.
     """
-    assert isinstance(projection, nn.Conv3d)
-    tubelet, patch, _ = projection.kernel_size
-    wanted = patches(pixel_values.to(projection.weight.dtype), tubelet, patch, visible)
+    assert isinstance(projection, nn.Conv3d | nn.Conv2d)
+    tubelet = projection.kernel_size[0] if isinstance(projection, nn.Conv3d) else 1
+    wanted = patches(pixel_values.to(projection.weight.dtype), tubelet, projection.kernel_size[-1], visible)
     return F.linear(wanted, projection.weight.flatten(1), projection.bias)

@@ -89,7 +89,7 @@ class VideoMAEEncoder(VideoEncoder):
             hidden = self.through(block, hidden)
         if self.final_norm is not None:
             hidden = self.final_norm(hidden)
-        return hidden.view(shape)
+        return self.over_time(hidden.view(shape), visible)
 
 
 def fresh_videomae(geometry: Geometry, *, seed: int, **config: Any) -> VideoMAEEncoder:

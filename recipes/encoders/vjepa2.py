@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 from transformers import VJEPA2Model
 
@@ -62,6 +64,10 @@ class VJEPA2Encoder(VideoEncoder):
         """See `VideoEncoder.lora_targets`. The predictor's layers are `predictor.layer.N` and do not match."""
         return r"(.*\.)?encoder\.layer\.\d+\.(attention\.(query|key|value|proj)|mlp\.(fc1|fc2))"
 
+    def unused(self) -> Iterator[nn.Parameter]:
+        """See `VideoEncoder.unused`: the predictor."""
+        yield from self.model.predictor.parameters()
+
     def forward(self, pixel_values: Tensor, visible: Tensor | None = None) -> Tensor:
         """See `VideoEncoder.forward`."""
         self.check_input(pixel_values)
@@ -71,4 +77,4 @@ class VJEPA2Encoder(VideoEncoder):
         places = None if visible is None else visible.flatten(0, -2)
         for block in self.blocks:
             hidden = self.through(block, hidden, places)[0]
-        return self.final_norm(hidden).view(shape)
+        return self.over_time(self.final_norm(hidden).view(shape), visible)

@@ -10,6 +10,7 @@ import torch
 
 from domains.errors import ConfigError
 from domains.schema import nearest
+from recipes.encoders.added import ADDED
 from recipes.encoders.base import VideoEncoder
 
 BASELINES = ("pixels", "random", "generic")
@@ -31,5 +32,8 @@ def random_like(encoder: VideoEncoder, seed: int = RANDOM_SEED) -> VideoEncoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fresh = type(encoder.model)(encoder.model.config)
+        for name in ADDED:
+            if (module := getattr(twin, name)) is not None:
+                setattr(twin, name, type(module)(module.settings).to(next(module.parameters()).device))
     twin.model.load_state_dict(fresh.state_dict())
     return twin

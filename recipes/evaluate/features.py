@@ -77,7 +77,7 @@ def extract(
     device: torch.device | None = None,
     progress: ReadProgress | None = None,
 ) -> Features:
-    """Descriptions (n, 2 D) of videos `index` (`VideoEncoder.describe`): the mean over clips spread evenly over the video.
+    """Descriptions (n, D) of videos `index` (`VideoEncoder.describe_recording`), of clips spread evenly over the video.
 
     `clip` None: what the encoder was made to see. `progress(done, total)` counts videos. Raises DataError where no
     video can be read.
@@ -108,8 +108,8 @@ def embedding(encoder: VideoEncoder, device: torch.device | None = None) -> Iter
 
     def extractor(clips: Frames) -> Array:
         with torch.inference_mode():
-            embedded = encoder.describe(plain_pixel_values(torch.from_numpy(clips), encoder.geometry, device))
-            return embedded.float().mean(dim=0).cpu().numpy().astype(np.float64)
+            pixels = plain_pixel_values(torch.from_numpy(clips), encoder.geometry, device)
+            return encoder.describe_recording(pixels).float().cpu().numpy().astype(np.float64)
 
     try:
         yield extractor

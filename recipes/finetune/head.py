@@ -40,7 +40,7 @@ def load_head(encoder: VideoEncoder, folder: Path) -> TaskObjective:
     wanted = {name: tuple(value.shape) for name, value in objective.head.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
     if wanted != found:
-        what = f"the head takes {found.get('weight', ('?', '?'))[-1]} channels, the encoder gives {2 * encoder.width}"
+        what = f"the head takes {found.get('weight', ('?', '?'))[-1]} channels, the encoder gives {encoder.description}"
         raise ModelError(what, where=folder, do="Use the encoder that it was trained with: the run's own encoder/")
     objective.head.load_state_dict(weights)
     return objective.eval()

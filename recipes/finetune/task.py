@@ -58,7 +58,7 @@ class TaskObjective(Objective):
         """`head_scale`: learning rate of the head as a multiple of the encoder's."""
         super().__init__(encoder, settings)
         self.dropout = nn.Dropout(settings.dropout)
-        self.head = nn.Linear(2 * encoder.width, settings.outputs)
+        self.head = nn.Linear(encoder.description, settings.outputs)
         # A small start: the first predictions are the training mean, and the first gradients do not tear the encoder.
         nn.init.trunc_normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)

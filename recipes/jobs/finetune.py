@@ -199,7 +199,7 @@ def evaluate_test(objective: TaskObjective, material: Material, config: RunConfi
     titles = {"constant": "no encoder (training median)", "finetuned": f"fine-tuned ({config.encoder.mode})"}
     if labels.classes:
         titles["constant"] = "no encoder (commonest class)"
-    dimensions = {"constant": 0, "finetuned": 2 * objective.encoder.width}
+    dimensions = {"constant": 0, "finetuned": objective.encoder.description}
     rows = score(labelled, predictions, "constant", titles=titles, dimensions=dimensions, seed=config.train.seed)
     taught = len(set(material.patients(material.split.train)))
     return Evaluation(

@@ -63,6 +63,7 @@ def complete(resolved: Resolved) -> Resolved:
 def build_objective(resolved: Resolved, encoder: VideoEncoder) -> Objective:
     """The method of a run around its encoder, with its pretext tasks; new parts follow from the run's seed."""
     config = resolved.config
+    encoder.context = None  # it reads the features of the encoder that it was trained on, and those are about to change
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         return build_method(config.method, config.objective, config.pretext, encoder)

@@ -65,19 +65,24 @@ def looked_at(run: Path) -> list[Looked]:
 
 
 def meetings(encoder: str | Path, prepared: Prepared, tested: Iterable[str]) -> tuple[str, ...]:
-    """A sentence for every run behind `encoder` (itself, and those whose weights it took) that has met tested patients.
+    """A sentence for every run behind `encoder` (itself, those whose weights it took, their teachers) that has met tested patients.
 
     Pseudonyms are the same across prepared folders as long as their key is; where it is not, that is said.
     """
     people, said = set(tested), []
     behind: set[str] = set()
-    here = str(encoder)
-    while here and here not in behind:
+    waiting = [str(encoder)]
+    while waiting:
+        here = waiting.pop(0)
+        if not here or here in behind:
+            continue
         behind.add(here)
         start = start_of(here)
-        if start is not None and (sentence := meeting(Path(here), start.task, prepared, people)):
+        if start is None:
+            continue
+        if sentence := meeting(Path(here), start.task, prepared, people):
             said.append(sentence)
-        here = (start.init_from or start.name) if start is not None else ""
+        waiting += [start.init_from or start.name, start.teacher]
     return tuple(said)
 
 

@@ -18,7 +18,8 @@ class Start:
     """The encoder that a run began with.
 
     name: as the run was given it. init_from: the run whose weights it took, "" for its own. seed: that random weights
-    follow from. task: whose labels the run learned from, "" for pretraining.
+    follow from. task: whose labels the run learned from, "" for pretraining. teacher: the encoder that told it what to say (`objective.teacher`), ""
+    for none but its own.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Start:
     task: str
     run: Path
     init_from: str = ""
+    teacher: str = ""
 
     @property
     def random(self) -> bool:
@@ -56,4 +58,5 @@ def start_of(encoder: str | Path) -> Start | None:
     if not is_run(run):
         return None
     config = parse(RunConfig, read_yaml(run / CONFIG), run / CONFIG)
-    return Start(config.encoder.name, config.train.seed, config.task.name, run, config.encoder.init_from or "")
+    teacher = str(config.objective.get("teacher") or "")
+    return Start(config.encoder.name, config.train.seed, config.task.name, run, config.encoder.init_from or "", teacher)

@@ -29,8 +29,8 @@ def blur(clip: Tensor, deviations: Tensor, most: float) -> Tensor:
     weights = (kernel / kernel.sum(dim=1, keepdim=True)).to(clip.dtype).T.view(len(offsets), -1, 1, 1, 1, 1)
     for axis, pad in ((-1, (reach, reach, 0, 0)), (-2, (0, 0, reach, reach))):
         padded = F.pad(clip.flatten(0, 1), pad, mode="replicate").unflatten(0, clip.shape[:2])
-        size = clip.shape[axis]
-        clip = sum(
-            (w * padded.narrow(axis, place, size) for place, w in enumerate(weights)), start=torch.zeros_like(clip)
-        )
+        size, blurred = clip.shape[axis], torch.zeros_like(clip)
+        for place, weight in enumerate(weights):
+            blurred.addcmul_(padded.narrow(axis, place, size), weight)
+        clip = blurred
     return clip

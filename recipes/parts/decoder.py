@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
+from domains.schema import Strict
 from recipes.encoders.positions import sincos_table
+
+
+class DecoderSettings(Strict):
+    """The size of a method's decoder; the defaults are VideoMAE's."""
+
+    decoder_depth: PositiveInt = Field(4, description="blocks of the decoder")
+    decoder_width: PositiveInt = Field(384, description="width of the decoder; a multiple of decoder_heads")
+    decoder_heads: PositiveInt = Field(6, description="attention heads of the decoder")
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> Self:
+        if self.decoder_width % self.decoder_heads:
+            raise ValueError("decoder_width must be a multiple of decoder_heads")
+        return self
 
 
 class TokenDecoder(nn.Module):
@@ -16,6 +34,12 @@ class TokenDecoder(nn.Module):
     """
 
     positions: Tensor
+
+    @classmethod
+    def of(cls, settings: DecoderSettings, width: int, tokens: int, out: int | None = None) -> TokenDecoder:
+        """Of the size that `settings` ask for; the rest as for the class itself."""
+        s = settings
+        return cls(width, s.decoder_width, s.decoder_depth, s.decoder_heads, tokens, out)
 
     def __init__(self, width: int, inner: int, depth: int, heads: int, tokens: int, out: int | None = None) -> None:
         """width: of the encoder's tokens; inner: of the blocks; tokens: N of the clip; out: of the output, None: `width`."""

@@ -10,15 +10,25 @@ from recipes.parts.standardise import BatchStandardise
 
 
 class CosineLinear(nn.Module):
-    """Linear layer without bias whose rows have length one: (..., D) of length one -> cosines (..., K)."""
+    """Linear layer without bias whose rows have length one: (..., D) of length one -> cosines (..., K).
+
+    held: the rows' gradient is 0, as DINO and SwAV have it in the first steps; what is multiplied by them still learns. A process group waits for
+    the gradient of every parameter, so it is 0 and not left out; `renormalise` takes back what weight decay does to the rows meanwhile.
+    """
 
     def __init__(self, width: int, outputs: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(F.normalize(torch.randn(outputs, width), dim=-1))
+        self.held = False
+
+    def rows(self) -> Tensor:
+        """(K, D), of length one."""
+        weight = self.weight.detach() + 0 * self.weight if self.held else self.weight
+        return F.normalize(weight, dim=-1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Cosines between `x`, normalised here, and the rows."""
-        return F.linear(F.normalize(x, dim=-1), F.normalize(self.weight, dim=-1))
+        return F.linear(F.normalize(x, dim=-1), self.rows())
 
 
 @torch.no_grad()

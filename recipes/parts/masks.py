@@ -46,8 +46,8 @@ def tube_masks(
         order[row] = random.random((views, places)).argsort(axis=-1)
     spatial = torch.from_numpy(order)
     return Masks(
-        _tubes(spatial[..., :keep], t, places),
-        _tubes(spatial[..., keep:], t, places),
+        tubes(spatial[..., :keep], t, places),
+        tubes(spatial[..., keep:], t, places),
     )
 
 
@@ -88,7 +88,7 @@ def motion_masks(
     clip (B, T, C, H, W), on any device, where the masks stay. Places of each other tubelet are traced back to the middle one along the motion
     of the clip (`clip_motion`, up to `reach` pixels from a tubelet to the next); those nearest to a visible place are visible, as many in every
     tubelet. Where nothing moves this is the tube mask of the same seeds. MGMAE warps a picture of Gaussians by a flow network's field and adds up
-    its pixels in each patch: the same order of patches, but for the blur of repeated warping.
+    its pixels in each patch: much the same order of patches, but for the blur of repeated warping.
     """
     t, h, w = grid
     tubelet, side = patch
@@ -161,7 +161,7 @@ def running_cells(
     return hidden.view(rank.shape).gather(-1, chosen).sort(dim=-1).values.flatten(1)
 
 
-def _tubes(places: Tensor, frames: int, per_frame: int) -> Tensor:
+def tubes(places: Tensor, frames: int, per_frame: int) -> Tensor:
     """(B, M, P) places of a frame -> (B, M, T * P) positions of the clip, rising."""
     starts = torch.arange(frames).view(-1, 1) * per_frame
     return (places.sort(dim=-1).values.unsqueeze(-2) + starts).flatten(-2)

@@ -31,7 +31,8 @@ def paste_objects(
         here = f"{name} {number}"
         path = smooth_paths(seeds, length, speed, name=here).to(clip.device, non_blocking=True)
         drawn = draws.uniform(seeds, (6,), name=f"{here} look").to(clip.device, non_blocking=True)
-        texture = coloured_noise(seeds, (TEXTURE, TEXTURE), "red", (0.0, 1.5), name=f"{here} texture").to(clip.device)
+        noise = coloured_noise(seeds, (TEXTURE, TEXTURE), "red", (0.0, 1.5), name=f"{here} texture")
+        texture = noise.to(clip.device, non_blocking=True)
         radius = (sizes[0] + (sizes[1] - sizes[0]) * drawn[:, 0]) / 2
         x = grid.view(1, 1, 1, -1) - path[..., 0, None, None]
         y = grid.view(1, 1, -1, 1) - path[..., 1, None, None]

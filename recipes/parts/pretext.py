@@ -58,11 +58,11 @@ class Pretext(nn.Module, ABC):
     def read(self, encoder: VideoEncoder, clips: Tensor) -> Tensor:
         """What heads read of clips (B, ..., T, C, H, W), all in one pass: (B, ..., 2 D), every channel to mean 0 and deviation 1 over all of them.
 
-        The mean of the tokens and how they change over time (`VideoEncoder.describe`), without what all clips have in common. These questions
+        The mean of the tokens and how they change over time (`VideoEncoder.measure`), without what all clips have in common. These questions
         were asked of networks full of batch norm; a transformer has none. From random weights its embeddings are nearly all alike, and a head that
         reads them as they are never leaves chance, while what they have in common grows (measured: docs/recipes.md).
         """
-        read = encoder.describe(clips.flatten(0, -5))
+        read = encoder.measure(clips.flatten(0, -5))
         standardised: Tensor = self.standardise(read.unflatten(0, clips.shape[:-4]))
         return standardised
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pydantic import Field, PositiveInt
-from torch import Tensor, nn
+from torch import nn
 
 from domains.schema import Strict
 from recipes.encoders.base import VideoEncoder
+from recipes.parts.branch import Branch
 from recipes.parts.heads import mlp
 
 
@@ -20,21 +21,4 @@ class ProjectionSettings(Strict):
 
 def projection_head(encoder: VideoEncoder, settings: ProjectionSettings) -> nn.Sequential:
     """The head: what `Branch` reads of a clip -> (..., head_outputs). Without batch norm: a sample's z does not depend on the others."""
-    return mlp(encoder.width * (2 if settings.head_motion else 1), settings.head_hidden, settings.head_outputs)
-
-
-class Branch(nn.Module):
-    """An encoder with its head: pixel_values (B, T, C, H, W) -> z (B, head_outputs).
-
-    motion: the head reads `encoder.describe`, twice as wide, in place of the mean over tokens. Made anew where it is needed, so that no weight has
-    two names in a checkpoint; a momentum teacher keeps a copy.
-    """
-
-    def __init__(self, encoder: VideoEncoder, head: nn.Module, *, motion: bool = False) -> None:
-        super().__init__()
-        self.encoder, self.head, self.motion = encoder, head, motion
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """See the class."""
-        z: Tensor = self.head((self.encoder.describe if self.motion else self.encoder.embed)(pixels))
-        return z
+    return mlp(Branch.width(encoder, motion=settings.head_motion), settings.head_hidden, settings.head_outputs)

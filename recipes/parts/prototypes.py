@@ -17,7 +17,7 @@ class Prototypes(CosineLinear):
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         with as_they_are(x):
-            return F.linear(F.normalize(x.float(), dim=-1), F.normalize(self.weight.float(), dim=-1))
+            return F.linear(F.normalize(x.float(), dim=-1), self.rows().float())
 
 
 @torch.no_grad()

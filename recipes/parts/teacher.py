@@ -1,4 +1,4 @@
-"""The momentum teacher: a slow average of its student."""
+"""Teachers: one that stays as it is, and one that is a slow average of its student."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import nn
 M = TypeVar("M", bound=nn.Module)
 
 
-class MomentumTeacher(nn.Module, Generic[M]):
-    """Weights are a moving average of a student's: w <- m w + (1 - m) w_student, buffers included.
+class FrozenTeacher(nn.Module, Generic[M]):
+    """A copy of a student that does not follow it.
 
     Has no gradient and stays in evaluation mode. `module` is the teacher's own copy of the student; what it is called
     with is passed on to it, without recording a graph.
@@ -32,6 +32,19 @@ class MomentumTeacher(nn.Module, Generic[M]):
     def forward(self, *inputs: Any, **options: Any) -> Any:
         """The module's own forward, without gradient."""
         return self.module(*inputs, **options)
+
+    @torch.no_grad()
+    def swap(self, student: nn.Module) -> None:
+        """The teacher gets the student's weights and the student the teacher's, buffers included."""
+        own = [*self.module.parameters(), *self.module.buffers()]
+        for mine, other in zip(own, [*student.parameters(), *student.buffers()], strict=True):
+            kept = mine.clone()
+            mine.copy_(other)
+            other.copy_(kept)
+
+
+class MomentumTeacher(FrozenTeacher[M]):
+    """A teacher whose weights are a moving average of its student's: w <- m w + (1 - m) w_student, buffers included."""
 
     @torch.no_grad()
     def update(self, student: nn.Module, momentum: float) -> None:

@@ -82,8 +82,8 @@ def look_up(field: Tensor, points: Tensor, spacing: float) -> Tensor:
 
     field (n, c, h, w), points (n, 2, h', w') -> (n, c, h', w').
     """
-    size = torch.tensor([field.shape[-1], field.shape[-2]], device=field.device) * spacing
-    grid = points.movedim(1, -1) / size * 2 - 1
+    height, width = field.shape[-2] * spacing, field.shape[-1] * spacing
+    grid = torch.stack([points[:, 0] * (2 / width) - 1, points[:, 1] * (2 / height) - 1], dim=-1)
     return F.grid_sample(field, grid.to(field.dtype), padding_mode="border", align_corners=False)
 
 

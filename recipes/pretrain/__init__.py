@@ -13,11 +13,14 @@ from recipes.encoders.base import VideoEncoder
 from recipes.objective import Objective
 from recipes.parts.pretext import Pretext, PretextSettings
 from recipes.pretrain.added import add, alone
+from recipes.pretrain.advise import ADVISE
+from recipes.pretrain.byol import BYOL
 from recipes.pretrain.coclr import CoCLR
 from recipes.pretrain.comix import CoMix
 from recipes.pretrain.cpnet import CPNet
 from recipes.pretrain.crossvideomae import CrossVideoMAE
 from recipes.pretrain.cvrl import CVRL
+from recipes.pretrain.dino import DINO
 from recipes.pretrain.discovr import DISCOVR
 from recipes.pretrain.dsm import DSM
 from recipes.pretrain.everest import EVEREST
@@ -28,13 +31,17 @@ from recipes.pretrain.moco import MoCo
 from recipes.pretrain.oddoneout import OddOneOut
 from recipes.pretrain.order import Order
 from recipes.pretrain.rspnet import RSPNet
+from recipes.pretrain.salt import SALT
+from recipes.pretrain.scale import SCALE
 from recipes.pretrain.simclr import SimCLR
 from recipes.pretrain.smile import SMILE
 from recipes.pretrain.statistics import Statistics
+from recipes.pretrain.swav import SwAV
 from recipes.pretrain.tt import TT
 from recipes.pretrain.vicmae import ViCMAE
 from recipes.pretrain.videomae import VideoMAE
 from recipes.pretrain.vididi import ViDiDi
+from recipes.pretrain.vjepa import VJEPA
 from recipes.pretrain.vthcl import VTHCL
 
 # Each is a method by itself, and can be added to any other (`pretext` in the settings of a run).
@@ -58,6 +65,13 @@ METHODS: list[type[Objective]] = [
     DSM,
     CoCLR,
     ViDiDi,
+    BYOL,
+    SwAV,
+    DINO,
+    VJEPA,
+    SALT,
+    SCALE,
+    ADVISE,
     CoMix,
 ]
 

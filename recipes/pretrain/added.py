@@ -57,6 +57,7 @@ class WithPretext(Objective):
         self.weights = {name: weight for name, (weight, _) in added.items()}
         self.added = nn.ModuleDict({name: pretext for name, (_, pretext) in added.items()})
         first = next(iter(main.views))
+        self.adapts = main.adapts  # type: ignore[misc]
         self.views, self.labelled = dict(main.views), main.labelled
         for name, pretext in self.tasks():
             self.views |= beside(first, name, pretext.views)
@@ -86,6 +87,10 @@ class WithPretext(Objective):
             loss = loss + self.weights[name] * losses["loss"]
             figures |= {f"{name}_{key}": value.detach() for key, value in losses.items()}
         return {"loss": loss, **figures}
+
+    def stage(self, progress: Progress) -> Progress:
+        """The method's."""
+        return self.main.stage(progress)
 
     def before_step(self, progress: Progress) -> None:
         """The method's schedules."""

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from recipes.encoders.base import VideoEncoder
 from recipes.objective import Batch, Clip, Contrast, Losses, ObjectiveSettings, Progress
+from recipes.parts.branch import Branch
 from recipes.parts.contrast import accuracy
 from recipes.parts.mining import nce_of_many, nearest
 from recipes.parts.motion import derivative
-from recipes.parts.projection import Branch, ProjectionSettings, projection_head
+from recipes.parts.projection import ProjectionSettings, projection_head
 from recipes.parts.queue import Queue
 from recipes.parts.teacher import MomentumTeacher
 from recipes.parts.views import clips_of, with_more

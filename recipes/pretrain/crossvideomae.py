@@ -11,7 +11,7 @@ from recipes.encoders.base import VideoEncoder
 from recipes.objective import Batch, Clip, Contrast, Losses, ObjectiveSettings
 from recipes.parts import draws
 from recipes.parts.contrast import agreement, nt_xent
-from recipes.parts.decoder import TokenDecoder
+from recipes.parts.decoder import DecoderSettings, TokenDecoder
 from recipes.parts.frame_encoder import frame_encoder_like
 from recipes.parts.frames import take
 from recipes.parts.heads import mlp
@@ -34,7 +34,7 @@ class CrossVideoMAE(Contrast):
     (or frame_depth) and patch that starts at random and is trained along. The paper's colour jitter and scaling are the domain's strong policy.
     """
 
-    class Settings(MaskSettings, ObjectiveSettings):
+    class Settings(MaskSettings, DecoderSettings, ObjectiveSettings):
         """Settings of CrossVideoMAE; ratios are the paper's."""
 
         mask_ratio: float = Field(0.95, gt=0, lt=1, description="share of tokens of a clip hidden")
@@ -45,9 +45,6 @@ class CrossVideoMAE(Contrast):
         temperature: PositiveFloat = Field(0.1, description="tau; lower looks at the nearest strangers only")
         head_hidden: PositiveInt = Field(2048, description="hidden width of both heads")
         head_outputs: PositiveInt = Field(128, description="width of z and y")
-        decoder_depth: PositiveInt = Field(4, description="blocks of both decoders")
-        decoder_width: PositiveInt = Field(384, description="width of both decoders; a multiple of decoder_heads")
-        decoder_heads: PositiveInt = Field(6, description="attention heads of both decoders")
         normalise_target: bool = Field(True, description="predict each patch with mean 0 and deviation 1")
 
     name = "crossvideomae"
@@ -64,9 +61,8 @@ class CrossVideoMAE(Contrast):
         self.frame_encoder = frame_encoder_like(encoder, s.frame_depth)
         self.head = mlp(encoder.width, s.head_hidden, s.head_outputs)
         self.frame_head = mlp(encoder.width, s.head_hidden, s.head_outputs)
-        sizes = encoder.width, s.decoder_width, s.decoder_depth, s.decoder_heads
-        self.decoder = TokenDecoder(*sizes, encoder.tokens, 3 * tubelet * patch * patch)
-        self.frame_decoder = TokenDecoder(*sizes, h * w, 3 * patch * patch)
+        self.decoder = TokenDecoder.of(s, encoder.width, encoder.tokens, 3 * tubelet * patch * patch)
+        self.frame_decoder = TokenDecoder.of(s, encoder.width, h * w, 3 * patch * patch)
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """clip, other (B, T, 3, H, W) -> z, z' and y (B, K), and R of each, once for every sample (B,)."""

@@ -10,8 +10,9 @@ from torch import Tensor
 from recipes.encoders.base import VideoEncoder
 from recipes.objective import Batch, Clip, Contrast, Losses, ObjectiveSettings
 from recipes.parts.blur import blur, drawn_blur
+from recipes.parts.branch import Branch
 from recipes.parts.contrast import agreement, nt_xent
-from recipes.parts.projection import Branch, ProjectionSettings, projection_head
+from recipes.parts.projection import ProjectionSettings, projection_head
 
 BLUR = (0.1 / 224, 2.0 / 224)  # deviations in image widths: 0.1 to 2 pixels of the paper's 224
 

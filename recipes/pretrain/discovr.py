@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from recipes.encoders.base import VideoEncoder
 from recipes.objective import Batch, Clip, Losses, Objective, ObjectiveSettings, Progress
 from recipes.parts import schedules
+from recipes.parts.branch import Branch
 from recipes.parts.centre import Centre
-from recipes.parts.decoder import TokenDecoder
+from recipes.parts.decoder import DecoderSettings, TokenDecoder
 from recipes.parts.frame_encoder import frame_encoder_like
 from recipes.parts.heads import DistillationHead, renormalise
 from recipes.parts.losses import cluster_cross_entropy, distillation_loss, entropy, teacher_probabilities
@@ -47,7 +48,7 @@ class DISCOVR(Objective):
     al., CVPR 2021); `head_motion` adds to z the deviation of tokens over time, which a mean cannot hold.
     """
 
-    class Settings(ObjectiveSettings):
+    class Settings(DecoderSettings, ObjectiveSettings):
         """Settings of DISCOVR; the defaults are the paper's but for those of the frame student (see above)."""
 
         views: PositiveInt = Field(4, description="M, masked views of each clip that the video student sees")
@@ -63,9 +64,6 @@ class DISCOVR(Objective):
         head_bottleneck: PositiveInt = Field(256, description="width before the last layer of both heads")
         head_outputs: PositiveInt = Field(16384, description="K, outputs of both heads; fewer for small data")
         prototypes: PositiveInt = Field(3000, description="shared clusters of L_SCD; fewer for small data")
-        decoder_depth: PositiveInt = Field(4, description="blocks of the decoder")
-        decoder_width: PositiveInt = Field(384, description="width of the decoder; a multiple of decoder_heads")
-        decoder_heads: PositiveInt = Field(6, description="attention heads of the decoder")
         standardise: bool = Field(
             False,
             description="take away what clips share before heads and prototypes; for short runs",
@@ -92,8 +90,6 @@ class DISCOVR(Objective):
                 raise ValueError(
                     "frame_views must divide views: L_SCD pairs masked clips with masked views of their frames"
                 )
-            if self.decoder_width % self.decoder_heads:
-                raise ValueError("decoder_width must be a multiple of decoder_heads")
             return self
 
     name = "discovr"
@@ -116,7 +112,7 @@ class DISCOVR(Objective):
         )
         self.video_teacher, self.image_teacher = MomentumTeacher(self.video), MomentumTeacher(self.image)
         self.video_centre, self.image_centre = Centre(s.head_outputs), Centre(s.head_outputs)
-        self.decoder = TokenDecoder(encoder.width, s.decoder_width, s.decoder_depth, s.decoder_heads, encoder.tokens)
+        self.decoder = TokenDecoder.of(s, encoder.width, encoder.tokens)
         self.prototypes = Prototypes(encoder.width, s.prototypes)
         outputs = {"prototype_entropy": s.prototypes, "output_entropy": s.head_outputs}
         self.usage = Usages({f"{what}_{name}": k for what, k in outputs.items() for name in ("video", "image")})
@@ -181,8 +177,9 @@ class DISCOVR(Objective):
         """L_vid or L_img. The teacher's target, of the clips `whole`, is computed once and shared by the M views of `pixels` that
         `visible` (n, M, V) leaves."""
         s = self.settings
-        _, target = teacher(whole)
-        tokens, logits = student(pixels, visible)
+        target = teacher(whole)
+        tokens = student.encoder(pixels, visible)
+        logits = student.read(tokens)
         probabilities = teacher_probabilities(target, centre.value, self.teacher_temperature)
         centre.observe(target)
         self.usage.observe(f"output_entropy_{name}", probabilities)
@@ -227,23 +224,6 @@ class DISCOVR(Objective):
         self.image_teacher.update(self.image, self.teacher_momentum)
         self.video_centre.update(self.settings.centre_momentum)
         self.image_centre.update(self.settings.centre_momentum)
-
-
-class Branch(nn.Module):
-    """An encoder with its head: pixels -> (tokens (..., V, D), logits of the pooled tokens (..., K)).
-
-    motion: the head reads the encoder's `statistics`, twice as wide, in place of the mean.
-    """
-
-    def __init__(self, encoder: VideoEncoder, head: DistillationHead, *, motion: bool = False) -> None:
-        super().__init__()
-        self.encoder, self.head, self.motion = encoder, head, motion
-
-    def forward(self, pixels: Tensor, visible: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """visible (B, M, V): the tokens and logits of M masked views; None: of the whole clip."""
-        tokens = self.encoder(pixels, visible)
-        read = self.encoder.statistics if self.motion else self.encoder.pool
-        return tokens, self.head(read(tokens))
 
 
 class Distilled(NamedTuple):

@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from recipes.encoders.base import VideoEncoder
 from recipes.objective import Batch, Clip, Contrast, Losses, ObjectiveSettings
+from recipes.parts.branch import Branch
 from recipes.parts.contrast import agreement, info_nce, wins
 from recipes.parts.disorder import shuffled
 from recipes.parts.frames import take
-from recipes.parts.projection import Branch, ProjectionSettings, projection_head
+from recipes.parts.projection import ProjectionSettings, projection_head
 from recipes.parts.warp import drawn_bends, warp
 
 

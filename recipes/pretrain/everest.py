@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from recipes.encoders.base import VideoEncoder
 from recipes.encoders.tokens import embed_patches, temporal_change
 from recipes.objective import Batch, Clip, Losses, Objective, ObjectiveSettings
 from recipes.parts import draws
-from recipes.parts.decoder import TokenDecoder
+from recipes.parts.decoder import DecoderSettings, TokenDecoder
 from recipes.parts.frames import take
 from recipes.parts.pixels import masked_pixel_loss
 
@@ -33,8 +33,8 @@ class EVEREST(Objective):
     tubelets 1 to 7 whatever the length of a clip; here all are compared. Probabilities are those of the Gumbel top-k trick, from the sample's seed.
     """
 
-    class Settings(ObjectiveSettings):
-        """Settings of EVEREST; the defaults are the paper's."""
+    class Settings(DecoderSettings, ObjectiveSettings):
+        """Settings of EVEREST; ratios and decoder are those of the authors' scripts."""
 
         mask_ratio: float = Field(0.9, gt=0, lt=1, description="share of all tokens that the encoder does not see")
         drop_ratio: float = Field(
@@ -43,9 +43,6 @@ class EVEREST(Objective):
         frame_factor: float = Field(
             1.5, ge=1, le=4, description="frames are chosen out of a clip this much longer; 1: frames as they come"
         )
-        decoder_depth: PositiveInt = Field(4, description="blocks of the decoder")
-        decoder_width: PositiveInt = Field(384, description="width of the decoder; a multiple of decoder_heads")
-        decoder_heads: PositiveInt = Field(6, description="attention heads of the decoder")
         normalise_target: bool = Field(True, description="predict each patch with mean 0 and deviation 1")
 
         @model_validator(mode="after")
@@ -64,14 +61,7 @@ class EVEREST(Objective):
         s, (tubelet, patch), tubelets = settings, encoder.patch, encoder.grid[0]
         self.candidates = round(tubelets * s.frame_factor)
         self.views = {"clip": Clip(augment="weak", length=self.candidates / tubelets)}
-        self.decoder = TokenDecoder(
-            encoder.width,
-            s.decoder_width,
-            s.decoder_depth,
-            s.decoder_heads,
-            encoder.tokens,
-            3 * tubelet * patch * patch,
-        )
+        self.decoder = TokenDecoder.of(s, encoder.width, encoder.tokens, 3 * tubelet * patch * patch)
 
     def forward(self, batch: Batch) -> Losses:
         """clip (B, T frame_factor, 3, H, W) -> the loss, and the part of all change that lies in the tokens that are kept."""

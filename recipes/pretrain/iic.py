@@ -10,11 +10,12 @@ from torch import Tensor
 
 from recipes.encoders.base import VideoEncoder
 from recipes.objective import Batch, Clip, Contrast, Losses, ObjectiveSettings
+from recipes.parts.branch import Branch
 from recipes.parts.contrast import agreement, info_nce, wins
 from recipes.parts.disorder import repeated, shuffled
 from recipes.parts.frames import take
 from recipes.parts.motion import derivative
-from recipes.parts.projection import Branch, ProjectionSettings, projection_head
+from recipes.parts.projection import ProjectionSettings, projection_head
 from recipes.parts.views import with_more
 
 

@@ -11,7 +11,7 @@ from recipes.encoders.base import VideoEncoder
 from recipes.encoders.tokens import patches
 from recipes.objective import Batch, Clip, Losses, Objective, ObjectiveSettings
 from recipes.parts.critic import PatchCritic
-from recipes.parts.decoder import TokenDecoder
+from recipes.parts.decoder import DecoderSettings, TokenDecoder
 from recipes.parts.pixels import normalise_patches_
 from recipes.parts.regions import labels_of, patch_labels, region_masks
 
@@ -28,24 +28,24 @@ class MARLIN(Objective):
     echocardiogram), then the rest of the picture at random. The map comes from the domain (`region_map` in its YAML); a domain without one is
     refused before the run begins.
 
-    Conventions of ours: one step of one optimiser moves critic and autoencoder at once, each by its own loss (the authors alternate three steps of
-    the critic with one). The penalty mixes real and made patches by a number of each patch (theirs by one for the batch). Places outside the picture
-    are the last to be visible. `anywhere` leaves a part of the visible places to chance, so that the encoder also sees what it has to predict.
+    Conventions of ours: one step of one optimiser moves critic and autoencoder at once, each by its own loss, where the authors alternate. Their
+    configuration has no penalty, which leaves the critic without bounds; where their code has one, it mixes real and made patches by one number for
+    the batch, ours by a number of each patch. Places outside the picture are the last to be visible. `anywhere` leaves a part of the visible places
+    to chance, so that the encoder also sees what it has to predict.
     """
 
-    class Settings(ObjectiveSettings):
-        """Settings of MARLIN; the defaults are those of the authors' code."""
+    class Settings(DecoderSettings, ObjectiveSettings):
+        """Settings of MARLIN; the defaults are those of the authors' configuration, but for the penalty, which is off there."""
 
         mask_ratio: float = Field(0.9, gt=0, lt=1, description="share of places hidden in every frame, regions first")
         anywhere: float = Field(
             0.0, ge=0, le=1, description="share of the visible places drawn from the whole picture, regions or not"
         )
-        weight_adversarial: NonNegativeFloat = Field(0.1, description="of A; 0: the critic has no say")
-        penalty: NonNegativeFloat = Field(10.0, description="of the critic's gradient, towards length one")
-        decoder_depth: PositiveInt = Field(8, description="blocks of the decoder")
-        decoder_width: PositiveInt = Field(512, description="width of the decoder; a multiple of decoder_heads")
-        decoder_heads: PositiveInt = Field(8, description="attention heads of the decoder")
-        critic_hidden: PositiveInt = Field(2048, description="hidden width of the critic")
+        weight_adversarial: NonNegativeFloat = Field(0.01, description="of A; 0: the critic has no say")
+        penalty: NonNegativeFloat = Field(
+            10.0, description="of the critic's gradient, towards length one; 0 leaves it without bounds"
+        )
+        critic_hidden: PositiveInt = Field(1536, description="hidden width of the critic")
         normalise_target: bool = Field(
             False, description="predict each patch with mean 0 and deviation 1 in each channel"
         )
@@ -62,9 +62,7 @@ class MARLIN(Objective):
         super().__init__(encoder, settings)
         s, (tubelet, patch) = settings, encoder.patch
         pixels = 3 * tubelet * patch * patch
-        self.decoder = TokenDecoder(
-            encoder.width, s.decoder_width, s.decoder_depth, s.decoder_heads, encoder.tokens, pixels
-        )
+        self.decoder = TokenDecoder.of(s, encoder.width, encoder.tokens, pixels)
         self.critic = PatchCritic(pixels, s.critic_hidden)
 
     def forward(self, batch: Batch) -> Losses:

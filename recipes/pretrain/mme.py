@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from recipes.encoders.base import VideoEncoder
 from recipes.objective import Batch, Clip, Losses, Objective, ObjectiveSettings
-from recipes.parts.decoder import TokenDecoder
+from recipes.parts.decoder import DecoderSettings, TokenDecoder
 from recipes.parts.hog import oriented_gradients
 from recipes.parts.masking import MaskSettings, draw_masks
 from recipes.parts.trajectories import clip_motion, grey, look_up, places, trace
@@ -34,7 +34,7 @@ class MME(Objective):
     Histograms, of length one, are multiplied by 3 (the root of 9 bins), so that both targets vary by about one.
     """
 
-    class Settings(MaskSettings, ObjectiveSettings):
+    class Settings(MaskSettings, DecoderSettings, ObjectiveSettings):
         """Settings of MME; the defaults are those of the authors' script."""
 
         mask_ratio: float = Field(0.7, gt=0, lt=1, description="share of tokens hidden")
@@ -47,8 +47,6 @@ class MME(Objective):
         weight_position: NonNegativeFloat = Field(0.5, description="of p; needs weight_position or weight_shape")
         weight_shape: NonNegativeFloat = Field(0.5, description="of s")
         decoder_depth: PositiveInt = Field(1, description="blocks of the decoder")
-        decoder_width: PositiveInt = Field(384, description="width of the decoder; a multiple of decoder_heads")
-        decoder_heads: PositiveInt = Field(6, description="attention heads of the decoder")
 
     name = "mme"
     paper = "Sun et al., Masked Motion Encoding for Self-Supervised Video Representation Learning, CVPR 2023"
@@ -60,10 +58,7 @@ class MME(Objective):
         s, side = settings, encoder.patch[1]
         self.views = {"clip": Clip(augment="weak", rate=1 / s.density, length=float(s.density))}
         self.points = 4 if side % 2 == 0 else 1  # of each patch
-        self.decoder = TokenDecoder(
-            encoder.width, s.decoder_width, s.decoder_depth, s.decoder_heads, encoder.tokens,
-            self.points * s.steps * (2 + BINS),
-        )  # fmt: skip
+        self.decoder = TokenDecoder.of(s, encoder.width, encoder.tokens, self.points * s.steps * (2 + BINS))
 
     def forward(self, batch: Batch) -> Losses:
         """clip (B, T density, 3, H, W) -> the loss, its parts, and how far points move from frame to frame, in pixels."""

@@ -11,8 +11,9 @@ from torch import Tensor
 from recipes.encoders.base import VideoEncoder
 from recipes.objective import Batch, Clip, Contrast, Losses, ObjectiveSettings, Progress
 from recipes.parts import schedules
+from recipes.parts.branch import Branch
 from recipes.parts.contrast import agreement, info_nce
-from recipes.parts.projection import Branch, ProjectionSettings, projection_head
+from recipes.parts.projection import ProjectionSettings, projection_head
 from recipes.parts.queue import Queue
 from recipes.parts.teacher import MomentumTeacher
 from recipes.parts.views import clips_of

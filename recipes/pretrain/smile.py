@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Self
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, field_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,7 +15,7 @@ from recipes.encoders.base import Geometry, VideoEncoder
 from recipes.encoders.loading import open_encoder
 from recipes.objective import Batch, Clip, Losses, Objective, ObjectiveSettings
 from recipes.parts import draws
-from recipes.parts.decoder import TokenDecoder
+from recipes.parts.decoder import DecoderSettings, TokenDecoder
 from recipes.parts.masks import Masks, ranked
 from recipes.parts.objects import paste_objects
 
@@ -27,22 +27,22 @@ class SMILE(Objective):
             x: the clip with objects that move over it on smooth paths;   g: a frozen encoder, all tokens of x, each of mean 0 and deviation 1
     Tokens of the objects are hidden along their paths but for the share object_visible, the others by a tube mask.
 
-    g is any encoder (`target`: a folder, a run, a hub name); without one, a frozen copy of the encoder as it started. The paper's second stage is a
-    run whose target is the encoder of the first (`objective.target=runs/first`).
+    g is any encoder (`target`: a folder, a run, a hub name); without one, a frozen copy of the encoder as it started. The paper's second stage goes
+    on from the first's weights, without objects (`encoder.init_from=runs/first objective.objects=0`).
 
     Conventions of ours: the paper's g is CLIP's image encoder; here it is a video encoder, and its tokens are resampled where its grid is another.
     The paper pastes pictures made by a diffusion model; here objects are shapes with noise as texture, in grey. Every tubelet keeps as
     many visible tokens: where too few are left beside the objects, object tokens fill up.
     """
 
-    class Settings(ObjectiveSettings):
-        """Settings of SMILE; the defaults are the paper's where it has them."""
+    class Settings(DecoderSettings, ObjectiveSettings):
+        """Settings of SMILE; the defaults are those of the authors' scripts."""
 
         target: str = Field(
             "", description="the frozen encoder g: a folder, a run or a hub name; empty: as this encoder started"
         )
-        mask_ratio: float = Field(0.9, gt=0, lt=1, description="share of tokens hidden in every tubelet")
-        object_visible: float = Field(0.1, ge=0, le=1, description="share of the objects' tokens that may be visible")
+        mask_ratio: float = Field(0.8, gt=0, lt=1, description="share of tokens hidden in every tubelet")
+        object_visible: float = Field(0.2, ge=0, le=1, description="share of the objects' tokens that may be visible")
         objects: NonNegativeInt = Field(2, description="objects in a clip; 0: none")
         object_sizes: tuple[float, float] = Field(
             (0.14, 0.57), description="smallest and largest diameter of an object, as parts of the clip's width"
@@ -50,9 +50,6 @@ class SMILE(Objective):
         object_speed: PositiveFloat = Field(
             0.05, description="step of an object from frame to frame, of the clip's width"
         )
-        decoder_depth: PositiveInt = Field(4, description="blocks of the decoder")
-        decoder_width: PositiveInt = Field(384, description="width of the decoder; a multiple of decoder_heads")
-        decoder_heads: PositiveInt = Field(6, description="attention heads of the decoder")
 
         @field_validator("object_sizes")
         @classmethod
@@ -72,9 +69,7 @@ class SMILE(Objective):
         s, seen = settings, encoder.geometry
         target = open_encoder(s.target, frames=seen.frames, size=seen.size) if s.target else copy.deepcopy(encoder)
         self.target = target.requires_grad_(False).eval()
-        self.decoder = TokenDecoder(
-            encoder.width, s.decoder_width, s.decoder_depth, s.decoder_heads, encoder.tokens, target.width
-        )
+        self.decoder = TokenDecoder.of(s, encoder.width, encoder.tokens, target.width)
 
     def train(self, mode: bool = True) -> Self:
         """The target stays in evaluation mode: it has no dropout."""
@@ -129,6 +124,9 @@ def renormalise(clip: Tensor, of: Geometry, wanted: Geometry) -> Tensor:
     """A clip (B, T, 3, H, W) normalised by the statistics of one encoder, by those of another."""
     if (of.mean, of.std) == (wanted.mean, wanted.std):
         return clip
-    numbers = (clip.new_tensor(values).view(3, 1, 1) for values in (of.mean, of.std, wanted.mean, wanted.std))
-    mean, std, other_mean, other_std = numbers
-    return (clip * std + mean - other_mean) / other_std
+    shown = clip.clone()
+    for channel, (mean, std, other_mean, other_std) in enumerate(
+        zip(of.mean, of.std, wanted.mean, wanted.std, strict=True)
+    ):
+        shown[:, :, channel].mul_(std / other_std).add_((mean - other_mean) / other_std)
+    return shown

@@ -11,7 +11,7 @@ from recipes.encoders.base import VideoEncoder
 from recipes.objective import Batch, Clip, Contrast, Losses, ObjectiveSettings
 from recipes.parts import draws
 from recipes.parts.contrast import agreement, nt_xent
-from recipes.parts.decoder import TokenDecoder
+from recipes.parts.decoder import DecoderSettings, TokenDecoder
 from recipes.parts.heads import mlp
 from recipes.parts.masks import tube_masks
 from recipes.parts.pixels import Over, masked_pixel_loss
@@ -30,7 +30,7 @@ class ViCMAE(Contrast):
     places only. The two frames are drawn anywhere in the recording. The head has no batch norm, so that batches beyond memory are exact.
     """
 
-    class Settings(ObjectiveSettings):
+    class Settings(DecoderSettings, ObjectiveSettings):
         """Settings of ViC-MAE; the defaults are those of the authors' code."""
 
         mask_ratio: float = Field(0.5, gt=0, lt=1, description="share of the patches of each frame that is hidden")
@@ -58,9 +58,7 @@ class ViCMAE(Contrast):
         s, (tubelet, patch), (t, h, w) = settings, encoder.patch, encoder.grid
         self.views = {name: Clip(augment="strong", length=1 / t) for name in ("first", "second")}
         self.head = mlp(encoder.width, s.head_hidden, s.head_outputs, layers=3)
-        self.decoder = TokenDecoder(
-            encoder.width, s.decoder_width, s.decoder_depth, s.decoder_heads, h * w, 3 * tubelet * patch * patch
-        )
+        self.decoder = TokenDecoder.of(s, encoder.width, h * w, 3 * tubelet * patch * patch)
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """first, second (B, tubelet, 3, H, W) -> u of each (B, K), and R of each, once for every sample (B,)."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from recipes.encoders.base import VideoEncoder
 from recipes.objective import Batch, Clip, Losses, Objective, ObjectiveSettings
-from recipes.parts.decoder import TokenDecoder
+from recipes.parts.decoder import DecoderSettings, TokenDecoder
 from recipes.parts.masking import MaskSettings, draw_masks, share_of
 from recipes.parts.pixels import Over, masked_pixel_loss
 
@@ -30,15 +30,12 @@ class VideoMAE(Objective):
     et al., CVPR 2023), whose authors take half. The decoder is most of the cost of a step.
     """
 
-    class Settings(MaskSettings, ObjectiveSettings):
+    class Settings(MaskSettings, DecoderSettings, ObjectiveSettings):
         """Settings of VideoMAE; the defaults are the paper's."""
 
         decode_share: float = Field(
             1.0, gt=0, le=1, description="share of the hidden places that the decoder predicts, in running cells"
         )
-        decoder_depth: PositiveInt = Field(4, description="blocks of the decoder")
-        decoder_width: PositiveInt = Field(384, description="width of the decoder; a multiple of decoder_heads")
-        decoder_heads: PositiveInt = Field(6, description="attention heads of the decoder")
         normalise_target: bool = Field(True, description="predict each patch with mean 0 and deviation 1")
         normalise_over: Over = Field(
             "channel", description="channel: each colour of a patch by itself (VideoMAE); patch: all together (MAE-ST)"
@@ -53,14 +50,7 @@ class VideoMAE(Objective):
         super().__init__(encoder, settings)
         s = settings
         tubelet, patch = encoder.patch
-        self.decoder = TokenDecoder(
-            encoder.width,
-            s.decoder_width,
-            s.decoder_depth,
-            s.decoder_heads,
-            encoder.tokens,
-            3 * tubelet * patch * patch,
-        )
+        self.decoder = TokenDecoder.of(s, encoder.width, encoder.tokens, 3 * tubelet * patch * patch)
 
     def forward(self, batch: Batch) -> Losses:
         """clip (B, T, 3, H, W) -> loss."""

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from recipes.encoders.base import VideoEncoder
 from recipes.objective import Batch, Clip, Contrast, Losses, ObjectiveSettings, Progress
+from recipes.parts.branch import Branch
 from recipes.parts.contrast import agreement, nt_xent
 from recipes.parts.motion import derivative
-from recipes.parts.projection import Branch, ProjectionSettings, projection_head
+from recipes.parts.projection import ProjectionSettings, projection_head
 from recipes.parts.views import clips_of, with_more
 
 

@@ -193,7 +193,7 @@ class _Loop:
     def step(self, step: int, batches: Iterator[Mapping[str, Any]]) -> int:
         """One optimiser step. Returns the signal to stop after it, the same on all ranks; 0 for none."""
         config, accelerator = self.config, self.accelerator
-        set_learning_rate(self.optimiser, learning_rate(config.optim, step, self.total))
+        set_learning_rate(self.optimiser, self.learning_rate(step))
         self.weights.learner.before_step(self.progress(step))
         seed_step(config.train.seed, step, accelerator.process_index)
         done: list[tuple[Mapping[str, Any], Mapping[str, Tensor]]] = []
@@ -239,6 +239,11 @@ class _Loop:
         seen = step * train.batch_size * train.accumulate * self.accelerator.num_processes
         return Progress(step, self.total, seen / len(self.data))
 
+    def learning_rate(self, step: int) -> float:
+        """Of optimiser step `step`, from 0."""
+        stage = self.objective.stage(self.progress(step))
+        return learning_rate(self.config.optim, stage.step, stage.total)
+
     def count_failures(self, failures: list[str], step: int, lost: bool) -> None:
         """Unreadable samples were replaced; too many of them end the run."""
         if failures:
@@ -254,7 +259,7 @@ class _Loop:
         looked = self.look(step)
         train = self.config.train
         left = (self.total - step) * train.batch_size * train.accumulate * self.accelerator.num_processes
-        lr, rate = learning_rate(self.config.optim, step - 1, self.total), speed["clips_per_second"]
+        lr, rate = self.learning_rate(step - 1), speed["clips_per_second"]
         epoch = self.progress(step).epoch
         self.reporter.step(
             StepInfo(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from encoder_factory import VIDEOMAE, clips, tokens_by_transformers, write_encoder
-from transformers import VideoMAEConfig, VideoMAEForPreTraining, ViTConfig, ViTModel
+from transformers import BertConfig, BertModel, VideoMAEConfig, VideoMAEForPreTraining
 
 from domains.base import ClipSettings
 from domains.errors import ModelError
@@ -119,10 +119,10 @@ def test_weights_that_lack_a_layer_are_not_filled_with_random_numbers(folder: Pa
 
 
 def test_another_kind_of_model(tmp_path: Path) -> None:
-    small = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
-    ViTModel(small).save_pretrained(tmp_path / "vit")
-    with pytest.raises(ModelError, match=r"type 'vit'.*Supported: videomae, vjepa2"):
-        open_encoder(tmp_path / "vit")
+    small = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=9)
+    BertModel(small).save_pretrained(tmp_path / "bert")
+    with pytest.raises(ModelError, match=r"type 'bert'.*Supported: videomae, vjepa2, vit, dinov2, clip"):
+        open_encoder(tmp_path / "bert")
 
 
 @pytest.mark.parametrize("name", ["{tmp}/nothing", "./nothing", "nothing", "a/b/c"])

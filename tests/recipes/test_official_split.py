@@ -50,11 +50,12 @@ def people(prepared: Prepared, part: str) -> set[str]:
     return {who for who, its in zip(prepared.patients, read_split(prepared, "official"), strict=True) if its == part}
 
 
-def a_run(folder: Path, root: Path, task: str = "", init_from: str | None = None) -> Path:
+def a_run(folder: Path, root: Path, task: str = "", init_from: str | None = None, teacher: str | None = None) -> Path:
     """A run folder with no more in it than a comparison asks for."""
     folder.mkdir(exist_ok=True)
     shutil.copytree(root / "encoder", folder / "encoder")
     said = {"encoder": {"name": str(root / "encoder"), "init_from": init_from}, "task": {"name": task}}
+    said["objective"] = {"teacher": teacher}
     (folder / "config.resolved.yaml").write_text(yaml.safe_dump(said))
     return folder
 
@@ -188,6 +189,8 @@ def test_meetings_follow_the_weights_back(made: tuple[Path, Prepared], tmp_path:
     assert meetings(second, prepared, people(prepared, "train"))[0].startswith(
         "second was trained on recordings of 6 of"
     )
+    taught = a_run(tmp_path / "taught", root, teacher=str(second))
+    assert meetings(taught, prepared, tested) == meetings(first, prepared, tested)
 
 
 def test_what_cannot_be_told_is_said(made: tuple[Path, Prepared], tmp_path: Path):

@@ -23,11 +23,15 @@ from recipes.parts.gradient_cache import GradientCache
 from recipes.pretrain import METHODS, method
 from recipes.runs.metrics import read_lines, read_metrics
 from recipes.runs.run import ALARMS
+from recipes.training.flops import flops_on_paper
 from recipes.training.reporter import SilentReporter
 from recipes.training.sharding import weights_of, whole_tensor
 
 NAMES = [one.name for one in METHODS]
 ECHO = load_domain("echo").run_layer()
+# Of two processes: with whole weights, where the second step meets what the first left behind (queues, centres, teachers), and with weights spread
+# over them, of which each tensor is gathered to be looked at, which takes its time.
+STEPS = {False: 2, True: 1}
 HALFWAY = Progress(step=50, total=100, epoch=1.0)
 
 
@@ -90,8 +94,9 @@ def test_gradients_reach_all_that_is_trained_and_nothing_else(name: str) -> None
         if parameter.grad is not None:
             assert parameter.grad.isfinite().all(), key
     moved = [key for key, p in objective.encoder.named_parameters() if p.grad is not None and bool(p.grad.any())]
-    assert any("encoder.layer.0" in key for key in moved)  # to the first block
-    assert any("patch_embeddings" in key for key in moved)
+    assert any("encoder.layer.0" in key for key in moved) == objective.adapts  # to the first block
+    assert any("patch_embeddings" in key for key in moved) == objective.adapts
+    assert moved  # in what is left behind
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,8 +112,9 @@ def test_one_step_changes_the_student_and_not_what_is_frozen(name: str) -> None:
     assert not changed & (frozen - teachers)
     assert all(after[key].isfinite().all() for key in after)
     first, last = small_encoder().state_dict(), objective.final_encoder().state_dict()
-    assert first.keys() == last.keys()  # what is left behind is an encoder of the same kind
-    assert any(not first[key].equal(last[key]) for key in first)
+    assert first.keys() <= last.keys()  # what is left behind is an encoder of the same kind
+    assert all(key in first or key.startswith(("context.", "temporal.")) for key in last)
+    assert any(not first[key].equal(last[key]) for key in first) == objective.adapts
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -152,6 +158,14 @@ def test_it_runs_in_half_precision(name: str) -> None:
     assert losses["loss"].item() == pytest.approx(exact, rel=0.1, abs=0.05)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_decided_by_values(name: str) -> None:
+    """On torch's meta device, where tensors have shapes and no values: a step never waits for the device, and its operations can be counted."""
+    objective = build(name)
+    objective.before_step(HALFWAY)
+    assert flops_on_paper(objective, make_batch(objective))
+
+
 @pytest.mark.parametrize("name", [one.name for one in METHODS if issubclass(one, Contrast)])
 def test_pieces_have_the_gradients_of_the_whole_batch(name: str) -> None:
     whole = build(name)
@@ -191,7 +205,7 @@ def rank_main(rank: int, port: int, folder: str) -> None:
             weights = weights_of(build(name), torch.device("cpu"), shard=shard)
             objective, title = weights.learner, f"{name}.{shard}"
             wrapped = objective if shard else nn.parallel.DistributedDataParallel(objective)
-            for number in range(2):  # the second step meets what the first left behind: queues, centres, teachers
+            for number in range(STEPS[shard]):
                 objective.before_step(HALFWAY)
                 loss = wrapped(make_batch(objective, seed=number).pieces(3)[rank])["loss"]
                 loss.backward()
@@ -221,7 +235,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
 @pytest.mark.parametrize("name", NAMES)
 def test_two_ranks_are_one_with_the_whole_batch(name: str, shard: bool, ranks: list[dict[str, Tensor]]) -> None:
     objective, title = build(name), f"{name}.{shard}"
-    for number in range(2):
+    for number in range(STEPS[shard]):
         objective.before_step(HALFWAY)
         loss = objective(make_batch(objective, seed=number))["loss"]
         loss.backward()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from objective_factory import SMALL, build, make_batch, small_encoder
 from store_factory import make_prepared
 
+from domains.base import AugmentPolicies, AugmentSettings, ClipSettings, RegionMapSettings
 from domains.errors import ConfigError
 from recipes.config import Layer, parse_assignments, resolve
 from recipes.jobs.pretrain import pretrain
@@ -16,6 +19,7 @@ from recipes.objective import Batch
 from recipes.parts.critic import PatchCritic
 from recipes.parts.pixels import masked_pixel_loss
 from recipes.parts.regions import labels_of, patch_labels, region_masks
+from recipes.training.data import ClipData, collate, to_batch
 from recipes.training.reporter import SilentReporter
 
 SEEDS = torch.arange(40)
@@ -31,6 +35,25 @@ def as_view(labels: torch.Tensor) -> torch.Tensor:
 def test_labels_survive_normalisation() -> None:
     labels = torch.arange(256).view(1, 16, 16)
     assert torch.equal(labels_of(as_view(labels), small_encoder().geometry), labels)
+
+
+def test_a_map_comes_through_the_loader_as_it_is(tmp_path: Path) -> None:
+    """Flipped and cut with its clip; light and frequencies are the clip's alone."""
+    prepared = make_prepared(tmp_path / "prepared", videos=3, patients=3, size=32, channels=3).prepared
+    drawn = np.arange(1024, dtype=np.uint8).reshape(32, 32)
+    cv2.imwrite(str(tmp_path / "map.png"), drawn)
+    weak = AugmentSettings(
+        flip=1.0, brightness=0.5, contrast=0.5, temporal_drop={"probability": 1.0}, spatial_drop={"probability": 1.0}
+    )
+    data = ClipData(
+        prepared, [0, 1, 2], build("marlin").views, ClipSettings(frames=4, size=32), AugmentPolicies(weak=weak),
+        regions=RegionMapSettings(source="map", path=str(tmp_path / "map.png")),
+    )  # fmt: skip
+    geometry = small_encoder().geometry
+    batch = to_batch(collate([data[0], data[1]]), geometry, torch.device("cpu"))
+    expected = torch.from_numpy(drawn).flip(-1).long().expand(2, -1, -1)
+    assert torch.equal(labels_of(batch["regions"], geometry), expected)
+    assert batch["clip"].shape == (2, 4, 3, 32, 32)
 
 
 def test_a_patch_is_what_a_quarter_of_it_is() -> None:
@@ -73,10 +96,10 @@ def test_the_critic_by_hand() -> None:
     """D(x) = leaky(2 x_1): scores, the gradient's length and the penalty are known."""
     critic = PatchCritic(2, 1)
     with torch.no_grad():
-        critic.layers[0].weight.copy_(torch.tensor([[2.0, 0.0]]))
-        critic.layers[2].weight.fill_(1.0)
-        for layer in (0, 2):
-            critic.layers[layer].bias.zero_()
+        critic.first.weight.copy_(torch.tensor([[2.0, 0.0]]))
+        critic.last.weight.fill_(1.0)
+        for layer in (critic.first, critic.last):
+            layer.bias.zero_()
     fake = torch.tensor([[[1.0, 5.0], [2.0, 5.0]]], requires_grad=True)
     real = torch.tensor([[[4.0, 0.0], [6.0, 0.0]]])
     judged = critic.judge(fake, real, torch.tensor([3]), penalty=10.0)
@@ -89,16 +112,29 @@ def test_the_critic_by_hand() -> None:
     fake.grad = None
     judged.critic.backward()
     assert fake.grad is None
-    assert critic.layers[0].weight.grad is not None
+    assert critic.first.weight.grad is not None
+
+
+def test_the_slope_is_the_gradient_and_has_gradients_of_its_own() -> None:
+    torch.manual_seed(0)
+    critic = PatchCritic(6, 8)
+    patches = torch.randn(3, 5, 6, requires_grad=True)
+    (expected,) = torch.autograd.grad(critic(patches).sum(), patches, create_graph=True)
+    torch.testing.assert_close(critic.slope(patches.detach()), expected)
+    twice = torch.autograd.grad(expected.norm(dim=-1).sum(), [critic.first.weight, critic.last.weight])
+    ours = torch.autograd.grad(
+        critic.slope(patches.detach()).norm(dim=-1).sum(), [critic.first.weight, critic.last.weight]
+    )
+    for found, wanted in zip(ours, twice, strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 def test_the_penalty_mixes_every_patch_by_its_own_number() -> None:
-    """The authors' code has one number for the batch: with a critic that bends at 0, patches of one pair then all fall on the same side."""
-    torch.manual_seed(0)
+    """The authors' code has one number for the batch: its penalty knows one point between all pairs."""
     critic, mixed = PatchCritic(1, 4), []
-    critic.register_forward_hook(lambda module, given, scores: mixed.append(given[0]))
-    fake, real = torch.zeros(2, 50, 1), torch.ones(2, 50, 1)
-    critic.judge(fake, real, torch.tensor([3, 4]), penalty=10.0)
+    slope = critic.slope
+    critic.slope = lambda patches: (mixed.append(patches), slope(patches))[1]  # type: ignore[method-assign]
+    critic.judge(torch.zeros(2, 50, 1), torch.ones(2, 50, 1), torch.tensor([3, 4]), penalty=10.0)
     share = mixed[-1].detach().flatten()
     assert share.min() >= 0
     assert share.max() <= 1

@@ -9,8 +9,11 @@ import torch
 from objective_factory import build, make_batch, small_encoder
 from pydantic import ValidationError
 
-from recipes.encoders import open_encoder
+from domains.base import ClipSettings
+from recipes.config import EncoderSettings
+from recipes.encoders import build_encoder, open_encoder
 from recipes.encoders.tokens import deviation_at_places, patches, temporal_change
+from recipes.jobs.start import Start
 from recipes.objective import Batch
 from recipes.pretrain.everest import EVEREST, largest
 
@@ -124,3 +127,17 @@ def test_everest_predicts_normalised_pixels() -> None:
     pixels = patches(make_batch(objective)["clip"], 2, 8)
     assert pixels.shape[-1] == 3 * 128
     assert objective(make_batch(objective))["loss"].item() == pytest.approx(127 / 128, abs=1e-4)
+
+
+def test_a_run_sets_what_its_encoder_keeps(tmp_path: Path) -> None:
+    """encoder.keep_tokens is saved with the encoder, and holds where nothing else is said."""
+    small_encoder().save(tmp_path / "start")
+    clip = ClipSettings(frames=4, size=32)
+    kept = build_encoder(EncoderSettings(name=str(tmp_path / "start"), keep_tokens=0.5), clip)
+    assert kept.geometry.keep == 0.5
+    kept.save(tmp_path / "kept")
+    assert build_encoder(EncoderSettings(name=str(tmp_path / "kept")), clip).geometry.keep == 0.5
+    assert build_encoder(EncoderSettings(name=str(tmp_path / "kept"), keep_tokens=1.0), clip).geometry.keep == 1.0
+    assert (
+        Start(str(tmp_path / "start"), 0, "", tmp_path).open(kept.geometry).geometry.keep == 0.5
+    )  # compared like with like

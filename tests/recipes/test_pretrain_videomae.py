@@ -133,6 +133,11 @@ def test_the_recipe_is_whole(name: str) -> None:
     assert any("Needs:" in line for line in head[:10])
 
 
+def test_a_decoder_has_whole_heads() -> None:
+    with pytest.raises(ConfigError, match="decoder_width must be a multiple of decoder_heads"):
+        parse(VideoMAE.Settings, {"decoder_width": 100, "decoder_heads": 6}, "here")
+
+
 def test_methods_by_name() -> None:
     assert {candidate.name for candidate in METHODS} <= set(recipe_names())
     with pytest.raises(ConfigError, match="Did you mean 'discovr'"):

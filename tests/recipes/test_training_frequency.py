@@ -118,6 +118,14 @@ def test_a_batch_loses_what_was_drawn_for_each_clip(prepared: Prepared) -> None:
     assert high.keep_spatial == (0.0, 0.3)
 
 
+def test_a_view_that_is_like_another_loses_the_same(prepared: Prepared) -> None:
+    policies = AugmentPolicies(weak=AugmentSettings(temporal_drop=TemporalDrop(probability=0.5)))
+    views = {"a": Clip("weak"), "b": Clip("weak", like="a"), "c": Clip("weak")}
+    drawn = [draw_views(prepared, 0, views, CLIP, policies, seed, 0) for seed in range(20)]
+    assert all(one["b"].keep_temporal == one["a"].keep_temporal for one in drawn)
+    assert any(one["c"].keep_temporal != one["a"].keep_temporal for one in drawn)
+
+
 def test_it_is_a_setting_of_any_run() -> None:
     words = ["augment.strong.temporal_drop.probability=0.5", "augment.weak.spatial_drop.band=high"]
     resolved = resolve([Layer("a", {"method": "simclr"}), Layer("test", parse_assignments(words))])

@@ -129,7 +129,7 @@ def test_sharded_learns_what_whole_learns(kind: str, runs: tuple[Path, list[dict
     whole, sharded = folder / kind, folder / f"{kind}, sharded"
     assert apart(whole, sharded) < KINDS[kind][2]
     logs = [[json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()] for out in (whole, sharded)]
-    clocks = {"seconds", "monitor_seconds", "clips_per_second", "data_wait", "tflops"}
+    clocks = {"seconds", "device_seconds", "monitor_seconds", "clips_per_second", "data_wait", "tflops"}
     for before, now in zip(*logs, strict=True):  # what monitors and validation saw, too
         assert before.keys() == now.keys()
         for name in before.keys() - clocks:

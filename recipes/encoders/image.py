@@ -1,0 +1,128 @@
+"""transformers' image models (ViT, DINOv2, CLIP's vision tower) as a VideoEncoder: applied to every frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recipes.encoders.base import Geometry, VideoEncoder
+from recipes.encoders.positions import interpolate_positions
+from recipes.encoders.tokens import embed_patches
+
+# Where transformers' classes keep what is the same in all of them.
+PROJECTION = ("embeddings.patch_embeddings.projection", "embeddings.patch_embedding")
+CLS = ("embeddings.cls_token", "embeddings.class_embedding")
+POSITIONS = ("embeddings.position_embeddings", "embeddings.position_embedding.weight")
+BLOCKS = ("layers", "encoder.layer", "encoder.layers")
+NORM = ("layernorm", "post_layernorm")
+BEFORE = ("pre_layrnorm",)  # as transformers spells it
+UNUSED = ("pooler", "embeddings.mask_token")
+
+
+class ImageEncoder(VideoEncoder):
+    """An image model that sees each frame by itself: tubelets of one frame, no attention over time but for a `temporal` module
+    (`vfm pretrain --recipe advise`).
+
+    The tokens are those of the patches; each frame's CLS token is attended to and dropped. CLIP's final norm, which its authors apply to the CLS
+    token alone, is applied to the tokens. Hidden tokens are dropped before the first block, and what is left attends within its own frame.
+    """
+
+    def __init__(self, model: Any, geometry: Geometry, source: str = "") -> None:
+        self.width = model.config.hidden_size
+        self.kind = model.config.model_type
+        super().__init__(model, geometry, source)
+        for parameter in self.unused():
+            parameter.requires_grad_(False)
+
+    def set_geometry(self, geometry: Geometry) -> None:
+        """See `VideoEncoder.set_geometry`; positions are interpolated from the checkpoint's own grid when they are used."""
+        self.check_geometry(geometry)
+        self.geometry = geometry
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        """(1, patch pixels)."""
+        return 1, self.model.config.patch_size
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks in order."""
+        blocks: nn.ModuleList = self.part(BLOCKS)
+        return blocks
+
+    @property
+    def projection(self) -> nn.Module:
+        """See `VideoEncoder.projection`."""
+        projection: nn.Module = self.part(PROJECTION)
+        return projection
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm after the last block."""
+        norm: nn.Module = self.part(NORM)
+        return norm
+
+    @property
+    def lora_targets(self) -> str:
+        """See `VideoEncoder.lora_targets`."""
+        layers = r"(layers|encoder\.layer|encoder\.layers)\.\d+\."
+        return rf"(.*\.)?{layers}(.*\.)?([qkvo]_proj|out_proj|query|key|value|dense|fc1|fc2|weights_in|weights_out)"
+
+    def part(self, names: tuple[str, ...]) -> Any:
+        """The first of `names` that the model has; None for none."""
+        for name in names:
+            found = reduce(lambda holder, step: getattr(holder, step, None), name.split("."), self.model)
+            if found is not None:
+                return found
+        return None
+
+    def unused(self) -> Iterator[nn.Parameter]:
+        """See `VideoEncoder.unused`: the pooler and the mask token."""
+        for name, parameter in self.model.named_parameters():
+            if name.startswith(UNUSED):
+                yield parameter
+
+    def forward(self, pixel_values: Tensor, visible: Tensor | None = None) -> Tensor:
+        """See `VideoEncoder.forward`."""
+        self.check_input(pixel_values)
+        hidden = embed_patches(self.projection, pixel_values, visible)
+        shape, times, places = hidden.shape, self.grid[0], self.grid[1] * self.grid[2]
+        first, table = self.positions(hidden.dtype)
+        if visible is None:
+            hidden = hidden.unflatten(1, (times, places)).flatten(0, 1) + table  # every frame by itself
+            heads, mask = first.expand(len(hidden), 1, -1), None
+        else:
+            here = visible.flatten(0, -2)
+            hidden = hidden.flatten(0, -3) + table[here % places]
+            heads = first.expand(len(hidden), times, -1)  # one for each frame
+            mask = same_frame(here // places, times, hidden.dtype)
+        hidden = torch.cat([heads, hidden], dim=1)
+        if (before := self.part(BEFORE)) is not None:
+            hidden = before(hidden)
+        for block in self.blocks:
+            hidden = self.through(block, hidden, mask)
+            hidden = hidden[0] if isinstance(hidden, tuple) else hidden
+        tokens = self.final_norm(hidden[:, heads.shape[1] :]).reshape(shape)
+        return self.over_time(tokens, visible)
+
+    def positions(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The CLS token at its place (1, 1, D), and the positions of a frame's patches (places, D)."""
+        table = self.part(POSITIONS).view(-1, self.width)
+        side = round((len(table) - 1) ** 0.5)
+        patches = interpolate_positions(table[1:], (1, side, side), (1, *self.grid[1:])).to(dtype)
+        return (self.part(CLS).view(1, 1, -1) + table[0]).to(dtype), patches
+
+
+def same_frame(frames: Tensor, times: int, dtype: torch.dtype) -> Tensor:
+    """What is added to the scores of attention: 0 within a frame, the least number elsewhere. frames (S, V): of each token, behind one CLS token for
+    each of `times` frames. Returns (S, 1, times + V, times + V)."""
+    own = torch.arange(times, device=frames.device).expand(len(frames), -1)
+    every = torch.cat([own, frames], dim=1)
+    apart = every.unsqueeze(-1) != every.unsqueeze(-2)
+    return torch.zeros(apart.shape, dtype=dtype, device=frames.device).masked_fill_(apart, torch.finfo(dtype).min)[
+        :, None
+    ]
