@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -17,6 +18,8 @@ from recipes.parts.frames import take
 from recipes.parts.heads import mlp
 from recipes.parts.pretext import timid
 from recipes.parts.supcon import sup_con
+
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class CoMix(Objective):
@@ -41,7 +44,7 @@ class CoMix(Objective):
         """Settings of CoMix; the defaults are the paper's, and the smoothing that of its code."""
 
         classes: tuple[str, ...] = Field((), description="filled in from the labels of the source")
-        slow: tuple[float, ...] = Field((0.25, 0.5, 0.75), min_length=1, description="shares of frames of slow clips")
+        slow: tuple[Share, ...] = Field((0.25, 0.5, 0.75), min_length=1, description="shares of frames of slow clips")
         mix: float = Field(0.5, ge=0, le=1, description="largest share of another domain's background")
         temperature: PositiveFloat = Field(0.5, description="tau of both contrasts")
         weight_mix: NonNegativeFloat = Field(0.1, description="of the contrast with mixed backgrounds, in both domains")
@@ -59,9 +62,9 @@ class CoMix(Objective):
 
     def __init__(self, encoder: VideoEncoder, settings: Settings) -> None:
         super().__init__(encoder, settings)
-        self.classify = nn.Linear(2 * encoder.width, len(settings.classes))
+        self.classify = nn.Linear(encoder.description, len(settings.classes))
         timid(self.classify)
-        self.project = mlp(2 * encoder.width, settings.head_hidden, settings.head_outputs)
+        self.project = mlp(encoder.description, settings.head_hidden, settings.head_outputs)
 
     def forward(self, batch: Batch) -> Losses:
         """target and source (B, T, C, H, W), targets["label"] (B,) class numbers of the source -> the losses and what a person watches."""
@@ -89,7 +92,7 @@ class CoMix(Objective):
         }
 
     def four(self, clip: Tensor, other: Tensor, seeds: Tensor, name: str) -> Tensor:
-        """What heads read of a clip, of it slow, of the mixed one, of that slow: (B, 4, 2 D). Both are slow in the same way."""
+        """What heads read of a clip, of it slow, of the mixed one, of that slow: (B, 4, `description`). Both are slow in the same way."""
         order = slow_frames(seeds, clip.shape[1], self.settings.slow, f"comix {name}")
         clips = torch.stack([clip, take(clip, order), other, take(other, order)], dim=1)
         return self.encoder.describe(clips.flatten(0, 1)).unflatten(0, (-1, 4))

@@ -25,7 +25,7 @@ class Statistics(Pretext):
     """
 
     class Settings(PretextSettings):
-        """Settings of the statistics; the weights are the paper's."""
+        """Settings of the statistics."""
 
         blocks: int = Field(4, ge=2, description="n: a frame is cut into n x n blocks")
         weight_motion: NonNegativeFloat = Field(1.0, description="of the questions about motion")

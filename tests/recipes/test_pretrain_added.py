@@ -100,6 +100,15 @@ def test_schedules_averages_and_the_result_are_the_methods() -> None:
     assert both.encoder is both.main.encoder
 
 
+def test_all_that_the_loop_asks_of_an_objective_reaches_the_method() -> None:
+    """What the contract gains later must be handed on too."""
+    asked = {name for name, value in vars(Objective).items() if callable(value) and not name.startswith("_")}
+    said = {name for name in Objective.__annotations__ if name != "Settings"} - {"name", "paper"}
+    assert asked - {"Settings"} <= vars(WithPretext).keys()
+    both = made("videomae", tt=TT)
+    assert said - {"views"} <= vars(both).keys()
+
+
 # --- views
 
 

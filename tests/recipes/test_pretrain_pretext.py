@@ -31,7 +31,7 @@ class Shown:
         self.width = 3
         self.frames = torch.empty(0)
 
-    def describe(self, clips: Tensor) -> Tensor:
+    def measure(self, clips: Tensor) -> Tensor:
         self.frames = clips[:, :, 0, 0, 0].long()
         return torch.randn(len(clips), 6)
 
@@ -224,8 +224,8 @@ def test_two_clips_have_one_speed_and_the_third_another() -> None:
 def encoder_like(shown: Shown, task: Any) -> Any:
     """`shown`, as wide as the heads of a task expect."""
     width = task.motion[0].in_features
-    describe = shown.describe
-    shown.describe = lambda clips: F.pad(describe(clips), (0, width - 6))  # type: ignore[method-assign]
+    measure = shown.measure
+    shown.measure = lambda clips: F.pad(measure(clips), (0, width - 6))  # type: ignore[method-assign]
     return shown
 
 
