@@ -165,14 +165,12 @@ def evaluate(
         gathered = gather(
             encoder, prepared, found.index, baselines=baselines, clips=clips, online=online, progress=progress
         )
-    readable = next(iter(gathered.features.values())).index.tolist()
-    labelled, kept = labelled_by(found, settings.kind, prepared, readable, fold_of, task)
+    read = next(iter(gathered.features.values()))
+    labelled, kept = labelled_by(found, settings.kind, prepared, read.index.tolist(), fold_of, task)
     features = {name: one.at(kept) for name, one in gathered.features.items()}
     rows = compare(protocol, features, labelled, gathered.reference, titles=gathered.titles, draws=draws, seed=seed)
     wanted = {prepared.video_id(int(row)) for row in found.index}
-    failed = next(iter(gathered.features.values())).failed
     tested = [patient for patient, asked in zip(labelled.patients, labelled.tested, strict=True) if asked]
-    met = meetings(encoder, prepared, tested)
     evaluation = Evaluation(
         protocol=protocol,
         task=task,
@@ -185,11 +183,11 @@ def evaluate(
         clips=gathered.clips,
         seed=seed,
         draws=draws,
-        excluded=tuple(failure for failure in failed if failure.video_id in wanted),
+        excluded=tuple(failure for failure in read.failed if failure.video_id in wanted),
         unmatched=found.unmatched,
         unlabelled=found.unlabelled,
         split=split,
-        notes=gathered.notes + said_of(split, labelled) + met,
+        notes=gathered.notes + said_of(split, labelled) + meetings(encoder, prepared, tested),
     )
     if out is not None:
         write_evaluation(evaluation, out)

@@ -73,19 +73,7 @@ def train(
     """
     accelerator = make_accelerator(config)
     main = accelerator.is_main_process
-    if main and not run.lock.enforced:
-        reporter.warn(f"the file system of {run.path} has no locks: see that no other run writes there")
-    accelerator.wait_for_everyone()  # the main process has made the folder
-    if resume:
-        begun, config = config.train, shared_anew(config, run, accelerator.num_processes)
-        if (config.train.batch_size, config.train.accumulate) != (begun.batch_size, begun.accumulate):
-            shared = f"{accelerator.num_processes} x {config.train.accumulate} x {config.train.batch_size}"
-            reporter.note(f"a step is shared anew: {shared} (processes, forward passes, samples), as many as before")
-    if not any(parameter.requires_grad for parameter in objective.parameters()):
-        raise TrainingError("nothing to train: every parameter is frozen", do="Use another encoder.mode")
-    check_piece(objective, config.train)
-    if config.train.shard and accelerator.num_processes == 1:
-        reporter.note("train.shard: one process holds all weights; there is nobody to share them with")
+    config = _ready(accelerator, objective, config, run, reporter, resume=resume)
     weights = weights_of(objective.train(), accelerator.device, shard=config.train.shard)
     optimiser = make_optimiser(weights.learner, config.optim)
     total = total_steps(config, len(data), accelerator.num_processes)
@@ -124,6 +112,33 @@ def train(
     )
     loop.losses, loop.figures = dict(state["losses"]), dict(state["figures"])  # as last logged, until they are again
     return loop.run_to_end()
+
+
+def _ready(
+    accelerator: Accelerator,
+    objective: Objective,
+    config: RunConfig,
+    run: RunFolder,
+    reporter: Reporter,
+    *,
+    resume: bool,
+) -> RunConfig:
+    """What must hold before anything is learned; the settings, with the global batch shared anew by a run that goes on. Raises TrainingError,
+    ConfigError."""
+    if accelerator.is_main_process and not run.lock.enforced:
+        reporter.warn(f"the file system of {run.path} has no locks: see that no other run writes there")
+    accelerator.wait_for_everyone()  # the main process has made the folder
+    if resume:
+        begun, config = config.train, shared_anew(config, run, accelerator.num_processes)
+        if (config.train.batch_size, config.train.accumulate) != (begun.batch_size, begun.accumulate):
+            shared = f"{accelerator.num_processes} x {config.train.accumulate} x {config.train.batch_size}"
+            reporter.note(f"a step is shared anew: {shared} (processes, forward passes, samples), as many as before")
+    if not any(parameter.requires_grad for parameter in objective.parameters()):
+        raise TrainingError("nothing to train: every parameter is frozen", do="Use another encoder.mode")
+    check_piece(objective, config.train)
+    if config.train.shard and accelerator.num_processes == 1:
+        reporter.note("train.shard: one process holds all weights; there is nobody to share them with")
+    return config
 
 
 @dataclass
