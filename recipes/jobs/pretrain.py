@@ -66,7 +66,11 @@ def build_objective(resolved: Resolved, encoder: VideoEncoder) -> Objective:
     encoder.context = None  # it reads the features of the encoder that it was trained on, and those are about to change
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        return build_method(config.method, config.objective, config.pretext, encoder)
+        objective = build_method(config.method, config.objective, config.pretext, encoder)
+    if not objective.adapts and config.encoder.mode in ("lora", "last_k"):
+        what = f"'encoder.mode' is {config.encoder.mode}, and '{objective.name}' trains nothing of the encoder itself"
+        raise ConfigError(what, do="Leave encoder.mode out")
+    return objective
 
 
 def pretrain(

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import AutoModel
 
 from domains.base import ClipSettings
-from domains.errors import ModelError
+from domains.errors import ConfigError, ModelError
 from domains.store.clips import evaluation_clips
 from recipes.config import EncoderSettings, Layer, resolve
 from recipes.encoders import build_encoder, open_encoder
@@ -180,3 +180,11 @@ def test_settings_that_cannot_be() -> None:
         SCALE.Settings(set_width=100, set_heads=8)
     with pytest.raises(ValidationError, match="greater than or equal to 2"):
         SCALE.Settings(clips=1)
+
+
+@pytest.mark.parametrize("mode", ["lora", "last_k"])
+def test_a_mode_that_would_be_ignored_is_refused(mode: str) -> None:
+    resolved = resolve([Layer("test", {"method": "scale", "encoder": {"mode": mode}})])
+    with pytest.raises(ConfigError, match=f"'encoder.mode' is {mode}, and 'scale' trains nothing of the encoder"):
+        build_objective(resolved, small_encoder())
+    assert build_objective(resolve([Layer("test", {"method": "scale"})]), small_encoder()).adapts is False
