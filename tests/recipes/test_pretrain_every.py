@@ -287,4 +287,12 @@ def test_a_short_run_learns_without_collapse(name: str, rings: Path, tmp_path: P
     watched = [WATCHED.get(name, lambda row: row["loss"])(row) for row in rows]
     assert sum(watched[-3:]) < sum(watched[:3])
     assert read_lines(run / ALARMS) == []
-    assert sum("rankme" in row for row in rows) >= 3  # so that there was something to raise an alarm
+    looked = [row for row in rows if "rankme" in row]
+    assert len({row["rankme"] for row in looked}) >= 3  # so that there was something to raise an alarm
+    for row in looked:
+        assert all(math.isfinite(row[figure]) for figure in ("rankme", "feature_entropy", "deviation", "grad_norm"))
+        assert all(
+            0 <= value <= 1.0001
+            for figure, value in row.items()
+            if "prototype_entropy" in figure or "output_entropy" in figure
+        )
