@@ -22,10 +22,10 @@ SEED = random.SystemRandom().randrange(10**6) if KILLS else 7
 KINDS = {
     "discovr, accumulating": ("discovr", 1, ("data.workers=1",), 5),
     "discovr with LoRA": ("discovr", 1, ("encoder.mode=lora",), 4),
-    "discovr, two processes": ("discovr", 2, (), 4),
+    "discovr, two processes": ("discovr", 2, (), 3),
     "videomae with LoRA, two processes": ("videomae", 2, ("encoder.mode=lora",), 2),
     "discovr, sharded over two processes": ("discovr", 2, ("train.shard=true",), 2),
-    "fine-tuning with LoRA": ("finetune", 1, ("train.accumulate=1", "train.batch_size=3", "encoder.lora.dropout=0.1"), 5),
+    "fine-tuning with LoRA": ("finetune", 1, ("train.accumulate=1", "train.batch_size=3", "encoder.lora.dropout=0.1"), 4),
 }  # fmt: skip
 
 
