@@ -14,6 +14,7 @@ from domains.generic.truth import facts_of, flow_of
 from domains.store.frames import Frames
 
 PACES = (0.5, 0.75, 1.0, 1.5, 2.0)  # frames of the scene from one frame of a clip to the next
+SWAPPED = 0.25  # share of the samples
 REACH = 12.0  # clips have their middle within so many frames of the moment about which a scene is drawn
 
 
@@ -33,12 +34,14 @@ class Truth:
 
 @dataclass(frozen=True)
 class Sample:
-    """clips, truths: of both. pace: index into PACES; backwards: whether time runs so; texture: of the background, index into TEXTURES."""
+    """clips, truths: of both. pace: index into PACES; backwards: whether time runs so; swapped: whether the second half of the clips is shown before
+    the first; texture: of the background, index into TEXTURES."""
 
     clips: tuple[Frames, Frames]
     truths: tuple[Truth, Truth]
     pace: int
     backwards: bool
+    swapped: bool
     texture: int
 
 
@@ -52,10 +55,12 @@ def draw_sample(seed: int, index: int, frames: int, size: int, patch: tuple[int,
     tinted each in its own way. patch: (frames of a tubelet, pixels) of the encoder that the truth is for."""
     rng = generator(seed, index)
     scene = draw_scene(rng)
-    pace, backwards = int(rng.integers(len(PACES))), bool(rng.random() < 0.5)
+    pace, backwards, swapped = int(rng.integers(len(PACES))), bool(rng.random() < 0.5), bool(rng.random() < SWAPPED)
     made = [_clip(scene, _draw_view(rng, frames, PACES[pace], backwards), size, patch) for _ in range(2)]
+    if swapped:
+        made = [(halves_swapped(clip, patch[0]), halves_swapped_truth(truth)) for clip, truth in made]
     texture = TEXTURES.index(next(one.texture for one in scene.surfaces if one.kind == BACKGROUND))
-    return Sample((made[0][0], made[1][0]), (made[0][1], made[1][1]), pace, backwards, texture)
+    return Sample((made[0][0], made[1][0]), (made[0][1], made[1][1]), pace, backwards, swapped, texture)
 
 
 def _draw_view(rng: np.random.Generator, frames: int, pace: float, backwards: bool) -> View:
@@ -82,6 +87,17 @@ def _clip(scene: Scene, view: View, size: int, patch: tuple[int, int]) -> tuple[
         (shown.owner[::tubelet] > 0).reshape(shape).astype(np.float32),
         facts_of(flow, points, size).astype(np.float32),
     )
+
+
+def halves_swapped(frames: Frames, tubelet: int) -> Frames:
+    """The clip with its later tubelets first."""
+    return np.roll(frames, len(frames) // tubelet // 2 * tubelet, axis=0)
+
+
+def halves_swapped_truth(truth: Truth) -> Truth:
+    """What is then true: within a tubelet, and of the clip as a whole, everything moves as before."""
+    half = len(truth.flow) // 2
+    return Truth(np.roll(truth.flow, half, axis=0), np.roll(truth.front, half, axis=0), truth.facts)
 
 
 def grid_points(size: int, side: int) -> NDArray[np.int64]:

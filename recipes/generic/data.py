@@ -19,7 +19,7 @@ class SceneData(Dataset[dict[str, Any]]):
     """What `ClipData` is to the loop. prepared: some clips that are only looked at, by the monitors; rows: theirs.
 
     Targets, of each of the clips `first` and `second`: flow (tokens, 2) in quarter patches a frame, front (tokens,), facts (6,), as logarithms; of
-    both: pace, backwards, texture.
+    both: pace, backwards, swapped, texture.
     """
 
     def __init__(self, prepared: Prepared, clip: ClipSettings, patch: tuple[int, int], *, seed: int = 0) -> None:
@@ -53,6 +53,7 @@ class SceneData(Dataset[dict[str, Any]]):
         found: dict[str, Any] = {
             "pace": np.int64(sample.pace),
             "backwards": np.int64(sample.backwards),
+            "swapped": np.int64(sample.swapped),
             "texture": np.int64(sample.texture),
         }
         for name, truth in zip(names, sample.truths, strict=True):

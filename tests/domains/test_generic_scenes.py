@@ -10,7 +10,15 @@ import pytest
 
 from domains.generic.motion import COURSES, PERIODIC, Course, draw_course
 from domains.generic.render import View, render
-from domains.generic.samples import PACES, draw_sample, generator, grid_points
+from domains.generic.samples import (
+    PACES,
+    Truth,
+    draw_sample,
+    generator,
+    grid_points,
+    halves_swapped,
+    halves_swapped_truth,
+)
 from domains.generic.scene import BACKGROUND, STILL, Bend, Light, Place, Scene, Surface, draw_scene
 from domains.generic.textures import TEXTURES
 from domains.generic.truth import FACTS, facts_of, flow_of
@@ -134,6 +142,7 @@ def test_a_sample_follows_from_its_number() -> None:
     assert {one.pace for one in kinds} == set(range(len(PACES)))
     assert {one.texture for one in kinds} == set(range(len(TEXTURES)))
     assert 50 < sum(one.backwards for one in kinds) < 100
+    assert 20 < sum(one.swapped for one in kinds) < 60
 
 
 def test_a_clip_that_runs_backwards_is_the_clip_reversed() -> None:
@@ -142,3 +151,17 @@ def test_a_clip_that_runs_backwards_is_the_clip_reversed() -> None:
     there, back = (render(scene, View(one), 48, GRID).frames for one in (times, times[::-1].copy()))
     assert (there == back[::-1]).all()
     assert (there[0] != there[-1]).any()
+
+
+def test_halves_are_swapped_with_what_is_true_of_them() -> None:
+    """Six frames in tubelets of two: the last two tubelets come first."""
+    frames = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1)
+    assert halves_swapped(frames, 2).ravel().tolist() == [4, 5, 0, 1, 2, 3]
+    assert halves_swapped(frames[:4], 2).ravel().tolist() == [2, 3, 0, 1]
+    flow, front = (
+        np.arange(3.0, dtype=np.float32).reshape(3, 1, 1, 1),
+        np.arange(3.0, dtype=np.float32).reshape(3, 1, 1),
+    )
+    truth = halves_swapped_truth(Truth(flow, front, np.ones(6, np.float32)))
+    assert truth.flow.ravel().tolist() == truth.front.ravel().tolist() == [2, 0, 1]
+    assert (truth.facts == 1).all()

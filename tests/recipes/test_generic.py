@@ -14,7 +14,7 @@ from domains.base import ClipSettings
 from domains.generic.samples import draw_sample
 from recipes.encoders import open_encoder
 from recipes.generic.data import SceneData
-from recipes.generic.objective import Generic
+from recipes.generic.objective import SIDE, Generic, coarse_pictures
 from recipes.generic.train import looked_at, main
 from recipes.objective import Batch
 from recipes.runs.metrics import read_metrics
@@ -40,9 +40,7 @@ def batch(count: int = 4) -> Batch:
 
 def build(**settings: object) -> Generic:
     torch.manual_seed(0)
-    return Generic(
-        small_encoder(), Generic.Settings(head_hidden=16, head_outputs=8, decoder_width=32, **settings)
-    ).train()
+    return Generic(small_encoder(), Generic.Settings(head_hidden=16, head_outputs=8, **settings)).train()
 
 
 def test_targets_are_the_scenes_own() -> None:
@@ -54,6 +52,7 @@ def test_targets_are_the_scenes_own() -> None:
     )
     assert found.targets["pace"][2] == truth.pace
     assert found.targets["backwards"][2] == truth.backwards
+    assert found.targets["swapped"][2] == truth.swapped
     speed = truth.truths[0].facts[0]
     assert found.targets["facts_first"][2, 0].item() == pytest.approx(np.log1p(speed), rel=1e-5)
 
@@ -72,23 +71,48 @@ def test_the_local_loss_by_hand() -> None:
 
 
 def test_facts_are_read_as_a_probe_reads_them() -> None:
-    """The linear layers see features standardised over the batch: scale and offset of the encoder's do not matter."""
+    """By linear layers from features standardised over the batch: their scale and offset do not matter."""
     objective, found, read = build(), batch(4), torch.randn(4, 48)
-    loss = objective.facts_loss(read, found.targets, "first")
-    torch.testing.assert_close(objective.facts_loss(7 * read + 3, found.targets, "first"), loss, rtol=1e-3, atol=1e-4)
     even = (read - read.mean(0)) / (read.var(0, correction=0) + 1e-6).sqrt()
+    torch.testing.assert_close(objective.even(7 * read + 3), even, rtol=1e-3, atol=1e-4)
     expected = F.smooth_l1_loss(objective.facts(even), found.targets["facts_first"].float())
-    for name, layer in objective.kinds.items():
-        expected = expected + 0.25 * F.cross_entropy(layer(even), found.targets[name])
-    torch.testing.assert_close(loss, expected)
+    for name in ("pace", "backwards", "swapped", "texture"):
+        expected = expected + 0.25 * F.cross_entropy(objective.kinds[name](even), found.targets[name])
+    torch.testing.assert_close(objective.facts_loss(even, found.targets, "first"), expected)
+
+
+def test_coarse_pictures_by_hand() -> None:
+    """Left half 1, 2, 3, 6 over time in one channel and three times that in another, right half black: brightness 2, 4, 6, 12."""
+    clip = torch.zeros(1, 4, 2, 32, 32)
+    clip[0, :, 0, :, :16] = torch.tensor([1.0, 2.0, 3.0, 6.0])[:, None, None]
+    clip[0, :, 1] = 3 * clip[0, :, 0]
+    mean, deviation, trend = coarse_pictures(clip)[0].unflatten(1, (SIDE, SIDE))
+    for found, expected in ((mean, 6.0), (deviation, 14**0.5), (trend, 9.0 - 3.0)):
+        torch.testing.assert_close(found[:, : SIDE // 2], torch.full((SIDE, SIDE // 2), expected))
+        assert (found[:, SIDE // 2 :] == 0).all()
+
+
+def test_nothing_told_of_the_pictures_costs_one_and_all_of_it_nothing() -> None:
+    objective, clip = build(), torch.randn(4, 4, 3, 32, 32)
+    wanted = coarse_pictures(clip)
+    torch.nn.init.zeros_(objective.pictures.bias)
+    nothing = objective.pictures_loss(torch.zeros(4, 48), clip - clip.mean())
+    centred = coarse_pictures(clip - clip.mean())
+    expected = (centred.square().mean(dim=(0, 2)) / centred.var(dim=(0, 2), correction=0)).mean()
+    torch.testing.assert_close(nothing, expected)
+    even = torch.eye(4, 48)  # each clip has a feature of its own, whose weights are its pictures
+    with torch.no_grad():
+        objective.pictures.weight[:, :4] = wanted.flatten(1).T
+    assert objective.pictures_loss(even, clip).item() < 1e-10
 
 
 def test_gradients_reach_everything_and_the_loss_is_its_parts() -> None:
-    objective, found = build(weight_contrast=2.0, weight_flow=3.0, weight_facts=0.5, weight_pixels=0.25), batch(4)
+    weights = {"contrast": 2.0, "flow": 3.0, "facts": 0.5, "pictures": 0.25}
+    objective, found = build(**{f"weight_{name}": weight for name, weight in weights.items()}), batch(4)
+    torch.nn.init.normal_(objective.pictures.weight)
     losses = objective(found)
     losses["loss"].backward()
-    parts = zip(("contrast", "flow", "facts", "pixels"), (2.0, 3.0, 0.5, 0.25), strict=True)
-    torch.testing.assert_close(losses["loss"].detach(), sum(w * losses[f"loss_{name}"] for name, w in parts))
+    torch.testing.assert_close(losses["loss"].detach(), sum(w * losses[f"loss_{name}"] for name, w in weights.items()))
     assert not [name for name, p in objective.named_parameters() if p.requires_grad and p.grad is None]
     assert build().encoder.random_start
 
