@@ -71,6 +71,41 @@ class DataSettings(Strict):
     max_failures: float = Field(0.05, ge=0, le=1, description="share of unreadable samples at which a run stops")
 
 
+class TextSettings(Strict):
+    """Words beside the recordings, and the tower that reads them: for recipes that align the two (clip, surgvlp, ...)."""
+
+    files: tuple[str, ...] = Field(
+        (),
+        description="CSVs with a column that names the recording, text, and optionally start, end (s), source, level; empty: the texts that came "
+        "with the recordings",
+    )
+    keep: tuple[str, ...] = Field(
+        (), description="columns of those files that must say yes, e.g. is_descriptive; all other lines are left out"
+    )
+    name: str = Field("vfm-tiny-text", description="vfm-tiny-text, a local folder (also a vfm run), or a hub name")
+    mode: Literal["full", "lora", "last_k", "frozen"] = Field("full", description="what is trained of the text tower")
+    last_k: NonNegativeInt = Field(2, description="blocks trained in mode last_k, counted from the top")
+    lora: LoRASettings = LoRASettings()
+    pooling: Literal["auto", "mean", "cls", "last4", "eos"] = Field(
+        "auto",
+        description="one vector of a section's tokens: their mean, the first one (BERT's CLS), the sum of the last four layers, then the mean "
+        "(SurgVLP), or the last one (CLIP's end of text); auto: as it was saved, else eos for CLIP and mean for all others",
+    )
+    length: PositiveInt | None = Field(
+        None, description="tokens of a section at most; null: as many as the tower takes"
+    )
+    sections: PositiveInt | None = Field(
+        None, description="sections of a long text that are read, and averaged; null: as it was saved, else 4"
+    )
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="within the tower; BERT was trained with 0.1. With 0, two processes learn what one does",
+    )
+    lr_scale: PositiveFloat = Field(1.0, description="learning rate of the tower, as a multiple of optim.lr")
+
+
 class OptimSettings(Strict):
     """AdamW with linear warm-up and cosine decay."""
 
@@ -152,6 +187,7 @@ class RunConfig(Strict):
     clip: ClipSettings = ClipSettings()
     augment: AugmentPolicies = AugmentPolicies()
     region_map: RegionMapSettings = RegionMapSettings()
+    text: TextSettings = TextSettings()
     optim: OptimSettings = OptimSettings()
     train: TrainSettings = TrainSettings()
     monitor: MonitorSettings = MonitorSettings()
