@@ -113,15 +113,41 @@ class RegionMapSettings(Strict):
         return self
 
 
-class TaskSettings(Strict):
-    """A task that labels of this domain can define."""
+Kind = Literal["regression", "classification", "phases", "presence"]
+OF_MOMENTS = ("phases", "presence")
 
-    kind: Literal["regression", "classification"]
-    column: str = Field(description="name of the label column")
+
+class TaskSettings(Strict):
+    """A task that labels of this domain can define: of whole recordings, or of every moment of them (spans)."""
+
+    kind: Kind = Field(
+        description="of a recording: regression (a number), classification (one class); of each moment: phases (one class at a time), "
+        "presence (any number at once: tools, action triplets)"
+    )
+    column: str = Field(description="name of the label column, or of the spans")
     aliases: tuple[str, ...] = Field((), description="other names of that column in public data sets")
     unit: str = Field("", description="unit of a regression target, for tables and plots")
     classes: tuple[str, ...] = Field((), description="class names in order; empty: those found in the labels")
     range: tuple[float, float] | None = Field(None, description="values outside are label errors")
+    parts: tuple[str, ...] = Field(
+        (), description="presence: what class names are made of, joined by commas, e.g. instrument, verb, target"
+    )
+    null: tuple[str, ...] = Field(
+        (), description="presence: classes, or words of parts, that stand for nothing and are scored apart"
+    )
+
+    @model_validator(mode="after")
+    def _parts(self) -> TaskSettings:
+        if (self.parts or self.null) and self.kind != "presence":
+            raise ValueError("'parts' and 'null' are for tasks of kind presence")
+        if self.parts and (odd := [name for name in self.classes if len(name.split(",")) != len(self.parts)]):
+            raise ValueError(f"class '{odd[0]}' has not the {len(self.parts)} parts")
+        return self
+
+    @property
+    def of_moments(self) -> bool:
+        """Whether its labels are spans: they hold from one time to another, not for a whole recording."""
+        return self.kind in OF_MOMENTS
 
 
 class Domain(Strict):

@@ -58,7 +58,7 @@ class Jigsaws(Layout):
     def tasks(self) -> dict[str, TaskSettings]:
         elements = {name: TaskSettings(kind="regression", column=name, range=(1, 5)) for name in ELEMENTS}
         return {
-            "gesture": TaskSettings(kind="classification", column="gesture", classes=tuple(GESTURES)),
+            "gesture": TaskSettings(kind="phases", column="gesture", classes=tuple(GESTURES)),
             "skill": TaskSettings(kind="classification", column="skill", classes=tuple(SKILLS.values())),
             "grs": TaskSettings(kind="regression", column="grs", range=(6, 30)),
             **elements,
