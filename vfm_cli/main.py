@@ -16,7 +16,7 @@ VERBS = {
     "data": "Prepare recordings for training; synthesise a phantom; look at a prepared folder.",
     "pretrain": "Continue an encoder's training on recordings without labels.",
     "finetune": "Adapt it to a task with LoRA, from labels of some patients.",
-    "evaluate": "Measure what its features hold: kNN and linear probe, with intervals.",
+    "evaluate": "Measure what its features hold: kNN, linear probe, zero-shot; with intervals.",
     "bench": "Which recipe suits these recordings? Same budget and evaluation for each.",
     "runs": "List, show, compare and watch runs: settings, curves, alarms, checkpoints.",
     "recipes": "The methods of pretraining and their settings.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domains.base import AugmentPolicies, AugmentSettings, ClipSettings, RegionMapSettings, TemporalDrop
+from domains.errors import DataError
 from domains.store.frames import Frames
 from domains.store.prepared import Prepared
 from domains.store.region_map import cut_map, region_map
@@ -103,6 +105,46 @@ def last_start(n_frames: int, fps: float | None, clip: ClipSettings, speed: floa
     return max(0.0, n_frames - 1 - frame_step(fps, clip, speed) * (frames_of(clip, length) - 1))
 
 
+def spread_starts(n_frames: int, fps: float | None, clip: ClipSettings, count: int) -> NDArray[np.float64]:
+    """(count,) native frames at which clips begin that are spread evenly over the video (one: its middle)."""
+    end = last_start(n_frames, fps, clip)
+    return np.linspace(0, end, count, dtype=np.float64) if count > 1 else np.array([end / 2])
+
+
+def starts_within(
+    n_frames: int, fps: float | None, clip: ClipSettings, count: int, span: tuple[float, float]
+) -> NDArray[np.float64]:
+    """(count,) native frames at which clips begin that are spread evenly over a span (s; up to inf: the whole video), or lie about its middle where
+    it is shorter than a clip. Raises DataError for a span within a video whose frame rate is not known."""
+    if math.isinf(span[1]):
+        return spread_starts(n_frames, fps, clip, count)
+    if not fps:
+        raise DataError("its frame rate is not known, so times mean nothing in it", do="Prepare it with one")
+    length = frame_step(fps, clip) * (clip.frames - 1)
+    first, last = span[0] * fps, span[1] * fps - length
+    if last < first:
+        first = last = (first + last) / 2
+    starts = np.linspace(first, last, count, dtype=np.float64) if count > 1 else np.array([(first + last) / 2])
+    kept: NDArray[np.float64] = np.clip(starts, 0.0, last_start(n_frames, fps, clip))
+    return kept
+
+
+def centred_starts(centres: NDArray[np.int64], fps: float | None, clip: ClipSettings) -> NDArray[np.float64]:
+    """(n,) native frames at which clips begin whose middle is native frame centres[i] (n,). One before the recording begins, or after its end, holds
+    the first frame, or the last."""
+    return centres - frame_step(fps, clip) * (clip.frames - 1) / 2
+
+
+def clips_from(prepared: Prepared, index: int, clip: ClipSettings, starts: NDArray[np.float64]) -> Frames:
+    """uint8 (n, T, size, size, C): whole frames, clips that begin at native frame starts[i] (n,). Raises MediaError where frames are damaged."""
+    n_frames, fps = prepared.length(index), prepared.fps(index)
+    wanted = np.stack([frame_indices(n_frames, fps, clip, start) for start in starts])
+    needed, places = np.unique(wanted, return_inverse=True)
+    whole = (0, 0, prepared.size)
+    small = resize(prepared.frames(index, needed.tolist()), whole, clip.size, np.arange(len(needed)))
+    return small[places.reshape(wanted.shape)]
+
+
 def draw_views(
     prepared: Prepared,
     index: int,
@@ -149,14 +191,8 @@ def draw_views(
 
 def evaluation_clips(prepared: Prepared, index: int, clip: ClipSettings, count: int) -> Frames:
     """uint8 (count, T, size, size, C): whole frames, clips spread evenly over the video (one: its middle)."""
-    n_frames, fps = prepared.length(index), prepared.fps(index)
-    end = last_start(n_frames, fps, clip)
-    starts = np.linspace(0, end, count) if count > 1 else [end / 2]
-    wanted = np.stack([frame_indices(n_frames, fps, clip, start) for start in starts])
-    needed, places = np.unique(wanted, return_inverse=True)
-    whole = (0, 0, prepared.size)
-    small = resize(prepared.frames(index, needed.tolist()), whole, clip.size, np.arange(len(needed)))
-    return small[places.reshape(wanted.shape)]
+    starts = spread_starts(prepared.length(index), prepared.fps(index), clip, count)
+    return clips_from(prepared, index, clip, starts)
 
 
 def policy_of(policies: AugmentPolicies, name: str) -> AugmentSettings:

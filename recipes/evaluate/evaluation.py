@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,18 +91,12 @@ class Evaluation:
         raise KeyError(name)
 
     def number(self, value: float, metric: Metric, *, signed: bool = False) -> str:
-        """A figure as a person reads it: percent for shares, two decimals for correlations, the unit's own scale
-        otherwise.
-        """
-        if not math.isfinite(value):
-            return "n/a"
-        value, places = (100 * value, 1) if metric.percent else (value, 2)
-        return f"{value:+.{places}f}" if signed else f"{value:.{places}f}"
+        """See `in_figures`."""
+        return in_figures(value, metric, signed=signed)
 
     def interval(self, found: Interval, metric: Metric, *, signed: bool = False) -> str:
-        """`5.21 [4.80, 5.66]`."""
-        value, low, high = (self.number(v, metric, signed=signed) for v in (found.value, found.low, found.high))
-        return f"{value} [{low}, {high}]"
+        """See `in_words`."""
+        return in_words(found, metric, signed=signed)
 
     def column(self, metric: Metric) -> str:
         """Column heading with its unit."""
@@ -157,9 +151,9 @@ class Evaluation:
                 "name": row.name,
                 "title": row.title,
                 "dimension": row.dimension,
-                "figures": _intervals(row.figures),
-                "per_video": _intervals(row.per_video),
-                "difference": None if row.difference is None else _intervals(row.difference),
+                "figures": intervals(row.figures),
+                "per_video": intervals(row.per_video),
+                "difference": None if row.difference is None else intervals(row.difference),
             }
             for row in self.rows
         ]
@@ -209,7 +203,23 @@ class Evaluation:
         return [names[int(truth)], names[int(np.argmax(found))], *(f"{p:.4f}" for p in found)]
 
 
-def _intervals(found: Any) -> dict[str, dict[str, Any]]:
+def in_figures(value: float, metric: Metric, *, signed: bool = False) -> str:
+    """A figure as a person reads it: percent for shares, two decimals for correlations, the unit's own scale otherwise."""
+    if not math.isfinite(value):
+        return "n/a"
+    value, places = (100 * value, 1) if metric.percent else (value, 2)
+    return f"{value:+.{places}f}" if signed else f"{value:.{places}f}"
+
+
+def in_words(found: Interval, metric: Metric, *, signed: bool = False) -> str:
+    """`5.21 [4.80, 5.66]`."""
+    value, low, high = (in_figures(v, metric, signed=signed) for v in (found.value, found.low, found.high))
+    return f"{value} [{low}, {high}]"
+
+
+def intervals(found: Mapping[str, Interval]) -> dict[str, dict[str, Any]]:
+    """Figures JSON-ready; one without meaning is null."""
+
     def plain(value: Any) -> Any:
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
