@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from recipes.encoders.base import quiet
-from recipes.encoders.text import TextEncoder, open_text
+from recipes.encoders.text import Reading, TextEncoder
 
 WORDS = (
     "[PAD]",
@@ -88,9 +89,27 @@ def small_text(seed: int = 0) -> TextEncoder:
             **{**SMALL, "num_hidden_layers": 2}, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
         )
         model = transformers.BertModel(config, add_pooling_layer=False)
-    from recipes.encoders.text import Reading
-
     return TextEncoder(model, small_tokenizer(), Reading(pooling="mean", length=16, sections=2), "small")
 
 
-__all__ = ["WORDS", "open_text", "small_text", "small_tokenizer", "write_text"]
+def write_narrations(labels: Path, table: Path) -> Path:
+    """Texts about the rings of `store_factory.make_prepared` (labels: of 40 frames at 25 a second): two moments of each by two sources who differ in
+    time and words, a step around both, and the whole. Returns `table`."""
+    seen = {"A2C": "two chamber", "A4C": "four chamber", "PLAX": "long axis"}
+    with labels.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["video_id", "start", "end", "text", "source", "level"])
+        for line in lines:
+            view, much = seen[line["view"]], "much" if float(line["ef"]) > 45 else "hardly"
+            for start in (0.0, 0.8):
+                writer.writerow(
+                    [line["video_id"], start, start + 0.7, f"a {view} ring that beats {much}", "one", "clip"]
+                )
+                writer.writerow(
+                    [line["video_id"], start + 0.1, start + 0.8, f"{view} view beats {much}", "two", "clip"]
+                )
+            writer.writerow([line["video_id"], 0.0, 1.6, f"ring beats {much} {view}", "one", "keystep"])
+            writer.writerow([line["video_id"], "", "", f"a {view} view", "one", "abstract"])
+    return table

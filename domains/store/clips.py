@@ -18,6 +18,7 @@ from domains.store.prepared import Prepared
 from domains.store.region_map import cut_map, region_map
 
 Band = tuple[float, float]
+Span = tuple[float, float]  # seconds
 EVERYTHING: Band = (0.0, 1.0)  # in cycles a frame or a pixel, which never pass 0.71
 
 
@@ -156,15 +157,19 @@ def draw_views(
     draw: int = 0,
     *,
     regions: RegionMapSettings | None = None,
+    spans: Mapping[str, Span] | None = None,
+    sample: str | None = None,
 ) -> dict[str, DrawnClip]:
     """Every view of one sample. Each view has a generator of its own, so that adding one changes no other.
 
-    Frames that several views share are decoded once. regions: what the domain says of region maps, for views that ask for one.
+    Frames that several views share are decoded once. regions: what the domain says of region maps, for views that ask for one. spans: name of a view
+    -> (start, end) in seconds that its clip lies within (longer than the span, about its middle); only for a recording whose frame rate is known.
+    sample: what the sample is called where a recording is more than one (its texts); None: as the recording.
     Raises MediaError where the stored frames, or the region map, are damaged.
     """
-    number = sample_seed(seed, epoch, prepared.video_id(index), draw)
-    random = {name: _generator(number, name) for name in views}
-    starts = _draw_starts(prepared, index, views, clip, random)
+    number = sample_seed(seed, epoch, sample or prepared.video_id(index), draw)
+    random = {name: generator(number, name) for name in views}
+    starts = _draw_starts(prepared, index, views, clip, random, spans or {})
     n_frames, fps = prepared.length(index), prepared.fps(index)
     wanted = {
         name: frame_indices(n_frames, fps, clip, starts[name], view.rate, view.length) for name, view in views.items()
@@ -221,7 +226,8 @@ def resize(frames: Frames, crop: tuple[int, int, int], size: int, indices: NDArr
     return out
 
 
-def _generator(number: int, view: str) -> np.random.Generator:
+def generator(number: int, view: str) -> np.random.Generator:
+    """What a view, or anything else that is called `view`, draws from; `number`: the sample's `sample_seed`."""
     name = int.from_bytes(hashlib.blake2b(view.encode(), digest_size=8).digest(), "big")
     return np.random.Generator(np.random.Philox(key=np.array([number, name], np.uint64)))
 
@@ -232,8 +238,9 @@ def _draw_starts(
     views: Mapping[str, Clip],
     clip: ClipSettings,
     random: Mapping[str, np.random.Generator],
+    spans: Mapping[str, Span],
 ) -> dict[str, float]:
-    """Start of every view in native frames; see `Clip` for what one view has to do with another."""
+    """Start of every view in native frames; see `Clip` for what one view has to do with another, `draw_views` for spans."""
     n_frames, fps = prepared.length(index), prepared.fps(index)
     starts: dict[str, float] = {}
 
@@ -242,12 +249,16 @@ def _draw_starts(
         if name not in starts:
             view = views[name]
             low, high = 0.0, last_start(n_frames, fps, clip, view.rate, view.length)
+            if name in spans and fps:
+                low, high = _within(
+                    spans[name], fps, frame_step(fps, clip, view.rate) * (frames_of(clip, view.length) - 1), high
+                )
             centre, reach = 0.0, float("inf")
             if view.near is not None:
                 centre = place(view.near, (*waiting, name))
                 if view.within is not None:
                     reach = view.within * frame_step(fps, clip, view.rate) * clip.frames
-                    low, high = min(high, max(0.0, centre - reach)), min(high, centre + reach)
+                    low, high = min(high, max(low, centre - reach)), max(low, min(high, centre + reach))
             draw = random[name]
             if view.falling and view.near is not None:
                 reach = min(reach, max(n_frames - 1, 1))
@@ -259,6 +270,14 @@ def _draw_starts(
     for name in views:
         place(name)
     return starts
+
+
+def _within(span: Span, fps: float, length: float, latest: float) -> tuple[float, float]:
+    """First and last start (native frames) of a clip of `length` frames within a span (s), about its middle where it is longer."""
+    first, last = span[0] * fps, span[1] * fps - length
+    if last < first:
+        first = last = (first + last) / 2
+    return min(max(first, 0.0), latest), min(max(last, 0.0), latest)
 
 
 def _draw_falling(random: np.random.Generator, centre: float, reach: float, low: float, high: float) -> float:

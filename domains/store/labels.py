@@ -118,7 +118,7 @@ def read_labels(path: str | Path, task: TaskSettings, prepared: Prepared, key: b
     return Labels(index, values, classes, patients, unmatched, unlabelled, SAID[join.kind])
 
 
-def read_lines(path: Path) -> tuple[list[str], list[Line]]:
+def read_lines(path: Path, kind: str = "label") -> tuple[list[str], list[Line]]:
     """Column names and lines; the delimiter is whichever of , ; tab the header holds most of."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as handle:
@@ -130,12 +130,12 @@ def read_lines(path: Path) -> tuple[list[str], list[Line]]:
             reader.fieldnames = columns
             lines = [Line(reader.line_num, {k: (v or "").strip() for k, v in row.items() if k}) for row in reader]
     except FileNotFoundError:
-        raise DataError("no such label file", where=path) from None
+        raise DataError(f"no such {kind} file", where=path) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         do = "Save it as CSV in UTF-8"
         raise DataError(f"cannot be read as a table ({error.__class__.__name__})", where=path, do=do) from None
     if not lines:
-        raise DataError("the label file holds no rows", where=path)
+        raise DataError(f"the {kind} file holds no rows", where=path)
     return columns, lines
 
 

@@ -61,6 +61,11 @@ class Alignment(nn.Module):
         width = encoder.description if motion else encoder.width
         return cls(AlignmentShape(video=width, text=text.width, outputs=outputs, hidden=hidden, motion=motion))
 
+    @torch.no_grad()
+    def bound(self, most: float = 100.0) -> None:
+        """Keep the scale at `most` or below, after a step, as CLIP does: beyond, single pairs are all that counts."""
+        self.log_scale.clamp_(max=math.log(most))
+
     def clips(self, encoder: VideoEncoder, pixel_values: Tensor) -> Tensor:
         """(B, T, C, H, W) -> (B, D), not yet of length one."""
         said: Tensor = self.video((encoder.describe if self.shape.motion else encoder.embed)(pixel_values))

@@ -54,28 +54,25 @@ class Reader:
     def __init__(self, tokenizer: Any, reading: Reading) -> None:
         self.tokenizer, self.reading = tokenizer, reading
 
-    def sections(self, text: str) -> list[list[int]]:
-        """Token numbers of each section; none for a text without a word."""
+    def tokens(self, text: str) -> Tensor:
+        """One text -> (S, L) int64, NOTHING where there is none; (1, 1) for a text without a word."""
         if not text.strip():
-            return []
+            return torch.full((1, 1), NOTHING)
         read = self.tokenizer(text, truncation=True, max_length=self.reading.length, return_overflowing_tokens=True)
-        found: list[list[int]] = read["input_ids"][: self.reading.sections]
-        return found
+        return padded([torch.tensor(section) for section in read["input_ids"][: self.reading.sections]])
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """(K, S, L) int64: S sections of at most L tokens of each text, as many as the longest has; NOTHING where there is none."""
-        return stacked([self.sections(text) for text in texts])
+        return padded([self.tokens(text) for text in texts])
 
 
-def stacked(found: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-    """Sections of texts -> (K, S, L) int64, at least one token long, NOTHING where there is none."""
-    most = max((len(sections) for sections in found), default=0) or 1
-    longest = max((len(section) for sections in found for section in sections), default=0) or 1
-    tokens = torch.full((len(found), most, longest), NOTHING, dtype=torch.int64)
-    for place, sections in enumerate(found):
-        for number, section in enumerate(sections):
-            tokens[place, number, : len(section)] = torch.tensor(section, dtype=torch.int64)
-    return tokens
+def padded(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors of as many dimensions (a, b, ...) -> (len(tensors), most a, most b, ...), filled up with NOTHING."""
+    shape = [max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors), strict=True)]
+    joined = tensors[0].new_full((len(tensors), *shape), NOTHING)
+    for place, tensor in zip(joined, tensors, strict=True):
+        place[tuple(slice(size) for size in tensor.shape)] = tensor
+    return joined
 
 
 class TextEncoder(nn.Module):

@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 from domains.errors import ModelError
 from domains.schema import parse
 from recipes.encoders import build_encoder
+from recipes.encoders.text import build_text
 from recipes.finetune.task import TaskHeadSettings, TaskObjective
 from recipes.objective import Objective
-from recipes.pretrain import build_method
+from recipes.pretrain import build_method, method
 from recipes.training.broken import BrokenStep, read_broken
 from recipes.training.checkpoint import restore
 from recipes.training.replay import Replay, replay
@@ -42,4 +43,7 @@ def build(broken: BrokenStep, online: bool = False) -> Objective:
         encoder = build_encoder(settings, broken.config.clip, online=online, seed=broken.config.train.seed)
         if broken.objective == TaskObjective.name:
             return TaskObjective(encoder, parse(TaskHeadSettings, broken.settings, "step.json"))
-        return build_method(broken.objective, broken.settings, broken.config.pretext, encoder, "step.json")
+        text = None
+        if method(broken.objective).texts:
+            text = build_text(broken.config.text, online=online, seed=broken.config.train.seed)
+        return build_method(broken.objective, broken.settings, broken.config.pretext, encoder, "step.json", text=text)

@@ -33,7 +33,8 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     from accelerate.utils import DistributedDataParallelKwargs
 
     AcceleratorState._reset_state()  # a process may train again, at another precision: `vfm demo`, a notebook
-    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=config.encoder.mode == "lora")
+    adapters = "lora" in (config.encoder.mode, config.text.mode)
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=adapters)
     return Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision=mixed_precision(config.train.precision),

@@ -271,7 +271,7 @@ def synth() -> None:
 @overwrite_option
 @json_option
 def synth_echo(patients: int, out: Path, seed: int, workers: int | None, overwrite: bool, as_json: bool) -> None:
-    """Beating hearts as DICOM studies, with labels.csv, ventricle masks and reports."""
+    """Beating hearts as DICOM studies, with labels.csv, reports.csv, captions.csv and ventricle masks."""
     from domains.echo.phantom import synthesise
     from domains.errors import ConfigError
     from domains.machine import cores
