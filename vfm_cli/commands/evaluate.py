@@ -174,6 +174,45 @@ def zero_shot(
     )  # fmt: skip
 
 
+@command.command("retrieval")
+@aligned_option
+@click.option(
+    "--text",
+    "texts",
+    type=LOCAL,
+    multiple=True,
+    help="CSV of narrations or reports, may be repeated; default: the texts that came with the recordings.",
+)
+@click.option(
+    "--level",
+    "levels",
+    type=click.Choice(["clip", "keystep", "abstract"]),
+    multiple=True,
+    help="Texts of this level alone; may be repeated.",
+)
+@click.option("--source", "sources", multiple=True, help="Texts of this source alone; may be repeated.")
+@click.option(
+    "--baselines", default="unaligned,chance", show_default=True, help="Rows to compare with; 'none' for none."
+)
+@clips_option
+@shared
+def retrieval(
+    encoder: Path, data: str, texts: tuple[Path, ...], levels: tuple[str, ...], sources: tuple[str, ...], baselines: str, clips: int, split: str,
+    seed: int, out: Path | None, domain: str | None, key: Path | None, online: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Find the text of each clip among all texts, and the clip of each text among all clips: R@1, R@5, R@10 and the median rank, ties averaged.
+
+    Texts that read alike are one. Untrained projections and chance stand in the same table.
+    """
+    from recipes.jobs.retrieval import retrieval as ask
+
+    found = ask(
+        encoder, data, texts=texts, levels=levels, sources=sources, baselines=names(baselines), split=split, clips=clips, seed=seed,
+        key=find_key(key), domain=domain, out=out, online=online, progress=Counter("embedding", "clips"),
+    )  # fmt: skip
+    show(found, out, as_json)
+
+
 def show(found: Measured, out: Path | None, as_json: bool) -> None:
     """The table, how it was done, and the verdict."""
     if as_json:
