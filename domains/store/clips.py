@@ -159,6 +159,17 @@ def evaluation_clips(prepared: Prepared, index: int, clip: ClipSettings, count: 
     return small[places.reshape(wanted.shape)]
 
 
+def clips_until(prepared: Prepared, index: int, clip: ClipSettings, ends: NDArray[np.int64]) -> Frames:
+    """uint8 (n, T, size, size, C): whole frames, clips whose last frame is native frame ends[i] (n,). Nothing later than its end is in a clip;
+    before the recording begins its first frame is held. Raises MediaError where the stored frames are damaged."""
+    n_frames, fps = prepared.length(index), prepared.fps(index)
+    back = frame_step(fps, clip) * (clip.frames - 1)
+    wanted = np.stack([np.minimum(frame_indices(n_frames, fps, clip, end - back), end) for end in ends.tolist()])
+    needed, places = np.unique(wanted, return_inverse=True)
+    small = resize(prepared.frames(index, needed.tolist()), (0, 0, prepared.size), clip.size, np.arange(len(needed)))
+    return small[places.reshape(wanted.shape)]
+
+
 def policy_of(policies: AugmentPolicies, name: str) -> AugmentSettings:
     """A policy by name; `none` keeps the whole frame as it is. Raises KeyError for an unknown name."""
     if name == "none":
