@@ -133,16 +133,19 @@ def starts_within(
 def centred_starts(centres: NDArray[np.int64], fps: float | None, clip: ClipSettings) -> NDArray[np.float64]:
     """(n,) native frames at which clips begin whose middle is native frame centres[i] (n,). One before the recording begins, or after its end, holds
     the first frame, or the last."""
-    return centres - frame_step(fps, clip) * (clip.frames - 1) / 2
+    return centres.astype(np.float64) - frame_step(fps, clip) * (clip.frames - 1) / 2
 
 
 def clips_from(prepared: Prepared, index: int, clip: ClipSettings, starts: NDArray[np.float64]) -> Frames:
     """uint8 (n, T, size, size, C): whole frames, clips that begin at native frame starts[i] (n,). Raises MediaError where frames are damaged."""
     n_frames, fps = prepared.length(index), prepared.fps(index)
-    wanted = np.stack([frame_indices(n_frames, fps, clip, start) for start in starts])
+    return _whole_frames(prepared, index, clip, np.stack([frame_indices(n_frames, fps, clip, at) for at in starts]))
+
+
+def _whole_frames(prepared: Prepared, index: int, clip: ClipSettings, wanted: NDArray[np.int64]) -> Frames:
+    """wanted (n, T) native frames -> uint8 (n, T, size, size, C); one that several clips share is decoded once."""
     needed, places = np.unique(wanted, return_inverse=True)
-    whole = (0, 0, prepared.size)
-    small = resize(prepared.frames(index, needed.tolist()), whole, clip.size, np.arange(len(needed)))
+    small = resize(prepared.frames(index, needed.tolist()), (0, 0, prepared.size), clip.size, np.arange(len(needed)))
     return small[places.reshape(wanted.shape)]
 
 
@@ -198,6 +201,15 @@ def evaluation_clips(prepared: Prepared, index: int, clip: ClipSettings, count: 
     """uint8 (count, T, size, size, C): whole frames, clips spread evenly over the video (one: its middle)."""
     starts = spread_starts(prepared.length(index), prepared.fps(index), clip, count)
     return clips_from(prepared, index, clip, starts)
+
+
+def clips_until(prepared: Prepared, index: int, clip: ClipSettings, ends: NDArray[np.int64]) -> Frames:
+    """uint8 (n, T, size, size, C): whole frames, clips whose last frame is native frame ends[i] (n,). Nothing later than its end is in a clip;
+    before the recording begins its first frame is held. Raises MediaError where the stored frames are damaged."""
+    n_frames, fps = prepared.length(index), prepared.fps(index)
+    back = frame_step(fps, clip) * (clip.frames - 1)
+    wanted = np.stack([np.minimum(frame_indices(n_frames, fps, clip, end - back), end) for end in ends.tolist()])
+    return _whole_frames(prepared, index, clip, wanted)
 
 
 def policy_of(policies: AugmentPolicies, name: str) -> AugmentSettings:

@@ -142,6 +142,10 @@ class Prepared:
         """1 or 3."""
         return int(self._index.channels[index])
 
+    def sha256(self, index: int) -> str:
+        """Of the stored frames of video `index`, as they were written."""
+        return self._index.sha256(index)
+
     @cached_property
     def patients(self) -> list[str]:
         """Patient pseudonym of every video, in row order."""

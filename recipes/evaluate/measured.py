@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from domains.errors import StorageError
-from recipes.evaluate.evaluation import in_words, intervals
+from recipes.evaluate.evaluation import compared, intervals, said_with
 from recipes.evaluate.features import Failure
 from recipes.evaluate.metrics import Array, Metric
 from recipes.evaluate.outputs import FIGURES, PREDICTIONS
@@ -116,7 +116,7 @@ class Measured:
         ]
         cells = []
         for line in self.lines:
-            figures = [in_words(line.figures[m.name], m) for m in self.metrics]
+            figures = [said_with(line.figures[m.name], m) for m in self.metrics]
             cells.append([line.title, *figures, self._difference(line)])
         return head, cells
 
@@ -125,21 +125,20 @@ class Measured:
             return "reference"
         found = line.difference[self.headline.name]
         word = "better" if found.better else "worse" if found.worse else "no clear difference"
-        return f"{in_words(found, self.headline, signed=True)} {word}"
+        return f"{said_with(found, self.headline, signed=True)} {word}"
 
     def verdict(self) -> str:
         """One sentence for each row that is no baseline: whether it beats the reference by more than the interval."""
         said = []
         for name in self.asked:
             line, metric = self.line(name), self.headline
-            figure = f"{self.task} {metric.title} {in_words(line.figures[metric.name], metric)}"
+            figure = f"{self.task} {metric.title} {said_with(line.figures[metric.name], metric)}"
             if line.difference is None:
                 said.append(f"{line.title}: {figure}.")
                 continue
             found = line.difference[metric.name]
-            does = "beats" if found.better else "is worse than" if found.worse else "cannot be told apart from"
-            paired = in_words(found, metric, signed=True)
-            said.append(f"{line.title} {does} {line.against}: {figure}, paired difference {paired}.")
+            paired = said_with(found, metric, signed=True)
+            said.append(f"{line.title} {compared(found)} {line.against}: {figure}, paired difference {paired}.")
         return f"{' '.join(said)} ({self.size})"
 
     def to_dict(self) -> dict[str, Any]:
