@@ -17,6 +17,8 @@ VERBS = {
     "pretrain": "Continue an encoder's training on recordings without labels.",
     "finetune": "Adapt it to a task with LoRA, from labels of some patients.",
     "evaluate": "Measure what its features hold: kNN, linear probe, zero-shot; with intervals.",
+    "embed": "Turn a prepared folder into vectors that can be searched.",
+    "search": "Find clips by a text, or by an example.",
     "bench": "Which recipe suits these recordings? Same budget and evaluation for each.",
     "runs": "List, show, compare and watch runs: settings, curves, alarms, checkpoints.",
     "recipes": "The methods of pretraining and their settings.",

@@ -6,15 +6,15 @@ import dataclasses
 import hashlib
 import secrets
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from domains.base import Domain
-from domains.errors import MediaError, StorageError, UnreachableError
+from domains.base import Domain, StoreSettings
+from domains.errors import DataError, MediaError, StorageError, UnreachableError
 from domains.media import content_files, open_reader, sniff
 from domains.media.enhanced import pixel_spacing
 from domains.media.reader import Reader
@@ -253,13 +253,35 @@ def _write(path: Path, blob: bytes) -> None:
         raise _DiskError(error.strerror or error.__class__.__name__) from None
 
 
-def _square(reader: Reader, picture: Picture, size: int, fit: str, grey: bool, beat: Beat) -> Iterator[Frames]:
-    """Every frame: (size, size, 1 or 3), zero outside the picture, cropped to it, made square, scaled."""
+def stored_frames(
+    path: Path, domain: Domain, store: StoreSettings, indices: Callable[[Reader], Sequence[int]]
+) -> Frames:
+    """Frames of a recording in the form in which they would be stored, uint8 (n, size, size, C); nothing is written, and nothing is asked but where
+    the picture is. indices: which of them, once the recording is open. Raises MediaError; DataError where no picture is found.
+    """
+    with open_reader(path) as reader:
+        try:
+            ultrasound = domain.region.policy == "ultrasound"
+            picture = (
+                _picture(reader, _sample(reader), domain) if ultrasound else region.whole(reader.height, reader.width)
+            )
+        except SetAside as what:
+            raise DataError(what.reason, where=path) from None
+        return np.stack(
+            list(_square(reader, picture, store.size, store.fit, store.grey, lambda: None, indices(reader)))
+        )
+
+
+def _square(
+    reader: Reader, picture: Picture, size: int, fit: str, grey: bool, beat: Beat, indices: Sequence[int] | None = None
+) -> Iterator[Frames]:
+    """Every frame, or those at `indices`: (size, size, 1 or 3), zero outside the picture, cropped to it, made square, scaled."""
+    wanted = range(len(reader)) if indices is None else indices
     x0, y0, x1, y1 = picture.box
     inside = picture.mask[y0:y1, x0:x1].astype(np.uint8)[..., None]
     chunk = _at_once(reader, STORED)
-    for start in range(0, len(reader), chunk):
-        for frame in reader.frames(range(start, min(start + chunk, len(reader)))):
+    for start in range(0, len(wanted), chunk):
+        for frame in reader.frames(wanted[start : start + chunk]):
             cut = np.ascontiguousarray(frame[y0:y1, x0:x1])
             if grey and cut.shape[-1] == 3:
                 cut = cv2.cvtColor(cut, cv2.COLOR_RGB2GRAY)[..., None]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from domains.base import ClipSettings
 from domains.errors import DataError, MediaError, StorageError
@@ -72,10 +73,19 @@ class Written:
 
 def fingerprint(encoder: VideoEncoder) -> str:
     """16 hexadecimal digits of an encoder's weights and of what it expects to see."""
-    digest = hashlib.blake2b(encoder.geometry.model_dump_json().encode(), digest_size=8)
-    for name, tensor in sorted(encoder.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest_of(encoder, encoder.geometry.model_dump_json(), but=encoder.unused())
+
+
+def digest_of(module: nn.Module, *said: str, but: Iterable[nn.Parameter] = ()) -> str:
+    """16 hexadecimal digits of a module's weights, and of what else is said of it. but: parameters that nothing depends on; where a folder lacks
+    them, they are drawn anew every time it is opened."""
+    digest = hashlib.blake2b("".join(said).encode(), digest_size=8)
+    skipped = {id(parameter) for parameter in but}
+    left_out = {name for name, parameter in module.named_parameters() if id(parameter) in skipped}
+    for name, tensor in sorted(module.state_dict().items()):
+        if name not in left_out:
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
