@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from domains.store.frames import Frames
 from domains.store.prepared import Prepared
 from domains.store.region_map import cut_map, region_map
 
+DRAWN = 32  # places that are tried where a recording has withheld frames
 Band = tuple[float, float]
 EVERYTHING: Band = (0.0, 1.0)  # in cycles a frame or a pixel, which never pass 0.71
 
@@ -151,7 +153,9 @@ def evaluation_clips(prepared: Prepared, index: int, clip: ClipSettings, count: 
     """uint8 (count, T, size, size, C): whole frames, clips spread evenly over the video (one: its middle)."""
     n_frames, fps = prepared.length(index), prepared.fps(index)
     end = last_start(n_frames, fps, clip)
-    starts = np.linspace(0, end, count) if count > 1 else [end / 2]
+    starts = np.linspace(0, end, count) if count > 1 else np.array([end / 2])
+    if len(outside := prepared.outside(index)):
+        starts = _clear_starts(starts, outside, n_frames, fps, clip)
     wanted = np.stack([frame_indices(n_frames, fps, clip, start) for start in starts])
     needed, places = np.unique(wanted, return_inverse=True)
     whole = (0, 0, prepared.size)
@@ -168,6 +172,26 @@ def clips_until(prepared: Prepared, index: int, clip: ClipSettings, ends: NDArra
     needed, places = np.unique(wanted, return_inverse=True)
     small = resize(prepared.frames(index, needed.tolist()), (0, 0, prepared.size), clip.size, np.arange(len(needed)))
     return small[places.reshape(wanted.shape)]
+
+
+def _clear_starts(
+    starts: NDArray[np.float64], outside: NDArray[np.int64], n_frames: int, fps: float | None, clip: ClipSettings
+) -> NDArray[np.float64]:
+    """Each of `starts`, moved to the nearest frame from which a clip meets no withheld one; as it is where there is no such frame."""
+    hidden = hidden_frames(outside, n_frames)
+    every = range(int(last_start(n_frames, fps, clip)) + 1)
+    clear = [start for start in every if not hidden[frame_indices(n_frames, fps, clip, start)].any()]
+    if not clear:
+        return starts
+    return np.array([min(clear, key=lambda one: abs(one - start)) for start in starts], np.float64)
+
+
+def hidden_frames(outside: NDArray[np.int64], n_frames: int) -> NDArray[np.bool_]:
+    """(n_frames,): whether a frame is withheld. outside: `Prepared.outside`."""
+    hidden = np.zeros(n_frames, bool)
+    for start, end in outside.tolist():
+        hidden[start:end] = True
+    return hidden
 
 
 def policy_of(policies: AugmentPolicies, name: str) -> AugmentSettings:
@@ -210,7 +234,22 @@ def _draw_starts(
 ) -> dict[str, float]:
     """Start of every view in native frames; see `Clip` for what one view has to do with another."""
     n_frames, fps = prepared.length(index), prepared.fps(index)
+    outside = prepared.outside(index)
+    hidden = hidden_frames(outside, n_frames) if len(outside) else None
     starts: dict[str, float] = {}
+
+    def clear(view: Clip, draw: Callable[[], float]) -> float:
+        """A start by `draw`, again where the clip meets withheld frames; after that many the one that meets fewest."""
+        if hidden is None:
+            return draw()
+        drawn = []
+        for _ in range(DRAWN):
+            start = draw()
+            met = int(hidden[frame_indices(n_frames, fps, clip, start, view.rate, view.length)].sum())
+            if not met:
+                return start
+            drawn.append((met, start))
+        return min(drawn)[1]
 
     def place(name: str, waiting: tuple[str, ...] = ()) -> float:
         _check_waiting(name, waiting)
@@ -226,9 +265,9 @@ def _draw_starts(
             draw = random[name]
             if view.falling and view.near is not None:
                 reach = min(reach, max(n_frames - 1, 1))
-                starts[name] = _draw_falling(draw, centre, reach, low, high)
+                starts[name] = clear(view, partial(_draw_falling, draw, centre, reach, low, high))
             else:
-                starts[name] = float(draw.uniform(low, high))
+                starts[name] = clear(view, lambda: float(draw.uniform(low, high)))
         return starts[name]
 
     for name in views:
