@@ -42,7 +42,7 @@ def fitted(prepared: Prepared, words: Mapping[int, str], clips: int = 3) -> Alig
         said = aligned.text.embed(texts).double()
         seen, wanted = [], []
         for row, text in words.items():
-            starts = spread_starts(prepared.length(row), prepared.fps(row), CLIP, clips)
+            starts = spread_starts(prepared, row, CLIP, clips)
             pixels = plain_pixel_values(
                 torch.from_numpy(clips_from(prepared, row, CLIP, starts)), GEOMETRY, torch.device("cpu")
             )

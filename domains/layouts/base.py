@@ -75,13 +75,15 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What somebody said or wrote about start to end (s) of the recording. source: the column or table it is from."""
+    """What somebody said or wrote about start to end (s) of the recording. source: the column or table it is from, or who said it. level: what
+    it is about: a moment ("clip"), a step ("keystep"), the whole ("abstract"); "" where nobody says."""
 
     recording: str
     start: float
     end: float
     text: str
     source: str
+    level: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +127,9 @@ class Layout(ABC):
     should."""
 
     name: ClassVar[str]  # as `--layout` takes it
-    title: ClassVar[str]
-    domain: ClassVar[str]  # the domain it belongs to
-    grouped_by: ClassVar[str]  # what a group is
+    title: str
+    domain: str  # the domain it belongs to
+    grouped_by: str  # what a group is
     suffixes: ClassVar[tuple[str, ...]]  # of recordings, lower case
     opens_recordings: ClassVar[bool] = False  # to read its tables: they must be on this machine
     split_names: tuple[str, ...] = ()  # official splits; the first is the one people mean

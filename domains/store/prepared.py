@@ -115,10 +115,11 @@ class Prepared:
         if name not in SCHEMA.names:
             raise KeyError(name)
         try:
-            table = pq.read_table(self.folder / MANIFEST, columns=[name])
+            there = pq.read_schema(self.folder / MANIFEST).names
+            table = pq.read_table(self.folder / MANIFEST, columns=[name] if name in there else [])
         except (OSError, pa.ArrowException) as error:
             raise self._damaged(error) from None
-        values: list[Any] = table.column(name).to_pylist() if name in table.column_names else [""] * len(self)
+        values: list[Any] = table.column(name).to_pylist() if name in there else [ADDED[name]] * len(self)
         return values
 
     def _damaged(self, error: Exception) -> DataError:
@@ -145,6 +146,10 @@ class Prepared:
     def sha256(self, index: int) -> str:
         """Of the stored frames of video `index`, as they were written."""
         return self._index.sha256(index)
+
+    def outside(self, index: int) -> NDArray[np.int64]:
+        """(spans, 2): frames [from, to) of video `index` that are blank or blurred: nothing says that they show the inside of a body."""
+        return self._index.outside(index)
 
     @cached_property
     def patients(self) -> list[str]:

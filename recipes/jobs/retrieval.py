@@ -69,10 +69,7 @@ def retrieval(
     aligned = open_aligned(run, online=online)
     clip = clip_seen(aligned.encoder, prepared, domain)
     fresh = UNALIGNED if "unaligned" in baselines else 0
-    places = [
-        (row, starts_within(prepared.length(row), prepared.fps(row), clip, clips, (start, end)))
-        for row, start, end in pairs.moments
-    ]
+    places = [(row, starts_within(prepared, row, clip, clips, (start, end))) for row, start, end in pairs.moments]
     seen: dict[Moment, Array] = {}
     failed: dict[str, Failure] = {}
     with comparing(aligned, fresh) as towers:

@@ -12,9 +12,8 @@ import numpy as np
 
 from domains.base import ClipSettings, StoreSettings, load_domain
 from domains.errors import ConfigError, DataError, MediaError, ModelError
-from domains.media.reader import Reader
 from domains.prepare.source import stored_frames
-from domains.store.clips import clips_from, frame_indices, frame_step, last_start, resize
+from domains.store.clips import clips_from, frame_indices, frame_step, resize, starts_every
 from domains.store.frames import Frames
 from domains.store.prepared import Prepared
 from domains.store.strips import strip, write_sheet
@@ -102,7 +101,8 @@ def _stretches(
     failed: list[Failure],
     progress: ReadProgress | None,
 ) -> Iterator[Stretches]:
-    places = [(row, starts_every(prepared, row, clip, every)) for row in range(len(prepared))]
+    begin_at = {row: starts_every(prepared, row, clip, every) for row in range(len(prepared))}
+    places = [(row, starts) for row, starts in begin_at.items() if len(starts)]  # of one, all may be withheld
     read = 0
     for (row, starts), vectors in zip(places, vectors_at(model.clips, prepared, places, clip, progress), strict=True):
         if isinstance(vectors, MediaError):
@@ -114,16 +114,8 @@ def _stretches(
         read += 1
         yield Stretches(prepared.video_id(row), starts, begin, end, vectors)
     if not read:
-        raise DataError(
-            f"none of {len(places)} recordings could be read; the first: {failed[0].reason}", where=prepared.place
-        )
-
-
-def starts_every(prepared: Prepared, row: int, clip: ClipSettings, every: float | None) -> Array:
-    """Native frames (n,) at which clips begin, `every` seconds apart, or one after the other; the last one fits, unless the recording is shorter."""
-    n_frames, fps = prepared.length(row), prepared.fps(row)
-    step = every * fps if every and fps else frame_step(fps, clip) * clip.frames
-    return np.arange(0, last_start(n_frames, fps, clip) + 1e-6, step)
+        why = f"; the first: {failed[0].reason}" if failed else ""
+        raise DataError(f"none of {len(begin_at)} recordings could be read{why}", where=prepared.place)
 
 
 @dataclass(frozen=True)
@@ -188,10 +180,8 @@ def _of_file(query: Query, about: About) -> Frames:
     """uint8 (1, T, S, S, C): the clip of a recording that nobody prepared, in the form in which it would be stored. Nothing is written."""
     path, clip = Path(query.clip or ""), about.clip
 
-    def wanted(reader: Reader) -> Sequence[int]:
-        chosen: list[int] = frame_indices(
-            len(reader), reader.fps, clip, _begin(query, len(reader), reader.fps)
-        ).tolist()
+    def wanted(n_frames: int, fps: float | None) -> Sequence[int]:
+        chosen: list[int] = frame_indices(n_frames, fps, clip, _begin(query, n_frames, fps)).tolist()
         return chosen
 
     frames = stored_frames(path, load_domain(about.domain), about.store, wanted)

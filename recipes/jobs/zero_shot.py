@@ -211,7 +211,7 @@ def _recordings(asking: _Asking, held: Labels, tested: set[int], task: str) -> _
     """A class of each recording: cosines are averaged over its clips."""
     prepared, clips = asking.prepared, asking.rules.clips or CLIPS
     rows = [row for row in held.index.tolist() if row in tested]
-    places = [(row, spread_starts(prepared.length(row), prepared.fps(row), asking.clip, clips)) for row in rows]
+    places = [(row, spread_starts(prepared, row, asking.clip, clips)) for row in rows]
     found, failed = asking.cosines(places)
     labelled, kept = labelled_by(held, "classification", prepared, found, dict.fromkeys(rows, 0), task)
     cosines = np.stack([found[int(row)].mean(axis=0) for row in kept])  # (n, F, C)

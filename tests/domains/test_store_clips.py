@@ -71,8 +71,11 @@ class Recorder:
 
     size = 32
 
-    def __init__(self, n_frames: int, fps: float | None) -> None:
-        self.n_frames, self.rate = n_frames, fps
+    def __init__(self, n_frames: int, fps: float | None, outside: tuple[tuple[int, int], ...] = ()) -> None:
+        self.n_frames, self.rate, self.spans = n_frames, fps, outside
+
+    def outside(self, index: int) -> np.ndarray:
+        return np.array(self.spans, np.int64).reshape(-1, 2)
 
     def video_id(self, index: int) -> str:
         return f"video{index}"

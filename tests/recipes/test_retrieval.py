@@ -96,21 +96,25 @@ def test_the_same_words_are_one_text_and_overlapping_stretches_share_theirs() ->
     assert [right.tolist() for right in pairs.moments_of] == [[0, 1, 3], [0, 1], [2], [4], [0, 1]]
 
 
-def test_clips_of_a_span_lie_in_it_and_of_none_over_the_video(made: Made) -> None:
-    clip = ClipSettings(frames=4, size=32, rate=12.5)  # 6 native frames from the first to the last
-    assert starts_within(100, 25.0, clip, 3, (1.0, 2.0)).tolist() == [25, 34.5, 44]
-    assert starts_within(100, 25.0, clip, 2, (1.0, 1.08)).tolist() == [23, 23]  # shorter than a clip: about its middle
-    assert starts_within(100, 25.0, clip, 1, (3.9, 4.0)).tolist() == [93]
-    assert starts_within(100, None, clip, 2, ALL).tolist() == spread_starts(100, None, clip, 2).tolist()
+def test_clips_of_a_span_lie_in_it_and_of_none_over_the_video(made: Made, tmp_path: Path) -> None:
+    clip, data = (
+        ClipSettings(frames=4, size=32, rate=12.5),
+        made.prepared,
+    )  # 6 native frames from the first to the last, of 30
+    assert starts_within(data, 0, clip, 3, (0.2, 0.8)).tolist() == [5, 9.5, 14]
+    assert starts_within(data, 0, clip, 2, (0.6, 0.68)).tolist() == [13, 13]  # shorter than a clip: about its middle
+    assert starts_within(data, 0, clip, 1, (1.1, 1.2)).tolist() == [23]  # the last that fits
+    assert starts_within(data, 0, clip, 2, ALL).tolist() == spread_starts(data, 0, clip, 2).tolist() == [0, 23]
+    untimed = make_prepared(tmp_path / "untimed", videos=1, patients=1, frames=30, fps=None).prepared
     with pytest.raises(DataError, match="frame rate is not known"):
-        starts_within(100, None, clip, 2, (0.0, 1.0))
+        starts_within(untimed, 0, clip, 2, (0.0, 1.0))
     starts = np.array([3.0, 11.0])
     seen = clips_from(made.prepared, 0, clip, starts)
     one = made.prepared.frames(0, frame_indices(30, 25.0, clip, 11.0).tolist())
     assert seen.shape == (2, 4, 32, 32, 1)
     assert abs(seen[1].mean() - one.mean()) < 2
     even = evaluation_clips(made.prepared, 0, clip, 3)
-    assert np.array_equal(even, clips_from(made.prepared, 0, clip, spread_starts(30, 25.0, clip, 3)))
+    assert np.array_equal(even, clips_from(data, 0, clip, spread_starts(data, 0, clip, 3)))
 
 
 def test_reports_are_found_both_ways(made: Made, views: list[str], run: Path, tmp_path: Path) -> None:

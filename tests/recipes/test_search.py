@@ -17,10 +17,12 @@ from store_factory import Made, make_prepared
 from domains.base import ClipSettings, StoreSettings, load_domain
 from domains.errors import ConfigError, DataError, ModelError
 from domains.prepare.ingest import prepare
+from domains.store.clips import spread_starts, starts_every
 from domains.store.manifest import frame_file
+from domains.store.prepared import Prepared
 from recipes.encoders.videomae import fresh_videomae
 from recipes.evaluate.collection import About, Collection, Hit, Stretches, write_collection
-from recipes.jobs.search import Query, embed, moment, search, starts_every
+from recipes.jobs.search import Query, embed, moment, search
 
 WORDS = {"A2C": "two chamber view", "A4C": "four chamber view", "PLAX": "long axis view of the heart"}
 ABOUT = About(
@@ -110,6 +112,15 @@ def test_what_an_index_holds(made: Made, index: Path) -> None:
     assert starts_every(made.prepared, 0, clip, None).tolist() == [0, 8, 16, 24, 32, 40, 48]
     assert len(collection.vectors) == 36
     assert {path.name for path in index.iterdir()} == {"about.json", "vectors.npy", "moments.parquet"}
+
+
+def test_clips_that_meet_withheld_frames_are_not_embedded(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = ClipSettings(frames=4, size=32, rate=12.5)  # 6 native frames from the first to the last, of 60
+    monkeypatch.setattr(Prepared, "outside", lambda self, index: np.array([[12, 22], [48, 60]]))
+    assert starts_every(made.prepared, 0, clip, 0.4).tolist() == [0, 30, 40]
+    assert spread_starts(made.prepared, 0, clip, 3).tolist() == [0, 26, 41]  # evenly were 0, 26.5 and 53
+    monkeypatch.setattr(Prepared, "outside", lambda self, index: np.array([[0, 60]]))
+    assert starts_every(made.prepared, 0, clip, 0.4).tolist() == []
 
 
 def test_a_clip_of_the_collection_finds_itself(made: Made, index: Path) -> None:

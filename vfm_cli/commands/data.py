@@ -121,6 +121,9 @@ def as_data(result: PrepareResult, out: Place) -> dict[str, object]:
 def tell(result: PrepareResult, out: Place, made: Path) -> None:
     """What came of it, for a person to read. made: the folder on this machine."""
     click.echo(f"{result.videos} recordings of {result.patients} patients in {out} ({duration(result.seconds)})")
+    if result.outside:
+        what = "show no inside of a body for sure, and are withheld (docs/surgical.md)"
+        click.echo(f"{result.outside} of {result.frames} frames {what}")
     if result.reused:
         click.echo(f"{result.reused} files were as before and not looked at again")
     if result.excluded:
@@ -273,11 +276,9 @@ def synth() -> None:
 def synth_echo(patients: int, out: Path, seed: int, workers: int | None, overwrite: bool, as_json: bool) -> None:
     """Beating hearts as DICOM studies, with labels.csv, reports.csv, captions.csv and ventricle masks."""
     from domains.echo.phantom import synthesise
-    from domains.errors import ConfigError
     from domains.machine import cores
 
-    if out.exists() and any(out.iterdir()) and not overwrite:
-        raise ConfigError("the output folder is not empty", where=out, do="Choose another --out, or --overwrite")
+    claim(out, overwrite)
     processes = workers or cores()
     result = synthesise(out, patients, seed, workers=processes, progress=Counter("synthesising", "patients"))
     if as_json:
@@ -295,6 +296,53 @@ def synth_echo(patients: int, out: Path, seed: int, workers: int | None, overwri
             f"{result.files} files of {result.patients} patients in {out}; {result.labelled} cines in {out / 'labels.csv'}"
         )
         click.echo(f"next: vfm data prepare {out} --domain echo --out prepared")
+
+
+@synth.command("surgical")
+@click.option("--procedures", type=click.IntRange(1), default=24, show_default=True)
+@click.option("--out", type=LOCAL, required=True, help="Folder to make.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same bytes.")
+@click.option(
+    "--pace", type=click.FloatRange(1), default=9.0, show_default=True, help="Times faster than an operation."
+)
+@click.option(
+    "--silent", type=click.IntRange(0), default=0, show_default=True, help="Training procedures without texts."
+)
+@click.option("--workers", type=click.IntRange(1), default=None, help="Processes; default: one per core.")
+@overwrite_option
+@json_option
+def synth_surgical(
+    procedures: int, out: Path, seed: int, pace: float, silent: int, workers: int | None, overwrite: bool, as_json: bool
+) -> None:
+    """Gallbladder operations as videos, with phases, tools, triplets, narrations and views of the room."""
+    from domains.machine import cores
+    from domains.surgical.phantom import synthesise
+
+    claim(out, overwrite)
+    result = synthesise(
+        out,
+        procedures,
+        seed,
+        pace=pace,
+        silent=silent,
+        workers=workers or cores(),
+        progress=Counter("synthesising", "procedures"),
+    )
+    if as_json:
+        emit_json({"out": str(out), **vars(result), "seed": seed})
+    else:
+        click.echo(
+            f"{result.procedures} procedures ({duration(result.seconds)} of video) in {out}; {result.spans} spans, {result.texts} texts"
+        )
+        click.echo(f"next: vfm data prepare {out} --out prepared")
+
+
+def claim(out: Path, overwrite: bool) -> None:
+    """Raises ConfigError where a phantom would be written among other files."""
+    from domains.errors import ConfigError
+
+    if out.exists() and any(out.iterdir()) and not overwrite:
+        raise ConfigError("the output folder is not empty", where=out, do="Choose another --out, or --overwrite")
 
 
 command.add_command(audit)
