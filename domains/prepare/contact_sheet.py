@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from domains.errors import MediaError
+from domains.store.clips import hidden_frames
 from domains.store.frames import Frames
 from domains.store.manifest import CONTACT_SHEET
 from domains.store.prepared import Prepared
@@ -18,7 +19,7 @@ COLUMNS = 8  # recordings in a row
 
 
 def write_contact_sheet(folder: Path, most: int = MOST) -> Path:
-    """`contact_sheet.png`: first and middle frame of up to `most` recordings, evenly chosen, in manifest order.
+    """`contact_sheet.png`: two frames of up to `most` recordings, evenly chosen, in manifest order.
 
     Under each: its row, frames, frame rate and what found the region. A tile whose frames cannot be read stays empty.
     """
@@ -28,14 +29,15 @@ def write_contact_sheet(folder: Path, most: int = MOST) -> Path:
 
 
 def draw_sheet(prepared: Prepared, rows: Sequence[int], path: Path) -> Path:
-    """First and middle frame of the recordings `rows`, as a PNG. Raises StorageError."""
+    """First and middle frame of the recordings `rows` (of those that are not withheld), as a PNG. Raises StorageError."""
     return write_sheet([_tile(prepared, row) for row in rows], COLUMNS, path)
 
 
 def _tile(prepared: Prepared, index: int) -> Frames:
     row = prepared.row(index)
     try:
-        frames = prepared.frames(index, [0, row.n_frames // 2])
+        shown = np.flatnonzero(~hidden_frames(prepared.outside(index), row.n_frames))
+        frames = prepared.frames(index, [int(shown[0]), int(shown[len(shown) // 2])])
     except MediaError:
         return strip(None, prepared.size, 2)
     fps = f"{row.fps:.0f}/s" if row.fps else "?/s"
