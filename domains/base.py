@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -73,6 +74,10 @@ class StoreSettings(Strict):
     """The form in which frames are kept for training."""
 
     size: PositiveInt = Field(144, description="side of the stored square frame in pixels")
+    rate: PositiveFloat | None = Field(
+        None,
+        description="frames a second that are stored, each the one on screen at its time; null: all. For hours of video",
+    )
     fit: Literal["pad", "crop"] = Field(
         "pad", description="how a rectangle becomes the square: black bars, or the centre"
     )
@@ -83,8 +88,9 @@ class StoreSettings(Strict):
 class RegionSettings(Strict):
     """Where the picture is; everything outside is blanked before anything is written."""
 
-    policy: Literal["ultrasound", "whole"] = Field(
-        "whole", description="ultrasound: regions sequence, else what moves; whole: the frame is all picture"
+    policy: Literal["ultrasound", "endoscope", "whole"] = Field(
+        "whole",
+        description="ultrasound: regions sequence, else what moves; endoscope: what is lit within the black border; whole: the frame is all picture",
     )
     min_fraction: float = Field(0.03, gt=0, le=1, description="smallest part of the frame that counts as a picture")
     text: Literal["exclude", "keep"] = Field(
@@ -160,6 +166,11 @@ class Domain(Strict):
     colour_doppler: Literal["exclude", "keep"] = Field(
         "keep", description="ultrasound only: what happens to colour Doppler cines"
     )
+    out_of_body: Literal["keep", "exclude", "blur"] = Field(
+        "keep",
+        description="endoscopy only: frames that do not surely show the inside of a body; exclude: stored blank, no clip is drawn there; "
+        "blur: stored as patches of colour",
+    )
     region: RegionSettings = RegionSettings()
     region_map: RegionMapSettings = RegionMapSettings()
     store: StoreSettings = StoreSettings()
@@ -171,6 +182,19 @@ class Domain(Strict):
     run: dict[str, Any] = Field(
         default_factory=dict, description="run settings that this domain changes, e.g. optim: {lr: ...}"
     )
+
+    @model_validator(mode="after")
+    def _colour(self) -> Domain:
+        if self.out_of_body != "keep" and self.store.grey:
+            raise ValueError(f"out_of_body: {self.out_of_body} tells tissue by its colour: it needs store.grey: false")
+        return self
+
+    def changed(self, values: Mapping[str, Any]) -> Domain:
+        """The domain with other values of some keys; those of sections are merged. Raises ConfigError for a key that there is not."""
+        own = self.model_dump(exclude_unset=True)
+        for key, value in values.items():
+            own[key] = {**own.get(key, {}), **value} if isinstance(value, Mapping) else value
+        return parse(Domain, own, self.name)
 
     def run_layer(self) -> dict[str, Any]:
         """What the domain says of a run: one layer of the run's configuration."""

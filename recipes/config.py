@@ -148,6 +148,40 @@ class TrainSettings(Strict):
     monitor_every: PositiveInt = Field(50, description="steps between looks at RankMe, entropies, spread (monitor.*)")
 
 
+class TemporalSettings(Strict):
+    """Tasks of moments (phases, presence): how whole procedures are read, and the temporal head over them."""
+
+    head: Literal["causal", "offline"] = Field(
+        "causal", description="causal: knows what has been so far, as during an operation; offline: also what follows"
+    )
+    rate: PositiveFloat = Field(1.0, description="moments a second that are described, learned from and predicted")
+    stages: PositiveInt = Field(2, description="each refines what the one before it says")
+    layers: PositiveInt = Field(
+        9, description="of a stage; the l-th looks 2^l moments away: 9 see 17 minutes at 1 a second"
+    )
+    width: PositiveInt = Field(64, description="channels within a stage")
+    smooth: NonNegativeFloat = Field(
+        0.15, description="weight of the penalty on answers that jump from moment to moment"
+    )
+    smooth_limit: PositiveFloat = Field(
+        4.0, description="jumps of a log-probability beyond this cost no more: changes are allowed"
+    )
+    window: PositiveInt = Field(
+        4096, description="moments of a procedure learned from at once; what is longer is cut out of it"
+    )
+    absent: Literal["dropped", "called", "zero"] = Field(
+        "dropped",
+        description="phases that a procedure has not: left out; 0 where they were called; always 0 (docs/phases.md)",
+    )
+    relaxed: NonNegativeFloat = Field(
+        0.0,
+        description="phases: also give figures that forgive the neighbouring phase within this many seconds of a change; 0: strict only",
+    )
+    features: str = Field(
+        "", description="folder in which descriptions of moments are kept; empty: features, beside the run"
+    )
+
+
 class TaskRunSettings(Strict):
     """Fine-tuning: which task of the domain, learned from which labels."""
 
@@ -164,10 +198,13 @@ class TaskRunSettings(Strict):
     loss: Literal["huber", "l1"] = Field(
         "huber", description="regression: Huber with delta one deviation, or absolute error"
     )
-    balance: bool = Field(False, description="classification: classes count inversely to how often they occur")
+    balance: bool = Field(
+        False, description="classification, phases, presence: classes count inversely to how often they occur"
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="before the head")
     lr_head: PositiveFloat = Field(1e-3, description="learning rate of the new head")
     clips_per_video: PositiveInt = Field(3, description="clips averaged for one prediction at test time")
+    temporal: TemporalSettings = TemporalSettings()
 
 
 class RunConfig(Strict):

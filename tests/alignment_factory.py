@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from recipes.parts.alignment import Scale, both_ways, mil_nce, of_one_group, shared_nce, sigmoid_loss
+from recipes.parts.alignment import both_ways, mil_nce, of_one_group, shared_nce, sigmoid_loss
 from recipes.parts.centroids import Centroids
 from recipes.parts.multilinear import Placeholder, symile
 from recipes.parts.soft_dtw import procedure_loss
@@ -23,26 +23,26 @@ class Joined(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.scale, self.placeholder = Scale(5.0, bias=-2.0), Placeholder(4)
+        self.log_scale, self.bias = (nn.Parameter(torch.tensor(value)) for value in (1.6, -2.0))
+        self.placeholder = Placeholder(4)
         self.centroids = Centroids(2, 4, memory=8).train()
 
     def forward(self, x: Tensor, seeds: Tensor) -> dict[str, Tensor]:
         a, b, c = x.unbind(1)
         some, group = seeds % 3 > 0, seeds % 4
         present = torch.stack([some, seeds % 5 > 0], dim=1)
-        bias = self.scale.bias
-        assert bias is not None
+        scale = self.log_scale.exp()
         self.centroids.observe(x, seeds)
         self.centroids.fit()
         return {
-            "both": both_ways(a, b, 1 / self.scale(), forward=0.75, apart=of_one_group(group)),
-            "sigmoid": sigmoid_loss(a, b, self.scale(), bias, apart=of_one_group(group)),
+            "both": both_ways(a, b, 1 / scale, forward=0.75, apart=of_one_group(group)),
+            "sigmoid": sigmoid_loss(a, b, scale, self.bias, apart=of_one_group(group)),
             "mil": mil_nce(a, x[:, 1:], 0.2, present),
-            "shared": shared_nce(a, b, 1 / self.scale(), of_one_group(group)),
+            "shared": shared_nce(a, b, 1 / scale, of_one_group(group)),
             "procedure": procedure_loss(x, x.flip(1), step_count=seeds % 4),
-            "gram": gram_loss(a, x[:, 1:], 1 / self.scale(), present=present),
-            "symile": symile([a, self.placeholder(b, some), c], self.scale(), seeds),
-            "symile_all": symile([a, self.placeholder(b, some), c], self.scale(), seeds, strangers="all"),
+            "gram": gram_loss(a, x[:, 1:], 1 / scale, present=present),
+            "symile": symile([a, self.placeholder(b, some), c], scale, seeds),
+            "symile_all": symile([a, self.placeholder(b, some), c], scale, seeds, strangers="all"),
             "clusters": self.centroids([a, b, c], 0.2, margin=0.1, present=torch.stack([some, some, ~some], dim=1)),
         }
 

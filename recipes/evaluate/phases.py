@@ -15,7 +15,7 @@ Figures are strict unless `relax` has gone over the predictions before. Moments 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,7 +133,8 @@ def table_of_videos(
     figures = [phase_figures(t, p, classes, absent) for t, p in zip(truths, predictions, strict=True)]
     means = [one.means() for one in figures]
     whole = {metric.name: np.array([one[metric.name] for one in means]) for metric in PHASES}
-    parts: dict[str, Any] = {name: np.stack([getattr(one, name) for one in figures]) for name in ("precision", "recall", "f1", "jaccard")}  # fmt: skip
+    shares = ("precision", "recall", "f1", "jaccard")
+    parts: dict[str, Array] = {name: np.stack([getattr(one, name) for one in figures]) for name in shares}
     return whole, parts
 
 

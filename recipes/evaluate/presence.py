@@ -3,9 +3,9 @@
 A class without a positive has no average precision and is masked; it is never 0, and never taken for one that has positives and is found badly, which
 counts as what it is, be it 0. Classes that stand for nothing (null verb, null target) are averaged apart from the others.
 
-Per video: the average precision of each class in each video that has it, averaged over videos, then over classes (as the video-wise figures of CholecT45
-and CholecT50 are). Over all: the moments of all videos in one list (as tools of Cholec80 are scored). Nothing is kept from call to call, so a video
-cannot be counted twice by asking too early.
+Per video: the average precision of each class in each video that has it, averaged over videos, then over classes (the video-wise figures of CholecT45
+and CholecT50). Over all: the moments of all videos in one list (as tools of Cholec80 are scored). Nothing is kept from call to call: no video can be
+counted twice by asking too early.
 """
 
 from __future__ import annotations

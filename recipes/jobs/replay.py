@@ -13,6 +13,7 @@ from domains.schema import parse
 from recipes.encoders import build_encoder
 from recipes.encoders.text import build_text
 from recipes.finetune.task import TaskHeadSettings, TaskObjective
+from recipes.finetune.temporal import TemporalHeadSettings, TemporalObjective
 from recipes.objective import Objective
 from recipes.pretrain import build_method, method
 from recipes.training.broken import BrokenStep, read_broken
@@ -38,6 +39,8 @@ def replay_run(run: Path, *, precision: str | None = None, online: bool = False)
 
 def build(broken: BrokenStep, online: bool = False) -> Objective:
     """The objective of a broken step, without its weights, and without the data and labels that its settings were made from."""
+    if broken.objective == TemporalObjective.name:
+        return TemporalObjective(parse(TemporalHeadSettings, broken.settings, "step.json"))
     settings = broken.config.encoder.model_copy(update={"init_from": None})
     with torch.random.fork_rng(devices=[]):
         encoder = build_encoder(settings, broken.config.clip, online=online, seed=broken.config.train.seed)

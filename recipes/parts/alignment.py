@@ -6,10 +6,8 @@ gradients are those of one rank with the whole batch of N. Every rank must hold 
 
 from __future__ import annotations
 
-import math
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from recipes.parts.contrast import info_nce
@@ -17,31 +15,6 @@ from recipes.parts.distributed import gather, mean_of_counted, places
 from recipes.parts.precision import as_they_are
 
 LOWEST = torch.finfo(torch.float32).min  # what is left out of a sum of exponentials; unlike -inf, it has a gradient
-
-
-class Scale(nn.Module):
-    """A factor that cosines are multiplied by before they are compared, learned as its logarithm (CLIP, SigLIP): () -> scalar.
-
-    start: its first value, 1 / temperature. `bound` keeps it at `most` or below after a step, as CLIP does.
-
-    Attributes
-        bias: learned as well and added to the scaled cosines (SigLIP); None unless it is given.
-    """
-
-    def __init__(self, start: float, *, bias: float | None = None, most: float = 100.0) -> None:
-        super().__init__()
-        self.most = most
-        self.log = nn.Parameter(torch.tensor(math.log(start)))
-        self.bias = None if bias is None else nn.Parameter(torch.tensor(float(bias)))
-
-    def forward(self) -> Tensor:
-        """See the class."""
-        return self.log.exp()
-
-    @torch.no_grad()
-    def bound(self) -> None:
-        """After each optimiser step. (Bounded within the loss, a factor that went too far would have no gradient to come back by.)"""
-        self.log.clamp_(max=math.log(self.most))
 
 
 def both_ways(
@@ -73,7 +46,7 @@ def sigmoid_loss(
 
         loss = - 1/N  sum over i, j of log sigmoid(s_ij (scale x_i . y_j + bias)),   s_ij = 1 where i = j, else -1
 
-    apart (B, N) bool: pairs that are left out, partners excepted (`of_one_group`). The paper starts from scale 10 and bias -10.
+    apart (B, N) bool: pairs that are left out, partners excepted (`of_one_group`). The paper learns both, from scale 10 and bias -10 on.
     """
     first, second = F.normalize(first.float(), dim=-1), F.normalize(second.float(), dim=-1)
     everyone = gather(second)

@@ -187,8 +187,8 @@ def flat(collated: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
 
 
 def nested(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
-    """The inverse of `flat`, with `targets` even where there are none."""
-    values: dict[str, Any] = {"targets": {}}
+    """The inverse of `flat`, with `views` and `targets` even where there are none."""
+    values: dict[str, Any] = {"views": {}, "targets": {}}
     for key, tensor in tensors.items():
         if not key.startswith(f"{prefix}/"):
             continue

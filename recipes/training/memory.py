@@ -153,6 +153,8 @@ def advice(config: RunConfig, objective: Objective) -> str:
     elif train.batch_size > 1:
         half = train.batch_size // 2
         ways.append(f"train.batch_size={half} train.accumulate={train.accumulate * 2} (steps of the same size)")
+    if not objective.asks_encoder:
+        return f"Try {', or '.join([*ways, 'shorter windows (task.temporal.window)'])}"
     if not config.encoder.checkpointing:
         ways.append("encoder.checkpointing=true (a third more time)")
     if world_size() > 1 and not train.shard:

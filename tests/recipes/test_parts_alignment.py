@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recipes.parts import draws
-from recipes.parts.alignment import Scale, both_ways, mil_nce, of_one_group, shared_nce, sharing, sigmoid_loss
+from recipes.parts.alignment import both_ways, mil_nce, of_one_group, shared_nce, sharing, sigmoid_loss
 from recipes.parts.centroids import Centroids, joint
 from recipes.parts.contrast import info_nce
 from recipes.parts.multilinear import Placeholder, symile
@@ -48,30 +48,24 @@ def test_pairs_set_apart_are_no_strangers() -> None:
 
 def test_sigmoid_loss_by_hand() -> None:
     """Two pairs at cosine 1, strangers at 0: each partner costs log(1 + e^-(s + b)), each stranger log(1 + e^b)."""
-    scale, bias = Scale(10.0, bias=-10.0), -10.0
-    partner, stranger = math.log(1 + math.exp(-(10 + bias))), math.log(1 + math.exp(bias))
-    assert scale.bias is not None
-    loss = sigmoid_loss(AXES[:2], 5 * AXES[:2], scale(), scale.bias)
+    scale, bias = (torch.tensor(value, requires_grad=True) for value in (10.0, -10.0))
+    partner, stranger = math.log(2), math.log(1 + math.exp(-10))
+    loss = sigmoid_loss(AXES[:2], 5 * AXES[:2], scale, bias)
     assert loss.item() == pytest.approx(partner + stranger, abs=1e-6)
     loss.backward()
-    assert scale.log.grad is not None
-    assert scale.bias.grad is not None
-    assert scale.bias.grad.item() == pytest.approx(-0.5 + 1 / (1 + math.exp(-bias)), abs=1e-6)
-    assert scale.log.grad.item() == pytest.approx(-0.5 * 10, abs=1e-4)
+    assert scale.grad is not None
+    assert bias.grad is not None
+    assert bias.grad.item() == pytest.approx(-0.5 + 1 / (1 + math.exp(10)), abs=1e-6)
+    assert scale.grad.item() == pytest.approx(-0.5, abs=1e-5)
     apart = torch.ones(2, 2, dtype=torch.bool)
     assert sigmoid_loss(AXES[:2], AXES[:2], 10.0, -10.0, apart=apart).item() == pytest.approx(partner, abs=1e-6)
 
 
-def test_a_learned_scale_is_bounded_and_can_come_back() -> None:
-    scale = Scale(1 / 0.07)
-    assert scale().item() == pytest.approx(1 / 0.07, rel=1e-6)
-    with torch.no_grad():
-        scale.log.fill_(9.0)
-    scale.bound()
-    assert scale().item() == pytest.approx(100, rel=1e-5)
-    both_ways(rows(4, 5), rows(4, 5, seed=1), 1 / scale()).backward()
-    assert scale.log.grad is not None
-    assert scale.log.grad.item() > 0  # strangers are nearer: a smaller scale costs less
+def test_a_learned_temperature_has_a_gradient_also_where_pairs_are_set_apart() -> None:
+    scale = torch.tensor(20.0, requires_grad=True)
+    both_ways(rows(4, 5), rows(4, 5, seed=1), 1 / scale, apart=of_one_group(torch.tensor([0, 0, 1, 2]))).backward()
+    assert scale.grad is not None
+    assert scale.grad.item() > 0  # strangers are nearer: a smaller scale costs less
 
 
 def test_mil_nce_by_hand_counts_positives_once() -> None:
