@@ -55,6 +55,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "advise": {"speeds": (1, 2), "temporal_depth": 1, "head_hidden": 16},
     "scale": {"clips": 4, "set_depth": 1, "set_width": 16, "set_heads": 2, "head_hidden": 16},
     "clip": {"outputs": 8},
+    "surgvlp": {"outputs": 8, "transcripts": 2},
+    "hecvl": {"outputs": 8, "below": 2},
+    "peskavlp": {"outputs": 8, "below": 3, "weight_procedure": 20.0},
+    "ophclip": {"outputs": 8, "bank": 16, "retrieved": 2},
 }  # fmt: skip
 # Of a method that learns from labels; a run takes those of its labels.
 CLASSES = ("A2C", "A4C", "PLAX")
@@ -126,7 +130,9 @@ def make_batch(objective: Objective, count: int = 6, seed: int = 0) -> Batch:
     targets = {LABEL: torch.arange(count) % len(CLASSES)} if objective.labelled else {}
     texts = {name: make_words(count, asked.count, draw) for name, asked in objective.texts.items()}
     if texts:
-        targets[LEVEL] = torch.arange(count) % 3
+        targets[LEVEL] = torch.arange(count) % 4 - 1 if objective.silent else torch.arange(count) % 3
+        for words in texts.values():
+            words.tokens[targets[LEVEL] < 0], words.numbers[targets[LEVEL] < 0] = NOTHING, NOTHING
     return Batch(clips, torch.arange(count) + 100, targets, torch.arange(count), texts)
 
 

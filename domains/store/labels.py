@@ -19,7 +19,7 @@ from domains.store.prepared import Prepared
 
 # Column names that hold an identifier in the label files people have, in lower case, letters and digits only.
 IDENTIFIERS = frozenset({
-    "videoid", "video", "file", "filename", "filepath", "path", "dicomfilepath", "relativepath", "hashedfilename",
+    "recording", "videoid", "video", "file", "filename", "filepath", "path", "dicomfilepath", "relativepath", "hashedfilename",
     "name", "querykey", "id", "sourcepath", "sourcename", "instance", "instanceid", "instanceuid", "sopinstanceuid",
     "sopuid", "dicomid", "study", "studyid", "studyuid", "studyinstanceuid", "accession", "exam", "examid",
     "patient", "patientid", "pid", "subject", "subjectid", "case", "caseid",

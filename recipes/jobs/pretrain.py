@@ -176,6 +176,9 @@ def texts_of(config: RunConfig, prepared: Prepared, key: bytes | None) -> Texts 
     """What was said of the recordings, for a method that learns from it. Raises ConfigError for one that does not and was given texts, DataError."""
     kind = method(config.method)
     if kind.texts:
+        if config.text.keep and not config.text.files:
+            what = "'text.keep' names columns of text files, and there are none"
+            raise ConfigError(what, do="Give files: --text captions.csv; or leave it out")
         return read_texts(config.text.files, prepared, key, keep=config.text.keep)
     if config.text.files:
         learners = ", ".join(one.name for one in METHODS if one.texts)

@@ -11,7 +11,7 @@ from domains.store.texts import Asked
 from recipes.encoders.aligned import Alignment
 from recipes.encoders.base import VideoEncoder
 from recipes.encoders.text import TextEncoder
-from recipes.objective import Batch, Contrast, ObjectiveSettings, Progress
+from recipes.objective import LEVEL, Batch, Contrast, ObjectiveSettings, Progress
 
 
 class AligningSettings(ObjectiveSettings):
@@ -73,6 +73,10 @@ class Aligning(Contrast):
     def said(self, batch: Batch, name: str = "text") -> Tensor:
         """What is made of the texts of a name (B, K, D), of any length; of missing ones it means nothing."""
         return self.alignment.texts(self.text, batch.texts[name].tokens)
+
+    def levels(self, batch: Batch) -> Tensor:
+        """Level of each sample (B,) int64: its place in `domains.store.texts.LEVELS`, -1 for a silent one."""
+        return batch.targets[LEVEL]
 
     def scale(self, batch: Batch) -> Tensor:
         """The scale, once for every sample (B,)."""

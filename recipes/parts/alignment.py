@@ -18,16 +18,24 @@ LOWEST = torch.finfo(torch.float32).min  # what is left out of a sum of exponent
 
 
 def both_ways(
-    first: Tensor, second: Tensor, temperature: float | Tensor, *, forward: float = 0.5, apart: Tensor | None = None
+    first: Tensor,
+    second: Tensor,
+    temperature: float | Tensor,
+    *,
+    forward: float = 0.5,
+    apart: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """InfoNCE from each modality to the other (CLIP, Radford et al., ICML 2021; weighted: ConVIRT, Zhang et al., 2020; SurgVLP has 0.75).
 
         loss = forward * InfoNCE(first -> second) + (1 - forward) * InfoNCE(second -> first)
 
-    apart (B, N) bool, alike in both directions: pairs that are neither partners nor strangers. This is what surgical code calls NT-Xent; unlike
-    SimCLR's, samples of one modality do not repel each other.
+    apart (B, N) bool, alike in both directions: pairs that are neither partners nor strangers. weights (B,): how much each sample counts. This is
+    what surgical code calls NT-Xent; unlike SimCLR's, samples of one modality do not repel each other.
     """
-    there, back = (info_nce(*pair, temperature, apart=apart) for pair in ((first, second), (second, first)))
+    there, back = (
+        info_nce(*pair, temperature, apart=apart, weights=weights) for pair in ((first, second), (second, first))
+    )
     return forward * there + (1 - forward) * back
 
 

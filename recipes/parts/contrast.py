@@ -43,6 +43,7 @@ def info_nce(
     queue: Tensor | None = None,
     skip: Tensor | None = None,
     own: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """InfoNCE (van den Oord et al., 2018): each query against its own key and all others.
 
@@ -50,10 +51,10 @@ def info_nce(
 
     queries, keys (B, D) of this rank, of any length (brought to length one, in fp32); j runs over the keys of all N samples of all ranks but for
     pairs that `apart` (B, N) bool sets aside (`alignment.of_one_group`): the same report twice is no stranger. temperature: a number, or a scalar
-    that is learned. Further strangers: queue
-    (K, D), the same for all queries (MoCo) but for rows that skip (B, K) leaves out (`Queue.of`: the query's own recording is no stranger), and
-    own (B, n, D), each query's own (intra-negatives). One direction only: swap the arguments for
-    the other. Averaged over ranks, values and gradients are those of one rank with the whole batch. Every rank must hold as many samples.
+    that is learned. Further strangers: queue (K, D), the same for all queries (MoCo) but for rows that skip (B, K) leaves out (`Queue.of`:
+    the query's own recording is no stranger), and own (B, n, D), each query's own (intra-negatives). weights (B,): the mean is of what query i costs
+    times weights_i. One direction only: swap the arguments for the other. Averaged over ranks, values and gradients are those of one rank with the
+    whole batch. Every rank must hold as many samples.
     """
     queries, keys = F.normalize(queries.float(), dim=-1), F.normalize(keys.float(), dim=-1)
     everyone = gather(keys)
@@ -68,7 +69,9 @@ def info_nce(
             scores.append(strangers if skip is None else strangers.masked_fill(skip, float("-inf")))
         if own is not None:
             scores.append(torch.einsum("bd,bnd->bn", queries, F.normalize(own.float(), dim=-1)) / temperature)
-        return F.cross_entropy(torch.cat(scores, dim=1), place)
+        if weights is None:
+            return F.cross_entropy(torch.cat(scores, dim=1), place)
+        return (F.cross_entropy(torch.cat(scores, dim=1), place, reduction="none") * weights).mean()
 
 
 @torch.no_grad()
@@ -78,10 +81,12 @@ def agreement(first: Tensor, second: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def accuracy(queries: Tensor, keys: Tensor) -> Tensor:
-    """Share of samples whose own key is the nearest of the batch's, on this rank: what a contrast asks, whatever its temperature."""
+def accuracy(queries: Tensor, keys: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Share of samples (of those that are `counted` (B,) bool) whose own key is the nearest of the batch's, on this rank: what a contrast asks,
+    whatever its temperature."""
     scores = F.normalize(queries.float(), dim=-1) @ F.normalize(keys.float(), dim=-1).T
-    return (scores.argmax(dim=1) == torch.arange(len(scores), device=scores.device)).float().mean()
+    right = (scores.argmax(dim=1) == torch.arange(len(scores), device=scores.device)).float()
+    return right.mean() if counted is None else (right * counted).sum() / counted.sum().clamp_min(1)
 
 
 @torch.no_grad()

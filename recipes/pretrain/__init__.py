@@ -26,18 +26,22 @@ from recipes.pretrain.dino import DINO
 from recipes.pretrain.discovr import DISCOVR
 from recipes.pretrain.dsm import DSM
 from recipes.pretrain.everest import EVEREST
+from recipes.pretrain.hecvl import HecVL
 from recipes.pretrain.iic import IIC
 from recipes.pretrain.marlin import MARLIN
 from recipes.pretrain.mme import MME
 from recipes.pretrain.moco import MoCo
 from recipes.pretrain.oddoneout import OddOneOut
+from recipes.pretrain.ophclip import OphCLIP
 from recipes.pretrain.order import Order
+from recipes.pretrain.peskavlp import PeskaVLP
 from recipes.pretrain.rspnet import RSPNet
 from recipes.pretrain.salt import SALT
 from recipes.pretrain.scale import SCALE
 from recipes.pretrain.simclr import SimCLR
 from recipes.pretrain.smile import SMILE
 from recipes.pretrain.statistics import Statistics
+from recipes.pretrain.surgvlp import SurgVLP
 from recipes.pretrain.swav import SwAV
 from recipes.pretrain.tt import TT
 from recipes.pretrain.vicmae import ViCMAE
@@ -76,6 +80,10 @@ METHODS: list[type[Objective]] = [
     ADVISE,
     CoMix,
     CLIP,
+    SurgVLP,
+    HecVL,
+    PeskaVLP,
+    OphCLIP,
 ]
 
 

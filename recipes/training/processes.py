@@ -71,5 +71,5 @@ def shared_anew(config: RunConfig, run: RunFolder, processes: int) -> RunConfig:
 def check_data(before: Mapping[str, Any], now: str, run: RunFolder) -> None:
     """Raises ConfigError where samples would be others than those the run began with. before: a checkpoint's state."""
     if before["data"] != now:
-        what = "the prepared folder holds other recordings than when the run began"
+        what = "these are other recordings or texts than when the run began"
         raise ConfigError(what, where=run.path, do="Start another run with --init-from")

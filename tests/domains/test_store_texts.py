@@ -83,6 +83,7 @@ def test_several_tables_and_caption_filters(prepared: Prepared, tmp_path: Path) 
     assert [texts.words(i) for i in range(len(texts))] == ["a", "d"]
     assert texts.sources == ["one", "two"]
     assert texts.passed == {"filtered": 2}
+    assert len(read_texts([table(tmp_path, (video, "a"), columns="recording,text")], prepared, None)) == 1
     path = table(tmp_path, (video, 0, 1, SECRET, "perhaps", 1), columns=columns, name="two")
     with pytest.raises(DataError, match=r"two.csv:2: 'is_descriptive' is neither yes nor no"):
         read_texts([path], prepared, None, keep=("is_descriptive",))

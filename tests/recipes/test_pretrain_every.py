@@ -64,7 +64,8 @@ def test_every_method_has_a_recipe_and_every_recipe_a_method() -> None:
     assert set(NAMES) <= set(recipe_names())  # and some add pretext tasks to a method
     for recipe in recipe_names():
         resolved = complete(resolve([yaml_layer(recipe_yaml(recipe))]))
-        assert resolved.config.method == recipe or resolved.config.pretext
+        other = resolved.config.method != recipe  # it adds pretext tasks to a method, or sets one up as a paper does
+        assert not other or resolved.config.pretext or resolved.config.method in NAMES
     assert set(SMALL) == set(NAMES)
 
 
