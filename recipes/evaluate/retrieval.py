@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recipes.evaluate.measured import Scorer
 from recipes.evaluate.metrics import Array, Metric, average
+from recipes.evaluate.scored import Scorer
 
 OVERLAP = 0.5
 ROUNDED = 6  # decimals of a cosine that count: the same clip, embedded twice, differs beyond them

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from domains.store.moments import UNLABELLED
 from recipes.evaluate.compare import Units
 from recipes.evaluate.knn import unit
-from recipes.evaluate.measured import Scorer
 from recipes.evaluate.metrics import Array, Metric
 from recipes.evaluate.phases import Absent, Moments, mean_over_videos, relax, table_of_videos
 from recipes.evaluate.presence import Component, ap_table
+from recipes.evaluate.scored import Scorer
 
 SHARPNESS = 100.0
 GUESSES = 50  # random guesses that the chance level is the mean of

@@ -17,9 +17,9 @@ from domains.store.texts import Asked, Texts
 from recipes.encoders.aligned import open_aligned
 from recipes.evaluate.features import Failure, ReadProgress
 from recipes.evaluate.knn import unit
-from recipes.evaluate.measured import Line, Measured, lines_of, write_measured
 from recipes.evaluate.metrics import Array
 from recipes.evaluate.retrieval import METRICS, OVERLAP, Moment, Pairs, Ranked, pairs_of, ranks
+from recipes.evaluate.scored import Line, Scored, lines_of, write_scored
 from recipes.evaluate.statistics import DRAWS, LEVEL
 from recipes.evaluate.towers import UNALIGNED, comparing, vectors_at
 from recipes.evaluate.zero_shot import mean_of
@@ -48,7 +48,7 @@ def retrieval(
     out: Path | None = None,
     online: bool = False,
     progress: ReadProgress | None = None,
-) -> Measured:
+) -> Scored:
     """R@1, R@5, R@10 and the median rank, both ways, over all clips and texts that are asked.
 
     run: one that aligned clips and texts. texts: tables; none: those that came with the recordings. levels, sources: of texts, () for all. split: its
@@ -91,7 +91,7 @@ def retrieval(
     lines, ranked = _both_ways(shown, words, pairs, prepared, baselines, draws=draws, seed=seed)
     people = who(prepared)
     patients = {prepared.patients[row] for row, _, _ in pairs.moments}
-    measured = Measured(
+    scored = Scored(
         protocol="retrieval",
         task="texts",
         metrics=METRICS,
@@ -114,8 +114,8 @@ def retrieval(
         notes=(*_passed(said), *meetings(run, prepared, patients)),
     )  # fmt: skip
     if out is not None:
-        write_measured(measured, out)
-    return measured
+        write_scored(scored, out)
+    return scored
 
 
 def _passed(said: Texts) -> Iterator[str]:

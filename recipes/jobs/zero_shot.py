@@ -22,10 +22,10 @@ from domains.store.prepared import Prepared
 from recipes.encoders.aligned import Aligned, open_aligned
 from recipes.evaluate.compare import Units, per_study
 from recipes.evaluate.features import Failure, ReadProgress
-from recipes.evaluate.measured import Measured, Scorer, lines_of, write_measured
 from recipes.evaluate.metrics import CLASSIFICATION, Array, Metric
 from recipes.evaluate.phases import PHASES, Absent
 from recipes.evaluate.presence import components
+from recipes.evaluate.scored import Scored, Scorer, lines_of, write_scored
 from recipes.evaluate.statistics import DRAWS, LEVEL
 from recipes.evaluate.towers import UNALIGNED, Place, comparing, vectors_at
 from recipes.evaluate.zero_shot import (
@@ -92,7 +92,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class _Found:
-    """What one kind of task gives; see `Measured`. patients: of each unit."""
+    """What one kind of task gives; see `Scored`. patients: of each unit."""
 
     scorers: dict[str, Scorer]
     metrics: tuple[Metric, ...]
@@ -118,7 +118,7 @@ def zero_shot(
     out: Path | None = None,
     online: bool = False,
     progress: ReadProgress | None = None,
-) -> Measured:
+) -> Scored:
     """Call recordings, or moments of them, by the class whose prompts are nearest.
 
     run: one that aligned clips and texts. labels: None: those of the public data set; they are compared with, and nothing else. prompts: YAML of
@@ -150,7 +150,7 @@ def zero_shot(
         if name in found.scorers and name in (*rules.baselines, "zero-shot")
     }
     people = who(prepared)
-    measured = Measured(
+    scored = Scored(
         protocol="zero-shot",
         task=task,
         metrics=found.metrics,
@@ -172,8 +172,8 @@ def zero_shot(
         notes=meetings(run, prepared, found.patients),
     )
     if out is not None:
-        write_measured(measured, out)
-    return measured
+        write_scored(scored, out)
+    return scored
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from vfm_cli.console import Counter, emit_json, say, table
 from vfm_cli.options import LOCAL, domain_option, json_option, key_option, online_option
 
 if TYPE_CHECKING:
-    from recipes.evaluate.measured import Measured
+    from recipes.evaluate.scored import Scored
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -213,7 +213,7 @@ def retrieval(
     show(found, out, as_json)
 
 
-def show(found: Measured, out: Path | None, as_json: bool) -> None:
+def show(found: Scored, out: Path | None, as_json: bool) -> None:
     """The table, how it was done, and the verdict."""
     if as_json:
         emit_json(found.to_dict())

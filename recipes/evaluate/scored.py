@@ -70,7 +70,7 @@ def lines_of(
 
 
 @dataclass(frozen=True)
-class Measured:
+class Scored:
     """The outcome of one protocol on one task.
 
     Attributes
@@ -166,14 +166,14 @@ class Measured:
         }
 
 
-def write_measured(measured: Measured, folder: Path) -> None:
+def write_scored(scored: Scored, folder: Path) -> None:
     """predictions.csv and evaluation.json in `folder`, made if absent. Raises StorageError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / PREDICTIONS).open("w", newline="", encoding="utf-8") as handle:
-            head, lines = measured.predictions
+            head, lines = scored.predictions
             csv.writer(handle).writerows([head, *lines])
-        text = json.dumps(measured.to_dict(), indent=2, ensure_ascii=False)
+        text = json.dumps(scored.to_dict(), indent=2, ensure_ascii=False)
         (folder / FIGURES).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise StorageError(f"{error.strerror}", where=folder, do="Run it again once there is room") from None
