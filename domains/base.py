@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -73,6 +74,10 @@ class StoreSettings(Strict):
     """The form in which frames are kept for training."""
 
     size: PositiveInt = Field(144, description="side of the stored square frame in pixels")
+    rate: PositiveFloat | None = Field(
+        None,
+        description="frames a second that are stored, each the one on screen at its time; null: all. For hours of video",
+    )
     fit: Literal["pad", "crop"] = Field(
         "pad", description="how a rectangle becomes the square: black bars, or the centre"
     )
@@ -83,8 +88,9 @@ class StoreSettings(Strict):
 class RegionSettings(Strict):
     """Where the picture is; everything outside is blanked before anything is written."""
 
-    policy: Literal["ultrasound", "whole"] = Field(
-        "whole", description="ultrasound: regions sequence, else what moves; whole: the frame is all picture"
+    policy: Literal["ultrasound", "endoscope", "whole"] = Field(
+        "whole",
+        description="ultrasound: regions sequence, else what moves; endoscope: what is lit within the black border; whole: the frame is all picture",
     )
     min_fraction: float = Field(0.03, gt=0, le=1, description="smallest part of the frame that counts as a picture")
     text: Literal["exclude", "keep"] = Field(
@@ -113,15 +119,41 @@ class RegionMapSettings(Strict):
         return self
 
 
-class TaskSettings(Strict):
-    """A task that labels of this domain can define."""
+Kind = Literal["regression", "classification", "phases", "presence"]
+OF_MOMENTS = ("phases", "presence")
 
-    kind: Literal["regression", "classification"]
-    column: str = Field(description="name of the label column")
+
+class TaskSettings(Strict):
+    """A task that labels of this domain can define: of whole recordings, or of every moment of them (spans)."""
+
+    kind: Kind = Field(
+        description="of a recording: regression (a number), classification (one class); of each moment: phases (one class at a time), "
+        "presence (any number at once: tools, action triplets)"
+    )
+    column: str = Field(description="name of the label column, or of the spans")
     aliases: tuple[str, ...] = Field((), description="other names of that column in public data sets")
     unit: str = Field("", description="unit of a regression target, for tables and plots")
     classes: tuple[str, ...] = Field((), description="class names in order; empty: those found in the labels")
     range: tuple[float, float] | None = Field(None, description="values outside are label errors")
+    parts: tuple[str, ...] = Field(
+        (), description="presence: what class names are made of, joined by commas, e.g. instrument, verb, target"
+    )
+    null: tuple[str, ...] = Field(
+        (), description="presence: classes, or words of parts, that stand for nothing and are scored apart"
+    )
+
+    @model_validator(mode="after")
+    def _parts(self) -> TaskSettings:
+        if (self.parts or self.null) and self.kind != "presence":
+            raise ValueError("'parts' and 'null' are for tasks of kind presence")
+        if self.parts and (odd := [name for name in self.classes if len(name.split(",")) != len(self.parts)]):
+            raise ValueError(f"class '{odd[0]}' has not the {len(self.parts)} parts")
+        return self
+
+    @property
+    def of_moments(self) -> bool:
+        """Whether its labels are spans: they hold from one time to another, not for a whole recording."""
+        return self.kind in OF_MOMENTS
 
 
 class Domain(Strict):
@@ -134,6 +166,11 @@ class Domain(Strict):
     colour_doppler: Literal["exclude", "keep"] = Field(
         "keep", description="ultrasound only: what happens to colour Doppler cines"
     )
+    out_of_body: Literal["keep", "exclude", "blur"] = Field(
+        "keep",
+        description="endoscopy only: frames that do not surely show the inside of a body; exclude: stored blank, no clip is drawn there; "
+        "blur: stored as patches of colour",
+    )
     region: RegionSettings = RegionSettings()
     region_map: RegionMapSettings = RegionMapSettings()
     store: StoreSettings = StoreSettings()
@@ -145,6 +182,19 @@ class Domain(Strict):
     run: dict[str, Any] = Field(
         default_factory=dict, description="run settings that this domain changes, e.g. optim: {lr: ...}"
     )
+
+    @model_validator(mode="after")
+    def _colour(self) -> Domain:
+        if self.out_of_body != "keep" and self.store.grey:
+            raise ValueError(f"out_of_body: {self.out_of_body} tells tissue by its colour: it needs store.grey: false")
+        return self
+
+    def changed(self, values: Mapping[str, Any]) -> Domain:
+        """The domain with other values of some keys; those of sections are merged. Raises ConfigError for a key that there is not."""
+        own = self.model_dump(exclude_unset=True)
+        for key, value in values.items():
+            own[key] = {**own.get(key, {}), **value} if isinstance(value, Mapping) else value
+        return parse(Domain, own, self.name)
 
     def run_layer(self) -> dict[str, Any]:
         """What the domain says of a run: one layer of the run's configuration."""

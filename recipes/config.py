@@ -71,6 +71,41 @@ class DataSettings(Strict):
     max_failures: float = Field(0.05, ge=0, le=1, description="share of unreadable samples at which a run stops")
 
 
+class TextSettings(Strict):
+    """Words beside the recordings, and the tower that reads them: for recipes that align the two (clip, surgvlp, ...)."""
+
+    files: tuple[str, ...] = Field(
+        (),
+        description="CSVs with a column that names the recording, text, and optionally start, end (s), source, level; empty: the texts that came "
+        "with the recordings",
+    )
+    keep: tuple[str, ...] = Field(
+        (), description="columns of those files that must say yes, e.g. is_descriptive; all other lines are left out"
+    )
+    name: str = Field("vfm-tiny-text", description="vfm-tiny-text, a local folder (also a vfm run), or a hub name")
+    mode: Literal["full", "lora", "last_k", "frozen"] = Field("full", description="what is trained of the text tower")
+    last_k: NonNegativeInt = Field(2, description="blocks trained in mode last_k, counted from the top")
+    lora: LoRASettings = LoRASettings()
+    pooling: Literal["auto", "mean", "cls", "last4", "eos"] = Field(
+        "auto",
+        description="one vector of a section's tokens: their mean, the first one (BERT's CLS), the sum of the last four layers, then the mean "
+        "(SurgVLP), or the last one (CLIP's end of text); auto: as it was saved, else eos for CLIP and mean for all others",
+    )
+    length: PositiveInt | None = Field(
+        None, description="tokens of a section at most; null: as many as the tower takes"
+    )
+    sections: PositiveInt | None = Field(
+        None, description="sections of a long text that are read, and averaged; null: as it was saved, else 4"
+    )
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="within the tower; BERT was trained with 0.1. With 0, two processes learn what one does",
+    )
+    lr_scale: PositiveFloat = Field(1.0, description="learning rate of the tower, as a multiple of optim.lr")
+
+
 class OptimSettings(Strict):
     """AdamW with linear warm-up and cosine decay."""
 
@@ -113,6 +148,40 @@ class TrainSettings(Strict):
     monitor_every: PositiveInt = Field(50, description="steps between looks at RankMe, entropies, spread (monitor.*)")
 
 
+class TemporalSettings(Strict):
+    """Tasks of moments (phases, presence): how whole procedures are read, and the temporal head over them."""
+
+    head: Literal["causal", "offline"] = Field(
+        "causal", description="causal: knows what has been so far, as during an operation; offline: also what follows"
+    )
+    rate: PositiveFloat = Field(1.0, description="moments a second that are described, learned from and predicted")
+    stages: PositiveInt = Field(2, description="each refines what the one before it says")
+    layers: PositiveInt = Field(
+        9, description="of a stage; the l-th looks 2^l moments away: 9 see 17 minutes at 1 a second"
+    )
+    width: PositiveInt = Field(64, description="channels within a stage")
+    smooth: NonNegativeFloat = Field(
+        0.15, description="weight of the penalty on answers that jump from moment to moment"
+    )
+    smooth_limit: PositiveFloat = Field(
+        4.0, description="jumps of a log-probability beyond this cost no more: changes are allowed"
+    )
+    window: PositiveInt = Field(
+        4096, description="moments of a procedure learned from at once; what is longer is cut out of it"
+    )
+    absent: Literal["dropped", "called", "zero"] = Field(
+        "dropped",
+        description="phases that a procedure has not: left out; 0 where they were called; always 0 (docs/phases.md)",
+    )
+    relaxed: NonNegativeFloat = Field(
+        0.0,
+        description="phases: also give figures that forgive the neighbouring phase within this many seconds of a change; 0: strict only",
+    )
+    features: str = Field(
+        "", description="folder in which descriptions of moments are kept; empty: features, beside the run"
+    )
+
+
 class TaskRunSettings(Strict):
     """Fine-tuning: which task of the domain, learned from which labels."""
 
@@ -129,10 +198,13 @@ class TaskRunSettings(Strict):
     loss: Literal["huber", "l1"] = Field(
         "huber", description="regression: Huber with delta one deviation, or absolute error"
     )
-    balance: bool = Field(False, description="classification: classes count inversely to how often they occur")
+    balance: bool = Field(
+        False, description="classification, phases, presence: classes count inversely to how often they occur"
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="before the head")
     lr_head: PositiveFloat = Field(1e-3, description="learning rate of the new head")
     clips_per_video: PositiveInt = Field(3, description="clips averaged for one prediction at test time")
+    temporal: TemporalSettings = TemporalSettings()
 
 
 class RunConfig(Strict):
@@ -152,6 +224,7 @@ class RunConfig(Strict):
     clip: ClipSettings = ClipSettings()
     augment: AugmentPolicies = AugmentPolicies()
     region_map: RegionMapSettings = RegionMapSettings()
+    text: TextSettings = TextSettings()
     optim: OptimSettings = OptimSettings()
     train: TrainSettings = TrainSettings()
     monitor: MonitorSettings = MonitorSettings()

@@ -12,15 +12,31 @@ from torch import Tensor, nn
 
 from domains.schema import Strict
 from domains.store.clips import Clip
+from domains.store.texts import Asked
 from recipes.parts.gradient_cache import surrogate
 
 if TYPE_CHECKING:
+    from recipes.encoders.aligned import Alignment
     from recipes.encoders.base import VideoEncoder
+    from recipes.encoders.text import TextEncoder
 
-__all__ = ["LABEL", "Batch", "Clip", "Contrast", "Losses", "Objective", "ObjectiveSettings", "Progress"]
+__all__ = [
+    "LABEL",
+    "LEVEL",
+    "Asked",
+    "Batch",
+    "Clip",
+    "Contrast",
+    "Losses",
+    "Objective",
+    "ObjectiveSettings",
+    "Progress",
+    "Words",
+]
 
 Losses = dict[str, Tensor]
 LABEL = "label"  # of the recordings of a second folder, among the targets of a batch
+LEVEL = "level"  # of a sample that is a text: its place in domains.store.texts.LEVELS; -1 for a silent one
 
 
 class ObjectiveSettings(Strict):
@@ -41,6 +57,31 @@ class Progress:
         return min(1.0, self.step / max(1, self.total))
 
 
+@dataclass(frozen=True)
+class Words:
+    """Texts of each sample, as tokens.
+
+    Attributes
+        tokens: (B, K, S, L) int64; K texts of S sections of L tokens, -1 where there is nothing.
+        numbers: (B, K) int64; the same for the same words, -1 for a text that is missing.
+    """
+
+    tokens: Tensor
+    numbers: Tensor
+
+    @property
+    def present(self) -> Tensor:
+        """(B, K) bool: which texts are there."""
+        return self.numbers >= 0
+
+    def __getitem__(self, which: slice | Tensor) -> Words:
+        return Words(self.tokens[which], self.numbers[which])
+
+    def to(self, device: torch.device | str) -> Words:
+        """The same, elsewhere."""
+        return Words(self.tokens.to(device, non_blocking=True), self.numbers.to(device, non_blocking=True))
+
+
 @dataclass
 class Batch:
     """What an objective sees.
@@ -51,12 +92,14 @@ class Batch:
             choice of an objective derive from it, so that a step can be replayed and does not depend on the number of processes.
         targets: label name -> (B, ...) tensors, for fine-tuning tasks.
         index: (B,) int64, row of each sample in the manifest.
+        texts: name -> what was said of each sample, on the device; for methods that ask for texts.
     """
 
     clips: dict[str, Tensor]
     seeds: Tensor
     targets: dict[str, Tensor] = field(default_factory=dict)
     index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    texts: dict[str, Words] = field(default_factory=dict)
 
     def __getitem__(self, view: str) -> Tensor:
         return self.clips[view]
@@ -66,16 +109,17 @@ class Batch:
 
     def pieces(self, size: int) -> list[Batch]:
         """The batch in pieces of at most `size` samples, in order."""
-        cuts = [slice(first, first + size) for first in range(0, len(self), size)]
-        return [
-            Batch(
-                {name: clip[cut] for name, clip in self.clips.items()},
-                self.seeds[cut],
-                {name: values[cut] for name, values in self.targets.items()},
-                self.index[cut],
-            )
-            for cut in cuts
-        ]
+        return [self.take(slice(first, first + size)) for first in range(0, len(self), size)]
+
+    def take(self, which: slice | Tensor) -> Batch:
+        """Some of the samples, in that order."""
+        return Batch(
+            {name: clip[which] for name, clip in self.clips.items()},
+            self.seeds[which],
+            {name: values[which] for name, values in self.targets.items()},
+            self.index[which],
+            {name: words[which] for name, words in self.texts.items()},
+        )
 
 
 class Objective(nn.Module, ABC):
@@ -95,13 +139,20 @@ class Objective(nn.Module, ABC):
     views: Mapping[str, Clip] = {"clip": Clip()}
     # False: the encoder's own weights stay as they are, and the method adds something to it.
     adapts: ClassVar[bool] = True
+    # False: it learns from what an encoder has said before; no clip is read, and monitors have none to look at.
+    asks_encoder: ClassVar[bool] = True
     # Views of a second prepared folder, with labels (`data.source`): adaptation between domains. Their class numbers are targets["label"].
     labelled: Mapping[str, Clip] = {}
+    # Texts that it learns from: a sample is then a text and the clips of its time. Its class takes a text tower as well.
+    texts: Mapping[str, Asked] = {}
+    # Whether recordings that nobody said anything of are samples too, with all their texts missing.
+    silent: bool = False
 
     def __init__(self, encoder: VideoEncoder, settings: ObjectiveSettings) -> None:
         super().__init__()
         self.encoder = encoder
         self.settings = settings
+        self.text: TextEncoder | None = None
 
     @abstractmethod
     def forward(self, batch: Batch) -> Losses:
@@ -124,6 +175,10 @@ class Objective(nn.Module, ABC):
 
     def final_head(self) -> nn.Linear | None:
         """A classifier of `encoder.describe` that the run leaves behind, its classes those of `settings.classes`; None for most methods."""
+        return None
+
+    def final_alignment(self) -> Alignment | None:
+        """The projections that the run leaves behind beside its encoder and `text`; None for methods without words."""
         return None
 
 

@@ -324,9 +324,28 @@ def x_ego(root: Path) -> Path:
     return touch(root, *(f"dust2/video_306x306_4fps/m1/{view}.mp4" for view in views))
 
 
+def annotated(root: Path) -> Path:
+    """Two videos, one of them not on disk; a line backwards, one of nobody, one without a value; a label of no task; no split for the second."""
+    about = "title: Ours\ndomain: surgical\ngrouped_by: patients\ntasks:\n  phase: {kind: classification, column: phase, classes: [first, second]}\n"
+    spans = (
+        "videos/a.mp4,0,2.5,phase,first", "videos/a.mp4,2.5,4,phase,second", "videos/a.mp4,1,3,bleeding,much", "videos/a.mp4,3,1,phase,first",
+        "videos/z.mp4,0,1,phase,first", "videos/a.mp4,0,1,bleeding,", "videos/b.mp4,0,1,phase,second",
+    )  # fmt: skip
+    texts = (
+        'videos/a.mp4,0.5,2,"the hook, here",asr_a,clip',
+        "videos/a.mp4,0,4,all of it,surgeon,abstract",
+        "videos/a.mp4,1,2,,asr_a,clip",
+    )
+    write(root, {
+        "dataset.yaml": about, "recordings.csv": table("recording,group,ours", "videos/a.mp4,7,train", "videos/b.mp4,,"),
+        "spans.csv": table("recording,start,end,label,value", *spans), "texts.csv": table("recording,start,end,text,source,level", *texts),
+    })  # fmt: skip
+    return touch(root, "videos/a.mp4", "videos/c.mp4")
+
+
 FACTORIES: dict[str, Callable[[Path], Path]] = {
     "echonet-dynamic": echonet_dynamic, "echonet-pediatric": echonet_pediatric, "echonet-lvh": echonet_lvh, "camus": camus,
     "mimic-iv-echo": mimic_iv_echo, "tmed2": tmed2, "rvenet": rvenet, "cholec80": cholec80, "cholect45": cholect45,
     "cholect50": cholect50, "autolaparo": autolaparo, "heichole": heichole, "jigsaws": jigsaws,
-    "epic-kitchens-100": epic_kitchens, "egoclip": egoclip, "x-ego": x_ego,
+    "epic-kitchens-100": epic_kitchens, "egoclip": egoclip, "x-ego": x_ego, "annotated": annotated,
 }  # fmt: skip

@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from text_factory import WORDS, small_text
 
 from recipes.encoders.base import Geometry, VideoEncoder
+from recipes.encoders.text import NOTHING
 from recipes.encoders.videomae import fresh_videomae
-from recipes.objective import LABEL, Batch, Objective
+from recipes.objective import LABEL, LEVEL, Batch, Objective, Words
 from recipes.pretrain import method
 
 # By method: settings of its objective beside which nothing else is made smaller.
@@ -52,6 +54,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "salt": {"predictor_depth": 1, "predictor_width": 24, "predictor_heads": 2},
     "advise": {"speeds": (1, 2), "temporal_depth": 1, "head_hidden": 16},
     "scale": {"clips": 4, "set_depth": 1, "set_width": 16, "set_heads": 2, "head_hidden": 16},
+    "clip": {"outputs": 8},
+    "surgvlp": {"outputs": 8, "transcripts": 2},
+    "hecvl": {"outputs": 8, "below": 2},
+    "peskavlp": {"outputs": 8, "below": 3, "weight_procedure": 20.0},
+    "ophclip": {"outputs": 8, "bank": 16, "retrieved": 2},
 }  # fmt: skip
 # Of a method that learns from labels; a run takes those of its labels.
 CLASSES = ("A2C", "A4C", "PLAX")
@@ -105,7 +112,9 @@ def build(name: str, encoder: VideoEncoder | None = None, **settings: Any) -> Ob
     kind = method(name)
     torch.manual_seed(0)
     learned = {"classes": CLASSES} if kind.labelled else {}
-    return kind(encoder or small_encoder(), kind.Settings(**{**SMALL[name], **learned, **settings})).train()
+    made = kind.Settings(**{**SMALL[name], **learned, **settings})
+    with_words = (small_text(),) if kind.texts else ()
+    return kind(encoder or small_encoder(), made, *with_words).train()
 
 
 def make_batch(objective: Objective, count: int = 6, seed: int = 0) -> Batch:
@@ -119,4 +128,21 @@ def make_batch(objective: Objective, count: int = 6, seed: int = 0) -> Batch:
         still = scene + 0.3 * torch.randn(scene.shape, generator=draw)
         clips[name] = torch.stack([still[:, 0].roll(2 * t, dims=-1) for t in range(frames)], dim=1)
     targets = {LABEL: torch.arange(count) % len(CLASSES)} if objective.labelled else {}
-    return Batch(clips, torch.arange(count) + 100, targets, torch.arange(count))
+    texts = {name: make_words(count, asked.count, draw) for name, asked in objective.texts.items()}
+    if texts:
+        targets[LEVEL] = torch.arange(count) % 4 - 1 if objective.silent else torch.arange(count) % 3
+        for words in texts.values():
+            words.tokens[targets[LEVEL] < 0], words.numbers[targets[LEVEL] < 0] = NOTHING, NOTHING
+    return Batch(clips, torch.arange(count) + 100, targets, torch.arange(count), texts)
+
+
+def make_words(count: int, texts: int, draw: torch.Generator) -> Words:
+    """Texts of one or two sections of 3 to 5 words; of several, every other sample lacks the last. The second sample says what the first does."""
+    tokens = torch.randint(4, len(WORDS), (count, texts, 2, 5), generator=draw)
+    numbers = torch.arange(count * texts).view(count, texts)
+    tokens[::2, :, 0, 3:] = NOTHING
+    tokens[::3, :, 1] = NOTHING
+    tokens[1], numbers[1] = tokens[0], numbers[0]
+    if texts > 1:
+        tokens[1::2, -1], numbers[1::2, -1] = NOTHING, NOTHING
+    return Words(tokens, numbers)

@@ -23,6 +23,13 @@ from domains.echo.imaging import Picture, Probe, Screen
 from domains.echo.overlay import Labels, draw_ecg, stamp
 from domains.errors import StorageError
 
+REPORTS, CAPTIONS = ("study_id", "text"), ("file", "text")
+SPOKEN = {
+    "A4C": ("apical four chamber view", "four chamber view from the apex", "apical window, all four chambers"),
+    "A2C": ("apical two chamber view", "two chamber view from the apex", "apical window, left atrium and ventricle"),
+    "PLAX": ("parasternal long axis view", "long axis view, parasternal", "parasternal window, long axis"),
+    "PSAX": ("parasternal short axis view", "short axis view, parasternal", "parasternal window, short axis"),
+}
 COLUMNS = ("file", "patient_id", "study_id", "view", "ef", "esv", "edv", "heart_rate")
 SCREENS = ((300, 400), (272, 368), (320, 432))  # (height, width) in pixels, by vendor
 FAMILY = (
@@ -55,6 +62,16 @@ class PhantomResult:
 
 
 @dataclass(frozen=True)
+class Study:
+    """What was written of one patient: number of files, and rows of labels.csv, reports.csv and captions.csv."""
+
+    files: int
+    rows: list[dict[str, Any]]
+    report: dict[str, str]
+    captions: list[dict[str, str]]
+
+
+@dataclass(frozen=True)
 class Cine:
     """A rendered recording: frames (T, H, W) uint8 without any overlay, frames a second, phase of each frame, the screen, and the left
     ventricle's masks (H, W) at the first end-diastole and end-systole."""
@@ -83,38 +100,42 @@ def render_cine(view: str, patient: Patient, rng: np.random.Generator, beats: fl
 def synthesise(
     out: str | Path, patients: int, seed: int = 0, *, workers: int = 1, progress: Progress | None = None
 ) -> PhantomResult:
-    """Write `patients` studies below `out`: `<patient>/<study>/IM_0001.dcm` ..., labels.csv, masks/ and reports/.
+    """Write `patients` studies below `out`: `<patient>/<study>/IM_0001.dcm` ..., labels.csv, masks/, reports/, and words to learn from: reports.csv
+    (a study and its report) and captions.csv (a cine and what the examiner noted beside it).
 
     Each study has the four views (some twice), one still, for a third of the patients a colour Doppler loop, for some an M-mode still, and
     every eighth a truncated file and a text file that calls itself DICOM. progress(done, total) counts patients. Raises StorageError.
     """
     out = Path(out)
     tasks = [(str(out), seed, number) for number in range(patients)]
-    rows: list[dict[str, Any]] = []
-    files = 0
+    done: list[Study] = []
     try:
         for folder in ("masks", "reports"):
             (out / folder).mkdir(parents=True, exist_ok=True)
         if workers > 1:
             with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-                results = pool.map(_write_study, tasks)
-                for done, (count, found) in enumerate(results, 1):
-                    files, rows = files + count, rows + found
+                for study in pool.map(_write_study, tasks):
+                    done.append(study)
                     if progress is not None:
-                        progress(done, patients)
+                        progress(len(done), patients)
         else:
-            for done, task in enumerate(tasks, 1):
-                count, found = _write_study(task)
-                files, rows = files + count, rows + found
+            for task in tasks:
+                done.append(_write_study(task))
                 if progress is not None:
-                    progress(done, patients)
-        with (out / "labels.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+                    progress(len(done), patients)
+        _write_table(out / "labels.csv", COLUMNS, [row for study in done for row in study.rows])
+        _write_table(out / "reports.csv", REPORTS, [study.report for study in done])
+        _write_table(out / "captions.csv", CAPTIONS, [caption for study in done for caption in study.captions])
     except OSError as error:
         raise StorageError(f"the phantom cannot be written ({error.strerror})", where=out) from None
-    return PhantomResult(patients, files, len(rows))
+    return PhantomResult(patients, sum(study.files for study in done), sum(len(study.rows) for study in done))
+
+
+def _write_table(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def make_study(seed: int, number: int, patient: Patient, rng: np.random.Generator) -> tuple[dicom_out.Study, Labels]:
@@ -132,8 +153,8 @@ def make_study(seed: int, number: int, patient: Patient, rng: np.random.Generato
     return study, Labels(f"{family.upper()}, {given}", identifier, f"{date[6:]}.{date[4:6]}.{date[:4]}", place)
 
 
-def _write_study(task: tuple[str, int, int]) -> tuple[int, list[dict[str, Any]]]:
-    """All files of one patient; (number of files, label rows)."""
+def _write_study(task: tuple[str, int, int]) -> Study:
+    """All files of one patient."""
     cv2.setNumThreads(1)
     out, seed, number = Path(task[0]), task[1], task[2]
     rng = np.random.default_rng([seed, number])
@@ -172,7 +193,10 @@ def _write_study(task: tuple[str, int, int]) -> tuple[int, list[dict[str, Any]]]
     assert cine is not None
     instance = _write_extras(folder, study, labels, patient, rng, instance, number)
     (out / "reports" / f"{study.study_id}.txt").write_text(report(patient, study.study_id), encoding="utf-8")
-    return instance, rows
+    words = np.random.default_rng([seed, number, len(SPOKEN)])  # its own: words change no picture
+    captions = [{"file": row["file"], "text": caption(row["view"], patient, words)} for row in rows]
+    told = "\n".join(report(patient, study.study_id).splitlines()[1:])  # without the line that names the study
+    return Study(instance, rows, {"study_id": study.study_uid, "text": told}, captions)
 
 
 def decorate(cine: Cine, labels: Labels, view: str, vendor: int) -> list[Picture]:
@@ -256,14 +280,29 @@ def colour_box(picture: Picture, cine: Cine, phase: float) -> Picture:
     return out
 
 
-def report(patient: Patient, study_id: str) -> str:
-    """A short report in the words of a reader; nothing in it names the patient."""
-    words = (
+def function_of(patient: Patient) -> str:
+    """How well the left ventricle ejects, in a reader's words."""
+    return (
         "normal left ventricular systolic function" if patient.ef >= 53
         else "mildly reduced left ventricular systolic function" if patient.ef >= 41
         else "moderately reduced left ventricular systolic function" if patient.ef >= 30
         else "severely reduced left ventricular systolic function"
     )  # fmt: skip
+
+
+def caption(view: str, patient: Patient, rng: np.random.Generator) -> str:
+    """What the examiner noted beside one cine: the view, and now and then what is seen in it."""
+    said = str(rng.choice(SPOKEN[view]))
+    if rng.random() < 0.5:
+        said += f", {function_of(patient)}"
+    if rng.random() < 0.3:
+        said += ", dilated left ventricle" if patient.edv > 160 else ", left ventricle of normal size"
+    return f"{said[0].upper()}{said[1:]}."
+
+
+def report(patient: Patient, study_id: str) -> str:
+    """A short report in the words of a reader; nothing in it names the patient."""
+    words = function_of(patient)
     dilated = "The left ventricle is dilated. " if patient.edv > 160 else "The left ventricle is of normal size. "
     thick = "The walls are thickened." if patient.wall > 1.15 else "Wall thickness is normal."
     return (

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from domains.errors import ConfigError, DataError
+from domains.layouts.annotated import Annotated
 from domains.layouts.autolaparo import AutoLaparo
 from domains.layouts.base import Contour, Layout, Note, Recording, Span, Text, check_disjoint
 from domains.layouts.camus import Camus
@@ -37,6 +38,7 @@ LAYOUTS: list[type[Layout]] = [
     EchoNetDynamic, EchoNetPediatric, EchoNetLVH, Camus, MimicIvEcho, Tmed2, RVENet,
     Cholec80, CholecT45, CholecT50, AutoLaparo, HeiChole, Jigsaws,
     EpicKitchens100, EgoClip, XEgo,
+    Annotated,
 ]  # fmt: skip
 
 

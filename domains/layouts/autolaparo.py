@@ -47,7 +47,7 @@ class AutoLaparo(NumberedLayout):
         return any({"frame", "phase"} <= header_of(table, "\t") for table in tables)
 
     def tasks(self) -> dict[str, TaskSettings]:
-        return {"phase": TaskSettings(kind="classification", column="phase", classes=PHASES)}
+        return {"phase": TaskSettings(kind="phases", column="phase", classes=PHASES)}
 
     def _group(self, number: int) -> str:
         return f"{self.name}/{number:02d}"

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from domains.base import TaskSettings
 from domains.errors import DataError
@@ -75,13 +75,15 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What somebody said or wrote about start to end (s) of the recording. source: the column or table it is from."""
+    """What somebody said or wrote about start to end (s) of the recording. source: the column or table it is from, or who said it. level: what
+    it is about: a moment ("clip"), a step ("keystep"), the whole ("abstract"); "" where nobody says."""
 
     recording: str
     start: float
     end: float
     text: str
     source: str
+    level: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +127,11 @@ class Layout(ABC):
     should."""
 
     name: ClassVar[str]  # as `--layout` takes it
-    title: ClassVar[str]
-    domain: ClassVar[str]  # the domain it belongs to
-    grouped_by: ClassVar[str]  # what a group is
+    title: str
+    domain: str  # the domain it belongs to
+    grouped_by: str  # what a group is
     suffixes: ClassVar[tuple[str, ...]]  # of recordings, lower case
+    changes: ClassVar[Mapping[str, Any]] = {}  # what its recordings need otherwise than the domain says
     opens_recordings: ClassVar[bool] = False  # to read its tables: they must be on this machine
     split_names: tuple[str, ...] = ()  # official splits; the first is the one people mean
 

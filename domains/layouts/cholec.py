@@ -76,6 +76,9 @@ TRIPLETS = tuple(
     for verb, targets in verbs.items()
     for target in targets.split()
 ) + tuple(f"{instrument},null_verb,null_target" for instrument in INSTRUMENTS)
+# An instrument that does nothing to nothing; scored apart.
+NULL = {"verb": ("null_verb",), "target": ("null_target",), "triplet": ("null_verb", "null_target")}
+PARTS = {"triplet": ("instrument", "verb", "target")}
 VOCABULARY = {"triplet": TRIPLETS, "instrument": INSTRUMENTS, "verb": VERBS, "target": TARGETS}
 
 # The official five folds of CholecT50; without the five videos that are not of Cholec80 they are those of CholecT45.

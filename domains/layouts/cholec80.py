@@ -47,8 +47,8 @@ class Cholec80(NumberedLayout):
 
     def tasks(self) -> dict[str, TaskSettings]:
         return {
-            "phase": TaskSettings(kind="classification", column="phase", classes=PHASES),
-            "tool": TaskSettings(kind="classification", column="tool", classes=TOOLS),
+            "phase": TaskSettings(kind="phases", column="phase", classes=PHASES),
+            "tool": TaskSettings(kind="presence", column="tool", classes=TOOLS),
         }
 
     def _group(self, number: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from domains.base import TaskSettings
 from domains.layouts.base import Recording, Span
-from domains.layouts.cholec import CHOLEC80, FOLD_NAMES, FOLDS, VOCABULARY, fold_parts, procedure
+from domains.layouts.cholec import CHOLEC80, FOLD_NAMES, FOLDS, NULL, PARTS, VOCABULARY, fold_parts, procedure
 from domains.layouts.numbered import NumberedLayout
 from domains.layouts.tables import Frame, active, read_plain, runs, whole
 
@@ -64,6 +64,8 @@ class CholecT45(NumberedLayout):
 def triplet_tasks() -> dict[str, TaskSettings]:
     """The tasks of both triplet data sets."""
     return {
-        label: TaskSettings(kind="classification", column=label, classes=classes)
+        label: TaskSettings(
+            kind="presence", column=label, classes=classes, parts=PARTS.get(label, ()), null=NULL.get(label, ())
+        )
         for label, classes in VOCABULARY.items()
     }

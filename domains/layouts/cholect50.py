@@ -49,7 +49,7 @@ class CholecT50(NumberedLayout):
         return (root / "labels").is_dir() and any((root / "labels").glob("VID*.json"))
 
     def tasks(self) -> dict[str, TaskSettings]:
-        return {**triplet_tasks(), "phase": TaskSettings(kind="classification", column="phase", classes=PHASES)}
+        return {**triplet_tasks(), "phase": TaskSettings(kind="phases", column="phase", classes=PHASES)}
 
     def _group(self, number: int) -> str:
         return procedure(number)

@@ -55,11 +55,10 @@ class HeiChole(NumberedLayout):
         return (root / "Annotations").is_dir() and any((root / "Annotations").glob("*/[Hh]ei-[Cc]hole*.csv"))
 
     def tasks(self) -> dict[str, TaskSettings]:
-        classes = {"phase": PHASES, "instrument": (*INSTRUMENTS, SHAFT), "action": ACTIONS}
-        spans = {
-            label: TaskSettings(kind="classification", column=label, classes=names) for label, names in classes.items()
-        }
-        return spans | {name: TaskSettings(kind="regression", column=name, range=(1, 5)) for name in SKILLS}
+        at_once = {"instrument": (*INSTRUMENTS, SHAFT), "action": ACTIONS}
+        spans = {label: TaskSettings(kind="presence", column=label, classes=names) for label, names in at_once.items()}
+        phase = {"phase": TaskSettings(kind="phases", column="phase", classes=PHASES)}
+        return phase | spans | {name: TaskSettings(kind="regression", column=name, range=(1, 5)) for name in SKILLS}
 
     def _group(self, number: int) -> str:
         return f"{self.name}/{number}"

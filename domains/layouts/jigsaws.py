@@ -49,6 +49,7 @@ class Jigsaws(Layout):
     domain = "surgical"
     grouped_by = "surgeons"
     suffixes = (".avi",)
+    changes = {"out_of_body": "keep", "store": {"rate": 5.0}}  # noqa: RUF012  a bench, no body; gestures of seconds
     split_names = tuple(f"out-{surgeon}" for surgeon in SURGEONS)
 
     @classmethod
@@ -58,7 +59,7 @@ class Jigsaws(Layout):
     def tasks(self) -> dict[str, TaskSettings]:
         elements = {name: TaskSettings(kind="regression", column=name, range=(1, 5)) for name in ELEMENTS}
         return {
-            "gesture": TaskSettings(kind="classification", column="gesture", classes=tuple(GESTURES)),
+            "gesture": TaskSettings(kind="phases", column="gesture", classes=tuple(GESTURES)),
             "skill": TaskSettings(kind="classification", column="skill", classes=tuple(SKILLS.values())),
             "grs": TaskSettings(kind="regression", column="grs", range=(6, 30)),
             **elements,

@@ -154,11 +154,16 @@ def _columns(path: Path, header: list[str], columns: Sequence[str], optional: Se
     return at
 
 
+def columns_of(path: Path, delimiter: str = ",") -> list[str]:
+    """Column names as they stand. Raises DataError for a missing or unreadable table."""
+    with opened(path) as handle:
+        return [name.strip() for name in next(csv.reader(handle, delimiter=delimiter), [])]
+
+
 def header_of(path: Path, delimiter: str = ",") -> set[str]:
     """Column names in lower case; empty where there is no such table or it cannot be read."""
     try:
-        with opened(path) as handle:
-            return {name.strip().lower() for name in next(csv.reader(handle, delimiter=delimiter), [])}
+        return {name.lower() for name in columns_of(path, delimiter)}
     except DataError:
         return set()
 

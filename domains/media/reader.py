@@ -49,6 +49,10 @@ class Reader(ABC):
     def frames(self, indices: Sequence[int]) -> Frames:
         """uint8 (T, H, W, C): the frames at `indices` (each in [0, len)), in that order, repeats allowed."""
 
+    def times(self) -> NDArray[np.float64] | None:
+        """(len,): seconds from the first frame to each; None where the frame rate is unknown."""
+        return np.arange(len(self)) / self.fps if self.fps else None
+
     def close(self) -> None:  # noqa: B027  readers without a handle have nothing to do
         """Release the file."""
 

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
 
 from domains.errors import MediaError
 from domains.media.codecs import codec_of
@@ -211,6 +212,13 @@ class VideoReader(Reader):
             except FAILURES as error:
                 raise MediaError(self.path, f"the video is damaged ({type(error).__name__})") from None
         return len(self._times)
+
+    def times(self) -> NDArray[np.float64] | None:
+        """See Reader. Those of the stream: phones and capture cards leave frames out."""
+        if len(self) < 2 or self.fps_source != "timestamps":
+            return super().times()
+        ticks = np.asarray(self._times, np.float64)
+        return (ticks - ticks[0]) * float(self._stream.time_base)
 
     def close(self) -> None:
         """See Reader."""

@@ -27,7 +27,7 @@ from domains.remote.transfer import download
 # What is in an archive is known only by reading it: one whose name says nothing is set aside, and not opened.
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 NAMELESS = "an archive, and its name does not say so: on a storage only *.zip, *.tar, *.tar.gz and *.tgz are opened"
-TABLES = (".csv", ".csv.gz", ".tsv", ".txt", ".json", ".cfg")  # of public data sets
+TABLES = (".csv", ".csv.gz", ".tsv", ".txt", ".json", ".cfg", ".yaml")  # of public data sets
 PIXELS = (".raw", ".zraw")  # of a .mhd beside them
 
 

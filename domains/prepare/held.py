@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from domains.media.reader import Frames, Reader
 
@@ -13,13 +14,17 @@ class Held(Reader):
     """All frames of a recording in memory; everything else is the reader's own."""
 
     def __init__(self, reader: Reader, frames: Frames) -> None:
-        self._frames = frames
+        self._frames, self._times = frames, reader.times()
         self.path, self.header, self.note = reader.path, reader.header, reader.note
         self.height, self.width, self.channels = reader.height, reader.width, reader.channels
         self.fps, self.fps_source, self.media, self.codec = reader.fps, reader.fps_source, reader.media, reader.codec
 
     def __len__(self) -> int:
         return len(self._frames)
+
+    def times(self) -> NDArray[np.float64] | None:
+        """See Reader."""
+        return self._times
 
     def frames(self, indices: Sequence[int]) -> Frames:
         """See Reader. Copies: who writes into a frame changes no other's."""

@@ -51,6 +51,7 @@ class Excluded:
 class PrepareResult:
     """videos, patients: how many there are. excluded: the files set aside, by path. noted: those prepared that had something odd about them,
     with what. seconds: how long it took. reused: files that were as an earlier call had found them. listed: what the public data set said.
+    frames: stored; outside: those of them that do not surely show the inside of a body, and are blank or blurred.
     """
 
     videos: int
@@ -61,6 +62,8 @@ class PrepareResult:
     noted: list[tuple[Place, str]] = field(default_factory=list)
     reused: int = 0
     listed: Listed | None = None
+    frames: int = 0
+    outside: int = 0
 
     def by_category(self) -> dict[str, int]:
         """Files set aside, most frequent first."""
@@ -137,7 +140,15 @@ def prepare(
     patients = len({row.patient for row in rows.values()})
     noted = [(sources[number].shown, rows[number].note) for number in sorted(rows) if rows[number].note]
     seconds = time.monotonic() - began
-    return PrepareResult(len(rows), patients, excluded, seconds, patients_from, noted, len(before), found)
+    frames, outside = sum(row.n_frames for row in rows.values()), sum(map(_outside, rows.values()))
+    return PrepareResult(
+        len(rows), patients, excluded, seconds, patients_from, noted, len(before), found, frames, outside
+    )
+
+
+def _outside(row: VideoRow) -> int:
+    """Frames that are withheld."""
+    return sum(row.outside[1::2]) - sum(row.outside[::2])
 
 
 def _name_listed(
@@ -311,7 +322,7 @@ def _write(
     write_manifest(draft, rows)
     table = sorted((names.token("path", relatives[n]), what.category, what.public) for n, what in refused.items())
     output.write_table(draft / EXCLUDED, ("source", "category", "reason"), table)
-    settings = domain.model_dump(mode="json", include={"min_frames", "colour_doppler", "region"})
+    settings = domain.model_dump(mode="json", include={"min_frames", "colour_doppler", "out_of_body", "region"})
     counts = {
         "videos": len(rows),
         "patients": len({row.patient for row in rows}),

@@ -25,19 +25,23 @@ NAME = "journal.jsonl"
 @dataclass(frozen=True)
 class Stamp:
     """What tells that a file is the one that was looked at: its name below the source (a pseudonym), size in bytes, time of change; on a
-    storage, a number that its version (checksum, tag, times) becomes.
+    storage, a number that its version (checksum, tag, times) becomes. fps: as a public data set's table says; which frames are stored depends
+    on it.
     """
 
     path: str
     size: int
     changed: int
+    fps: float | None = None
 
     @classmethod
     def of_source(cls, source: Source, names: Pseudonyms) -> Stamp | None:
         """What is listed of it, without its bytes. None for a file that cannot be asked: it is looked at again."""
         if source.remote is not None:
-            return cls(names.token("path", source.relative), source.remote.size, int(source.remote.version, 16))
-        return cls.of(source.path, source.relative, names)
+            version = int(source.remote.version, 16)
+            return cls(names.token("path", source.relative), source.remote.size, version, source.fps)
+        found = cls.of(source.path, source.relative, names)
+        return found and dataclasses.replace(found, fps=source.fps)
 
     @classmethod
     def of(cls, path: Path, relative: str, names: Pseudonyms) -> Stamp | None:
@@ -59,7 +63,9 @@ class Journal:
 
     def __init__(self, out: Path, domain: Domain, names: Pseudonyms) -> None:
         self._out, self.path = out, private_folder(out) / NAME
-        settings = domain.model_dump(mode="json", include={"min_frames", "colour_doppler", "region", "store"})
+        settings = domain.model_dump(
+            mode="json", include={"min_frames", "colour_doppler", "out_of_body", "region", "store"}
+        )
         about = {"format": FORMAT, "vfm": vfm_version(), "key": names.fingerprint, "settings": settings}
         self._about = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
         self.known: dict[Stamp, Outcome] = self._read()
@@ -76,7 +82,7 @@ class Journal:
         for line in lines[1:]:
             try:
                 entry = json.loads(line)
-                stamp = Stamp(entry["path"], entry["size"], entry["changed"])
+                stamp = Stamp(entry["path"], entry["size"], entry["changed"], entry["fps"])
                 known[stamp] = Usable(read_row(entry["row"])) if "row" in entry else Refused(*entry["refused"])
             except (ValueError, KeyError, TypeError):  # the line at which a run was killed
                 continue

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from domains.store.manifest import VideoRow
 
 BLOCK = 65_536  # rows of a table that are held at once
 OLDEST = 89.0  # years; above, an age tells who somebody is (PS3.15, HIPAA)
-RATES_AGREE = 0.01  # relative: 29.97 and 30
 
 
 @dataclass
@@ -72,31 +70,16 @@ def recordings_of(layout: Layout) -> list[Recording]:
 def sources_of(layout: Layout, recordings: list[Recording], source: Place) -> list[Source]:
     """What `prepare` looks at, a source a recording. source: where they are; of a URL, `layout` has read a shadow (`afar.shadow`)."""
     if isinstance(source, Url):
-        return located(source, [recording.path for recording in recordings])
-    return [Source(layout.root / recording.path, recording.path) for recording in recordings]
+        places = located(source, [recording.path for recording in recordings])
+    else:
+        places = [Source(layout.root / recording.path, recording.path) for recording in recordings]
+    return [replace(place, fps=recording.fps) for place, recording in zip(places, recordings, strict=True)]
 
 
 def named(row: VideoRow, recording: Recording, names: Pseudonyms) -> VideoRow:
-    """The row with the data set's group as its patient, its event as its study, and its frame rate.
-
-    The table's rate wins over the file's: the times of its labels were computed with it.
-    """
-    rate, source, note = row.fps, row.fps_source, row.note
-    if recording.fps:
-        if rate is not None and abs(rate - recording.fps) > RATES_AGREE * recording.fps:
-            odd = (
-                f"{rate:g} frames a second in the file, {recording.fps:g} in the data set's table: the table's is used"
-            )
-            note = f"{note}; {odd}" if note else odd
-        rate, source = recording.fps, "layout"
-    return dataclasses.replace(
-        row,
-        patient=names.token("patient", recording.group),
-        study=names.token("study", recording.event or recording.path),
-        fps=rate,
-        fps_source=source,
-        note=note,
-    )
+    """The row with the data set's group as its patient, and its event as its study."""
+    study = names.token("study", recording.event or recording.path)
+    return replace(row, patient=names.token("patient", recording.group), study=study)
 
 
 def write(
@@ -123,7 +106,7 @@ def write(
         for text in layout.texts():
             if text.recording in kept:
                 found.texts += 1
-                yield kept[text.recording][0], text.start, text.end, text.text, text.source
+                yield kept[text.recording][0], text.start, text.end, text.text, text.source, text.level
 
     _write_table(draft / annotated.SPANS, annotated.SPAN_SCHEMA, spans())
     _write_table(draft / annotated.TEXTS, annotated.TEXT_SCHEMA, texts())

@@ -8,6 +8,7 @@ box if there is one.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from dataclasses import dataclass
@@ -16,13 +17,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from domains.prepare.classify import TWO_D, Region, SetAside
+from domains.prepare.classify import TWO_D, Region, SetAside, extremes
 from domains.prepare.order import kth_brightest, kth_darkest
 from domains.store.frames import Frames
 
 WORKING = 320  # longer side of the frames in which the picture is looked for
 THICK = 7  # pixels at that size: what is thinner is drawn, not tissue
 STEP = 15  # pixels at that size: a gap within the picture
+LIT = 24  # grey levels above the black of a border, which compression makes uneven
+FULL = 0.97  # share of the frame from which there is no border
 
 Mask = NDArray[np.bool_]
 Box = tuple[int, int, int, int]
@@ -32,7 +35,7 @@ Box = tuple[int, int, int, int]
 class Picture:
     """mask: (H, W), True where pixels are kept. box: the mask's bounds (x0, y0, x1, y1), half open.
 
-    source: what found it: "regions+motion", "motion" or "whole". cm_per_pixel: of a source pixel, where the box came
+    source: what found it: "regions+motion", "motion", "endoscope" or "whole". cm_per_pixel: of a source pixel, where the box came
     from the header.
     """
 
@@ -45,6 +48,28 @@ class Picture:
 def whole(height: int, width: int) -> Picture:
     """The frame is all picture."""
     return Picture(np.ones((height, width), bool), (0, 0, width, height), "whole")
+
+
+def endoscope(sample: Frames, min_fraction: float) -> Picture:
+    """What an endoscope lights, without the black border and what is written there: the hull of the largest thick patch of light.
+
+    sample (T, H, W, C): frames spread over the recording. Raises SetAside where hardly anything is lit.
+    """
+    height, width = sample.shape[1:3]
+    scale = min(1.0, WORKING / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = np.stack(
+        [cv2.resize(extremes(frame)[0], size, interpolation=cv2.INTER_AREA).reshape(size[::-1]) for frame in sample]
+    )
+    # What shines for a short while only (a menu, a flare in the glass) makes no picture of the border.
+    light = kth_brightest(small, round(0.25 * (len(small) - 1)))
+    outline = _hull((light > LIT).astype(np.uint8))
+    mask = cv2.erode(_fill(outline, height, width, scale).astype(np.uint8), _disc(3), borderValue=1).astype(bool)
+    if mask.sum() < min_fraction * mask.size:
+        raise SetAside("no region", f"no picture found: less than {min_fraction:.0%} of the frame is lit")
+    if mask.mean() > FULL:  # corners that are dark are the scene's own
+        return dataclasses.replace(whole(height, width), source="endoscope")
+    return Picture(mask, _bounds(mask), "endoscope")
 
 
 def find(sample: Frames, regions: list[Region], min_fraction: float) -> Picture:
@@ -60,11 +85,15 @@ def find(sample: Frames, regions: list[Region], min_fraction: float) -> Picture:
     if mask.sum() < min_fraction * mask.size:
         where = " inside the header's region" if region is not None else ""
         raise SetAside("no region", f"no picture found: less than {min_fraction:.0%} of the frame moves{where}")
-    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    bounds = (int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1)
+    bounds = _bounds(mask)
     if region is None:
         return Picture(mask, bounds, "motion")
     return Picture(mask, bounds, "regions+motion", region.cm_per_pixel)
+
+
+def _bounds(mask: Mask) -> Box:
+    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
 
 
 def header_box(regions: list[Region], height: int, width: int) -> Region | None:
@@ -113,7 +142,11 @@ def _patch(motion: NDArray[np.float32], box: Box) -> NDArray[np.int32]:
     inside[y0:y1, x0:x1] = motion[y0:y1, x0:x1]
     # Dim recordings move by a few grey levels; compression flickers by as much around text in bright ones.
     threshold = float(np.clip(0.06 * np.percentile(inside, 99), 3, 12))
-    moving = (inside > threshold).astype(np.uint8)
+    return _hull((inside > threshold).astype(np.uint8))
+
+
+def _hull(moving: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """The convex outline of the largest thick patch of what is not 0, with the pieces that belong to it."""
     # Opening removes what is thin: traces, ticks, letters. Closing more than this before would join them to the sector.
     thick = cv2.morphologyEx(moving, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
     thick = cv2.morphologyEx(thick, cv2.MORPH_OPEN, _disc(THICK))

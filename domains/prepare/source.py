@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import secrets
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from domains.base import Domain
-from domains.errors import MediaError, StorageError, UnreachableError
+from domains.base import Domain, StoreSettings
+from domains.errors import DataError, MediaError, StorageError, UnreachableError
 from domains.media import content_files, open_reader, sniff
 from domains.media.enhanced import pixel_spacing
 from domains.media.reader import Reader
@@ -23,10 +26,11 @@ from domains.prepare.afar import at_hand
 from domains.prepare.classify import SetAside
 from domains.prepare.find import Source
 from domains.prepare.held import held
+from domains.prepare.outside import Withheld
 from domains.prepare.pool import Beat
 from domains.prepare.privacy import Pseudonyms, identity, stem, text
 from domains.prepare.region import Picture
-from domains.store.frames import Frames, encode
+from domains.store.frames import Frames, jpegs
 from domains.store.manifest import VideoRow, frame_file
 
 SAMPLED = 32  # frames looked at to find the picture
@@ -34,6 +38,9 @@ PAIRS = 6  # neighbouring frames looked at to tell a sweeping trace from tissue
 HELD = 200_000_000  # bytes of frames held at once: a whole cine of 850 frames of 1024x768 would be 2 GB
 ONCE = 100_000_000  # a recording of no more is decoded once, and looked at from memory
 STORED = 60_000_000  # of those, while they are being stored
+DECODED = 512  # frames decoded between two signs of life
+RATES_AGREE = 0.01  # relative: 29.97 and 30
+SAME = 0.002  # seconds: the clocks of some containers tick a thousand times a second
 MOST_PIXELS = 64_000_000  # a frame above this is a damaged header, not an ultrasound machine
 
 
@@ -135,7 +142,7 @@ def _public(reason: str, task: Task) -> str:
 def _examine(task: Task, beat: Beat) -> Outcome:
     if task.source.member is not None or task.source.remote is not None:
         with at_hand(task.source, task.scratch, beat) as path:
-            return _examine(dataclasses.replace(task, source=Source(path, task.relative)), beat)
+            return _examine(dataclasses.replace(task, source=Source(path, task.relative, fps=task.source.fps)), beat)
     content = _hash(task.path, beat)
     kind = sniff(task.path)
     if kind is None:
@@ -146,13 +153,12 @@ def _examine(task: Task, beat: Beat) -> Outcome:
         reader: Reader = opened_reader
         if reader.height * reader.width > MOST_PIXELS:
             return _refused("unreadable", f"claims frames of {reader.width}x{reader.height} pixels")
-        ultrasound = domain.region.policy == "ultrasound"
-        if ultrasound and reader.media == "dicom":
+        if domain.region.policy == "ultrasound" and reader.media == "dicom":
             classify.judge_header(reader.header, len(reader), domain.min_frames, domain.colour_doppler)
         classify.judge_length(len(reader), domain.min_frames)
         reader = held(reader, ONCE, beat)
-        sample = _sample(reader)
-        picture = _picture(reader, sample, domain) if ultrasound else region.whole(reader.height, reader.width)
+        sample = _sample(reader, beat)
+        picture = _picture(reader, sample, domain)
         if domain.region.text == "exclude" and letters.find_rows(sample, picture.mask):
             raise SetAside("burned-in text", "text is drawn inside the picture")  # it may be a name
         del sample  # up to HELD bytes
@@ -178,13 +184,26 @@ def _not_a_recording(path: Path) -> tuple[str, str]:
     return "not a recording", "neither DICOM nor video"
 
 
-def _sample(reader: Reader) -> Frames:
+def _sample(reader: Reader, beat: Beat) -> Frames:
     """Frames spread over the recording."""
     count = min(SAMPLED, len(reader), max(8, _at_once(reader, HELD)))
-    return reader.frames(np.linspace(0, len(reader) - 1, count).round().astype(int).tolist())
+    sample = np.empty((count, reader.height, reader.width, reader.channels), np.uint8)
+    for place, index in enumerate(np.linspace(0, len(reader) - 1, count).round().astype(int).tolist()):
+        sample[place] = reader.frames([index])[0]  # of hours of video, each may take a second to reach
+        beat()
+    return sample
 
 
 def _picture(reader: Reader, sample: Frames, domain: Domain) -> Picture:
+    """Where the picture is, as the domain finds it. Raises SetAside."""
+    if domain.region.policy == "ultrasound":
+        return _sector(reader, sample, domain)
+    if domain.region.policy == "endoscope":
+        return region.endoscope(sample, domain.region.min_fraction)
+    return region.whole(reader.height, reader.width)
+
+
+def _sector(reader: Reader, sample: Frames, domain: Domain) -> Picture:
     regions = classify.read_regions(reader.header) if reader.media == "dicom" else []
     picture = region.find(sample, regions, domain.region.min_fraction)
     if picture.cm_per_pixel is None and (spacing := pixel_spacing(reader.header)) is not None:
@@ -199,14 +218,21 @@ def _picture(reader: Reader, sample: Frames, domain: Domain) -> Picture:
 
 
 def _store(reader: Reader, picture: Picture, task: Task, names: Pseudonyms, content: str, beat: Beat) -> VideoRow:
-    settings = task.domain.store
-    measures = _Measures()
-    frames = measures.watch(_square(reader, picture, settings.size, settings.fit, settings.grey, beat))
-    blob, offsets = encode(frames, settings.quality)
+    settings, policy = task.domain.store, task.domain.out_of_body
+    rate = _rate(reader, task.source.fps)
+    kept, fps = _kept(len(reader), rate.times, settings.rate)
+    measures, withheld = _Measures(), Withheld(policy, fps or rate.fps)
+    frames = _square(reader, kept, picture, settings, beat)
+    frames = measures.watch(frames if policy == "keep" else withheld.pass_on(frames))
     video_id = names.token("content", content)
-    if task.out is not None:
-        _write(frame_file(task.out, video_id), blob)
-    header, kept = reader.header, identity(reader.header)
+    with _writing(None if task.out is None else frame_file(task.out, video_id)) as written:
+        for jpeg in jpegs(frames, settings.quality):
+            written.add(jpeg)
+        if policy != "keep" and not withheld.understood:
+            what = f"{withheld.withheld} of {withheld.total} frames do not surely show the inside of a body"
+            raise SetAside("out of body", what)
+    offsets = tuple(written.offsets)
+    header, known = reader.header, identity(reader.header)
     x0, y0, x1, y1 = picture.box
     side = max(x1 - x0, y1 - y0) if settings.fit == "pad" else min(x1 - x0, y1 - y0)
     patient, study, instance = (text(header, tag) for tag in ("PatientID", "StudyInstanceUID", "SOPInstanceUID"))
@@ -223,49 +249,141 @@ def _store(reader: Reader, picture: Picture, task: Task, names: Pseudonyms, cont
         height=y1 - y0,
         width=x1 - x0,
         channels=1 if settings.grey else 3,
-        fps=float(reader.fps) if reader.fps else None,
-        fps_source=reader.fps_source,
+        fps=fps or rate.fps,
+        fps_source=rate.source,
         region=picture.box,
         region_source=picture.source,
         cm_per_pixel=picture.cm_per_pixel * side / settings.size if picture.cm_per_pixel else None,
-        manufacturer=kept.manufacturer,
-        age=kept.age,
-        sex=kept.sex,
-        heart_rate=kept.heart_rate,
+        manufacturer=known.manufacturer,
+        age=known.age,
+        sex=known.sex,
+        heart_rate=known.heart_rate,
         mean=measures.mean,
         std=measures.std,
         motion=measures.motion,
         offsets=offsets,
-        bytes=len(blob),
-        sha256=hashlib.sha256(blob).hexdigest(),
-        note=_public(reader.note, task),
+        bytes=offsets[-1],
+        sha256=written.digest.hexdigest(),
+        note="; ".join(filter(None, [_public(reader.note, task), rate.note])),
+        source_fps=rate.fps if fps else None,
+        outside=withheld.spans,
     )
 
 
-def _write(path: Path, blob: bytes) -> None:
-    """Whole or not at all; two files of one content write the same."""
+@dataclass(frozen=True)
+class _Rate:
+    """Frames a second of the source, who says so, and the time of each frame (n,) in seconds; None where unknown. note: what was odd."""
+
+    fps: float | None
+    source: str
+    times: NDArray[np.float64] | None
+    note: str = ""
+
+
+def _rate(reader: Reader, told: float | None) -> _Rate:
+    """told: by the table of a public data set. It wins over the file: the times of its labels were computed with it."""
+    own = float(reader.fps) if reader.fps else None
+    if not told:
+        return _Rate(own, reader.fps_source, reader.times())
+    note = ""
+    if own is not None and abs(own - told) > RATES_AGREE * told:
+        note = f"{own:g} frames a second in the file, {told:g} in the data set's table: the table's is used"
+    return _Rate(told, "layout", np.arange(len(reader)) / told, note)
+
+
+def _kept(frames: int, times: NDArray[np.float64] | None, rate: float | None) -> tuple[Sequence[int], float | None]:
+    """Which of the frames are stored, and how many a second: the one on screen at every 1 / rate seconds. All, and None, where there are no
+    more of them than that, or nobody knows when they were shown.
+    """
+    if rate is None or times is None or frames < 2 or (frames - 1) / times[-1] <= rate * (1 + RATES_AGREE):
+        return range(frames), None
+    moments = np.arange(int(times[-1] * rate + SAME) + 1) / rate
+    return (np.searchsorted(times, moments + SAME, side="right") - 1).tolist(), rate
+
+
+class _Written:
+    """What has been added: where each part ends, and the hash of all."""
+
+    def __init__(self, file: IO[bytes] | None) -> None:
+        self._file, self.offsets, self.digest = file, [0], hashlib.sha256()
+
+    def add(self, part: bytes) -> None:
+        self.digest.update(part)
+        self.offsets.append(self.offsets[-1] + len(part))
+        if self._file is not None:
+            try:
+                self._file.write(part)
+            except OSError as error:
+                raise _disk_error(error) from None
+
+
+@contextlib.contextmanager
+def _writing(path: Path | None) -> Iterator[_Written]:
+    """A file part by part, whole or not at all; two files of one content write the same. None: nothing is written."""
+    if path is None:
+        yield _Written(None)
+        return
     draft = path.with_name(f"{path.name}.{secrets.token_hex(6)}")  # process ids of two machines may be the same
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(blob)
-        draft.replace(path)
+        file = draft.open("wb")
     except OSError as error:
-        raise _DiskError(error.strerror or error.__class__.__name__) from None
+        raise _disk_error(error) from None
+    try:
+        yield _Written(file)
+        try:
+            file.close()
+            draft.replace(path)
+        except OSError as error:
+            raise _disk_error(error) from None
+    finally:
+        with contextlib.suppress(OSError):
+            file.close()
+            draft.unlink(missing_ok=True)
 
 
-def _square(reader: Reader, picture: Picture, size: int, fit: str, grey: bool, beat: Beat) -> Iterator[Frames]:
-    """Every frame: (size, size, 1 or 3), zero outside the picture, cropped to it, made square, scaled."""
+def stored_frames(
+    path: Path, domain: Domain, store: StoreSettings, wanted: Callable[[int, float | None], Sequence[int]]
+) -> Frames:
+    """Frames of a recording in the form in which they would be stored, uint8 (n, size, size, C); nothing is written, and nothing is judged but where
+    the picture is. wanted(how many would be stored, at how many a second) -> which. Raises MediaError; DataError where no picture is found.
+    """
+
+    def beat() -> None:
+        """Nobody waits for a sign of life."""
+
+    with open_reader(path) as reader:
+        try:
+            picture = _picture(reader, _sample(reader, beat), domain)
+        except SetAside as what:
+            raise DataError(what.reason, where=path) from None
+        rate = _rate(reader, None)
+        kept, fps = _kept(len(reader), rate.times, store.rate)
+        chosen = [kept[place] for place in wanted(len(kept), fps or rate.fps)]
+        return np.stack(list(_square(reader, chosen, picture, store, beat)))
+
+
+def _disk_error(error: OSError) -> _DiskError:
+    return _DiskError(error.strerror or error.__class__.__name__)
+
+
+def _square(
+    reader: Reader, kept: Sequence[int], picture: Picture, settings: StoreSettings, beat: Beat
+) -> Iterator[Frames]:
+    """Every frame that is kept: (size, size, 1 or 3), zero outside the picture, cropped to it, made square, scaled."""
+    grey = settings.grey
     x0, y0, x1, y1 = picture.box
     inside = picture.mask[y0:y1, x0:x1].astype(np.uint8)[..., None]
-    chunk = _at_once(reader, STORED)
-    for start in range(0, len(reader), chunk):
-        for frame in reader.frames(range(start, min(start + chunk, len(reader)))):
+    # Between two that are kept many may have to be decoded; a sign of life is due meanwhile.
+    chunk = max(1, min(_at_once(reader, STORED), DECODED * len(kept) // len(reader)))
+    for start in range(0, len(kept), chunk):
+        for frame in reader.frames(kept[start : start + chunk]):
             cut = np.ascontiguousarray(frame[y0:y1, x0:x1])
             if grey and cut.shape[-1] == 3:
                 cut = cv2.cvtColor(cut, cv2.COLOR_RGB2GRAY)[..., None]
             elif not grey and cut.shape[-1] == 1:
                 cut = np.repeat(cut, 3, axis=-1)
-            yield _fit(cut * inside, size, fit)
+            yield _fit(cut * inside, settings.size, settings.fit)
         beat()
 
 

@@ -5,7 +5,8 @@ All of it is by video_id, so that no name of the source is needed to use it. A f
     labels.csv      video_id, then one column a label of the whole recording (read by `domains.store.labels`)
     splits.csv      video_id, then one column an official split: train, val, test, or empty
     spans.parquet   video_id, start, end (s), label, value, moment: from start up to end the label has the value
-    texts.parquet   video_id, start, end (s), text, source: what somebody said or wrote about that stretch
+    texts.parquet   video_id, start, end (s), text, source, level: what somebody said or wrote about that stretch; level: clip, keystep,
+                    abstract, or empty
     views.csv       video_id, event, camera, offset (s): recordings of one event, seen by several cameras
 """
 
@@ -33,7 +34,7 @@ SPAN_SCHEMA = pa.schema([
 ])  # fmt: skip
 TEXT_SCHEMA = pa.schema([
     ("video_id", pa.string()), ("start", pa.float64()), ("end", pa.float64()), ("text", pa.string()),
-    ("source", pa.string()),
+    ("source", pa.string()), ("level", pa.string()),
 ])  # fmt: skip
 
 
@@ -109,11 +110,13 @@ def spans(prepared: Prepared, label: str) -> Iterator[tuple[int, float, float, s
             yield prepared.index_of(line["video_id"]), line["start"], line["end"], line["value"], line["moment"]
 
 
-def texts(prepared: Prepared) -> Iterator[tuple[int, float, float, str, str]]:
-    """(row, start, end, text, source); none for most data sets. Raises DataError for a damaged file."""
+def texts(prepared: Prepared) -> Iterator[tuple[int, float, float, str, str, str]]:
+    """(row, start, end, text, source, level); none for most data sets. level: "" where the data set says none, and in folders of earlier
+    versions. Raises DataError for a damaged file."""
     if (prepared.folder / TEXTS).is_file():
         for line in _lines(prepared, TEXTS):
-            yield prepared.index_of(line["video_id"]), line["start"], line["end"], line["text"], line["source"]
+            row = prepared.index_of(line["video_id"])
+            yield row, line["start"], line["end"], line["text"], line["source"], line.get("level", "")
 
 
 def _lines(prepared: Prepared, name: str) -> Iterator[dict[str, Any]]:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from domains.base import AugmentPolicies, AugmentSettings, ClipSettings, RegionMapSettings, TemporalDrop
+from domains.errors import DataError
 from domains.store.frames import Frames
 from domains.store.prepared import Prepared
 from domains.store.region_map import cut_map, region_map
 
+DRAWN = 32  # places that are tried where a recording has withheld frames
 Band = tuple[float, float]
+Span = tuple[float, float]  # seconds
 EVERYTHING: Band = (0.0, 1.0)  # in cycles a frame or a pixel, which never pass 0.71
 
 
@@ -103,6 +108,58 @@ def last_start(n_frames: int, fps: float | None, clip: ClipSettings, speed: floa
     return max(0.0, n_frames - 1 - frame_step(fps, clip, speed) * (frames_of(clip, length) - 1))
 
 
+def spread_starts(prepared: Prepared, index: int, clip: ClipSettings, count: int) -> NDArray[np.float64]:
+    """(count,) native frames at which clips begin that are spread evenly over the video (one: its middle), moved off withheld frames."""
+    end = last_start(prepared.length(index), prepared.fps(index), clip)
+    starts = np.linspace(0, end, count, dtype=np.float64) if count > 1 else np.array([end / 2])
+    return _clear_starts(prepared, index, clip, starts)
+
+
+def starts_within(prepared: Prepared, index: int, clip: ClipSettings, count: int, span: Span) -> NDArray[np.float64]:
+    """(count,) native frames at which clips begin that are spread evenly over a span (s; up to inf: the whole video), or lie about its middle where
+    it is shorter than a clip; moved off withheld frames. Raises DataError for a span within a video whose frame rate is not known."""
+    if math.isinf(span[1]):
+        return spread_starts(prepared, index, clip, count)
+    if not (fps := prepared.fps(index)):
+        raise DataError("its frame rate is not known, so times mean nothing in it", do="Prepare it with one")
+    length = frame_step(fps, clip) * (clip.frames - 1)
+    first, last = _within(span, fps, length, last_start(prepared.length(index), fps, clip))
+    starts = np.linspace(first, last, count, dtype=np.float64) if count > 1 else np.array([(first + last) / 2])
+    return _clear_starts(prepared, index, clip, starts)
+
+
+def starts_every(prepared: Prepared, index: int, clip: ClipSettings, every: float | None) -> NDArray[np.float64]:
+    """Native frames (n,) at which clips begin, `every` seconds apart, or (None, or where the frame rate is not known) one after the other; the last
+    one fits, unless the video is shorter than a clip. Those that meet withheld frames are left out: there may be none."""
+    n_frames, fps = prepared.length(index), prepared.fps(index)
+    step = every * fps if every and fps else frame_step(fps, clip) * clip.frames
+    starts = np.arange(0, last_start(n_frames, fps, clip) + 1e-6, step, dtype=np.float64)
+    outside = prepared.outside(index)
+    if not len(outside):
+        return starts
+    hidden = hidden_frames(outside, n_frames)
+    return starts[[not hidden[frame_indices(n_frames, fps, clip, start)].any() for start in starts]]
+
+
+def centred_starts(centres: NDArray[np.int64], fps: float | None, clip: ClipSettings) -> NDArray[np.float64]:
+    """(n,) native frames at which clips begin whose middle is native frame centres[i] (n,). One before the recording begins, or after its end, holds
+    the first frame, or the last."""
+    return centres.astype(np.float64) - frame_step(fps, clip) * (clip.frames - 1) / 2
+
+
+def clips_from(prepared: Prepared, index: int, clip: ClipSettings, starts: NDArray[np.float64]) -> Frames:
+    """uint8 (n, T, size, size, C): whole frames, clips that begin at native frame starts[i] (n,). Raises MediaError where frames are damaged."""
+    n_frames, fps = prepared.length(index), prepared.fps(index)
+    return _whole_frames(prepared, index, clip, np.stack([frame_indices(n_frames, fps, clip, at) for at in starts]))
+
+
+def _whole_frames(prepared: Prepared, index: int, clip: ClipSettings, wanted: NDArray[np.int64]) -> Frames:
+    """wanted (n, T) native frames -> uint8 (n, T, size, size, C); one that several clips share is decoded once."""
+    needed, places = np.unique(wanted, return_inverse=True)
+    small = resize(prepared.frames(index, needed.tolist()), (0, 0, prepared.size), clip.size, np.arange(len(needed)))
+    return small[places.reshape(wanted.shape)]
+
+
 def draw_views(
     prepared: Prepared,
     index: int,
@@ -114,15 +171,19 @@ def draw_views(
     draw: int = 0,
     *,
     regions: RegionMapSettings | None = None,
+    spans: Mapping[str, Span] | None = None,
+    sample: str | None = None,
 ) -> dict[str, DrawnClip]:
     """Every view of one sample. Each view has a generator of its own, so that adding one changes no other.
 
-    Frames that several views share are decoded once. regions: what the domain says of region maps, for views that ask for one.
+    Frames that several views share are decoded once. regions: what the domain says of region maps, for views that ask for one. spans: name of a view
+    -> (start, end) in seconds that its clip lies within (longer than the span, about its middle); only for a recording whose frame rate is known.
+    sample: what the sample is called where a recording is more than one (its texts); None: as the recording.
     Raises MediaError where the stored frames, or the region map, are damaged.
     """
-    number = sample_seed(seed, epoch, prepared.video_id(index), draw)
-    random = {name: _generator(number, name) for name in views}
-    starts = _draw_starts(prepared, index, views, clip, random)
+    number = sample_seed(seed, epoch, sample or prepared.video_id(index), draw)
+    random = {name: generator(number, name) for name in views}
+    starts = _draw_starts(prepared, index, views, clip, random, spans or {})
     n_frames, fps = prepared.length(index), prepared.fps(index)
     wanted = {
         name: frame_indices(n_frames, fps, clip, starts[name], view.rate, view.length) for name, view in views.items()
@@ -149,14 +210,40 @@ def draw_views(
 
 def evaluation_clips(prepared: Prepared, index: int, clip: ClipSettings, count: int) -> Frames:
     """uint8 (count, T, size, size, C): whole frames, clips spread evenly over the video (one: its middle)."""
+    return clips_from(prepared, index, clip, spread_starts(prepared, index, clip, count))
+
+
+def clips_until(prepared: Prepared, index: int, clip: ClipSettings, ends: NDArray[np.int64]) -> Frames:
+    """uint8 (n, T, size, size, C): whole frames, clips whose last frame is native frame ends[i] (n,). Nothing later than its end is in a clip;
+    before the recording begins its first frame is held. Raises MediaError where the stored frames are damaged."""
     n_frames, fps = prepared.length(index), prepared.fps(index)
-    end = last_start(n_frames, fps, clip)
-    starts = np.linspace(0, end, count) if count > 1 else [end / 2]
-    wanted = np.stack([frame_indices(n_frames, fps, clip, start) for start in starts])
-    needed, places = np.unique(wanted, return_inverse=True)
-    whole = (0, 0, prepared.size)
-    small = resize(prepared.frames(index, needed.tolist()), whole, clip.size, np.arange(len(needed)))
-    return small[places.reshape(wanted.shape)]
+    back = frame_step(fps, clip) * (clip.frames - 1)
+    wanted = np.stack([np.minimum(frame_indices(n_frames, fps, clip, end - back), end) for end in ends.tolist()])
+    return _whole_frames(prepared, index, clip, wanted)
+
+
+def _clear_starts(
+    prepared: Prepared, index: int, clip: ClipSettings, starts: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Each of `starts`, moved to the nearest frame from which a clip meets no withheld one; as it is where there is no such frame."""
+    outside = prepared.outside(index)
+    if not len(outside):
+        return starts
+    n_frames, fps = prepared.length(index), prepared.fps(index)
+    hidden = hidden_frames(outside, n_frames)
+    every = range(int(last_start(n_frames, fps, clip)) + 1)
+    clear = [start for start in every if not hidden[frame_indices(n_frames, fps, clip, start)].any()]
+    if not clear:
+        return starts
+    return np.array([min(clear, key=lambda one: abs(one - start)) for start in starts], np.float64)
+
+
+def hidden_frames(outside: NDArray[np.int64], n_frames: int) -> NDArray[np.bool_]:
+    """(n_frames,): whether a frame is withheld. outside: `Prepared.outside`."""
+    hidden = np.zeros(n_frames, bool)
+    for start, end in outside.tolist():
+        hidden[start:end] = True
+    return hidden
 
 
 def policy_of(policies: AugmentPolicies, name: str) -> AugmentSettings:
@@ -185,7 +272,8 @@ def resize(frames: Frames, crop: tuple[int, int, int], size: int, indices: NDArr
     return out
 
 
-def _generator(number: int, view: str) -> np.random.Generator:
+def generator(number: int, view: str) -> np.random.Generator:
+    """What a view, or anything else that is called `view`, draws from; `number`: the sample's `sample_seed`."""
     name = int.from_bytes(hashlib.blake2b(view.encode(), digest_size=8).digest(), "big")
     return np.random.Generator(np.random.Philox(key=np.array([number, name], np.uint64)))
 
@@ -196,33 +284,61 @@ def _draw_starts(
     views: Mapping[str, Clip],
     clip: ClipSettings,
     random: Mapping[str, np.random.Generator],
+    spans: Mapping[str, Span],
 ) -> dict[str, float]:
-    """Start of every view in native frames; see `Clip` for what one view has to do with another."""
+    """Start of every view in native frames; see `Clip` for what one view has to do with another, `draw_views` for spans."""
     n_frames, fps = prepared.length(index), prepared.fps(index)
+    outside = prepared.outside(index)
+    hidden = hidden_frames(outside, n_frames) if len(outside) else None
     starts: dict[str, float] = {}
+
+    def clear(view: Clip, draw: Callable[[], float]) -> float:
+        """A start by `draw`, again where the clip meets withheld frames; after that many the one that meets fewest."""
+        if hidden is None:
+            return draw()
+        drawn = []
+        for _ in range(DRAWN):
+            start = draw()
+            met = int(hidden[frame_indices(n_frames, fps, clip, start, view.rate, view.length)].sum())
+            if not met:
+                return start
+            drawn.append((met, start))
+        return min(drawn)[1]
 
     def place(name: str, waiting: tuple[str, ...] = ()) -> float:
         _check_waiting(name, waiting)
         if name not in starts:
             view = views[name]
             low, high = 0.0, last_start(n_frames, fps, clip, view.rate, view.length)
+            if name in spans and fps:
+                low, high = _within(
+                    spans[name], fps, frame_step(fps, clip, view.rate) * (frames_of(clip, view.length) - 1), high
+                )
             centre, reach = 0.0, float("inf")
             if view.near is not None:
                 centre = place(view.near, (*waiting, name))
                 if view.within is not None:
                     reach = view.within * frame_step(fps, clip, view.rate) * clip.frames
-                    low, high = min(high, max(0.0, centre - reach)), min(high, centre + reach)
+                    low, high = min(high, max(low, centre - reach)), max(low, min(high, centre + reach))
             draw = random[name]
             if view.falling and view.near is not None:
                 reach = min(reach, max(n_frames - 1, 1))
-                starts[name] = _draw_falling(draw, centre, reach, low, high)
+                starts[name] = clear(view, partial(_draw_falling, draw, centre, reach, low, high))
             else:
-                starts[name] = float(draw.uniform(low, high))
+                starts[name] = clear(view, lambda: float(draw.uniform(low, high)))
         return starts[name]
 
     for name in views:
         place(name)
     return starts
+
+
+def _within(span: Span, fps: float, length: float, latest: float) -> tuple[float, float]:
+    """First and last start (native frames) of a clip of `length` frames within a span (s), about its middle where it is longer."""
+    first, last = span[0] * fps, span[1] * fps - length
+    if last < first:
+        first = last = (first + last) / 2
+    return min(max(first, 0.0), latest), min(max(last, 0.0), latest)
 
 
 def _draw_falling(random: np.random.Generator, centre: float, reach: float, low: float, high: float) -> float:

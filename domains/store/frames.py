@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -16,17 +17,19 @@ Frames = NDArray[np.uint8]
 
 
 def encode(frames: Iterable[Frames], quality: int) -> tuple[bytes, tuple[int, ...]]:
-    """(H, W, C) uint8 frames with C 1 or 3 (RGB) -> the JPEGs joined, and the n + 1 offsets between them."""
-    parts: list[bytes] = []
-    offsets = [0]
+    """The JPEGs of `frames` joined, and the n + 1 offsets between them."""
+    parts = list(jpegs(frames, quality))
+    return b"".join(parts), tuple(itertools.accumulate(map(len, parts), initial=0))
+
+
+def jpegs(frames: Iterable[Frames], quality: int) -> Iterator[bytes]:
+    """(H, W, C) uint8 frames with C 1 or 3 (RGB), each as a JPEG."""
     for frame in frames:
         picture = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) if frame.shape[-1] == 3 else frame
         done, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
         if not done:
             raise ValueError(f"frame of shape {frame.shape} cannot be encoded as JPEG")
-        parts.append(jpeg.tobytes())
-        offsets.append(offsets[-1] + len(parts[-1]))
-    return b"".join(parts), tuple(offsets)
+        yield jpeg.tobytes()
 
 
 def decode(jpeg: bytes, channels: int) -> Frames | None:

@@ -1,6 +1,6 @@
 """What every clip needs of the manifest, in a form that is mapped and not read: `index.arrow` beside `manifest.parquet`.
 
-A Parquet file must be decoded to be read, by every process for itself. This copy of six columns lies on disk as it lies in memory: it opens
+A Parquet file must be decoded to be read, by every process for itself. This copy of a few columns lies on disk as it lies in memory: it opens
 in milliseconds, and however many processes draw clips from it, there is one copy, the operating system's. The manifest stays the truth: an
 index that was not made from it is made anew, in memory.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from domains.store.manifest import INDEX, MANIFEST
 
-COLUMNS = ("video_id", "n_frames", "channels", "fps", "offsets", "sha256")
+COLUMNS = ("video_id", "n_frames", "channels", "fps", "offsets", "sha256", "outside")  # the last is not in every folder
 FOOTER = (
     1 << 16
 )  # bytes at the end of a Parquet file that tell two of them apart: sizes, places and ranges of all columns
@@ -32,6 +32,7 @@ class Index:
         self.n_frames, self.channels, self.fps = (
             _numbers(table.column(name)) for name in ("n_frames", "channels", "fps")
         )
+        self._outside = _one(table.column("outside")) if "outside" in table.column_names else None
         lists = _one(table.column("offsets"))
         self._starts, self._offsets = lists.offsets.to_numpy(), lists.values.to_numpy()
 
@@ -52,6 +53,11 @@ class Index:
         """Of the frame file of row `index`."""
         digest: str = self._sha256[range(len(self))[index]].as_py()
         return digest
+
+    def outside(self, index: int) -> NDArray[np.int64]:
+        """(spans, 2): frames [from, to) of row `index` that are blank or blurred."""
+        pairs = [] if self._outside is None else self._outside[range(len(self))[index]].as_py()
+        return np.asarray(pairs, np.int64).reshape(-1, 2)
 
     def offsets(self, index: int) -> NDArray[np.int64]:
         """(n_frames + 1,) byte positions in the frame file of row `index`."""
@@ -82,7 +88,8 @@ def open_index(folder: Path) -> Index:
 
 
 def _from_manifest(folder: Path) -> pa.Table:
-    table = pq.read_table(folder / MANIFEST, columns=list(COLUMNS)).combine_chunks()
+    there = pq.read_schema(folder / MANIFEST).names
+    table = pq.read_table(folder / MANIFEST, columns=[name for name in COLUMNS if name in there]).combine_chunks()
     rates = table.column("fps").fill_null(float("nan"))
     offsets = table.column("offsets").cast(
         pa.large_list(pa.int64())

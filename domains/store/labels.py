@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domains.base import TaskSettings
-from domains.errors import DataError
+from domains.errors import ConfigError, DataError
 from domains.prepare.privacy import Pseudonyms, stem
 from domains.schema import nearest
 from domains.store.prepared import Prepared
 
 # Column names that hold an identifier in the label files people have, in lower case, letters and digits only.
 IDENTIFIERS = frozenset({
-    "videoid", "video", "file", "filename", "filepath", "path", "dicomfilepath", "relativepath", "hashedfilename",
+    "recording", "videoid", "video", "file", "filename", "filepath", "path", "dicomfilepath", "relativepath", "hashedfilename",
     "name", "querykey", "id", "sourcepath", "sourcename", "instance", "instanceid", "instanceuid", "sopinstanceuid",
     "sopuid", "dicomid", "study", "studyid", "studyuid", "studyinstanceuid", "accession", "exam", "examid",
     "patient", "patientid", "pid", "subject", "subjectid", "case", "caseid",
@@ -60,13 +60,15 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class _Line:
+class Line:
+    """One line of a label table."""
+
     number: int
     cells: dict[str, str]
 
 
 @dataclass(frozen=True)
-class _Join:
+class Join:
     """One way to join: a column read as one kind of identifier, and the videos of each line."""
 
     column: str
@@ -84,13 +86,16 @@ def read_labels(path: str | Path, task: TaskSettings, prepared: Prepared, key: b
     key: needed where the table holds original identifiers instead of pseudonyms.
     Raises DataError, with the line, for values that are no number, outside `task.range`, no class of the task, or
     contradictory; for a missing column, naming those there are; where nothing matches, with three identifiers of each
-    side.
+    side. Raises ConfigError for a task whose labels are of moments (`domains.store.moments`).
     """
+    if task.of_moments:
+        what = f"'{task.column}' is a label of moments, not of whole recordings"
+        raise ConfigError(what, do="Learn it with: vfm finetune --task")
     path = Path(path)
-    columns, lines = _read_table(path)
+    columns, lines = read_lines(path)
     column = _label_column(path, columns, task)
     names = Pseudonyms(key) if key else None
-    join = _best_join(path, columns, column, lines, prepared, names)
+    join = best_join(path, columns, column, lines, prepared, names)
     found: dict[int, tuple[str | float, int]] = {}
     unlabelled = unmatched = 0
     for line, videos in zip(lines, join.videos, strict=True):
@@ -113,7 +118,7 @@ def read_labels(path: str | Path, task: TaskSettings, prepared: Prepared, key: b
     return Labels(index, values, classes, patients, unmatched, unlabelled, SAID[join.kind])
 
 
-def _read_table(path: Path) -> tuple[list[str], list[_Line]]:
+def read_lines(path: Path, kind: str = "label") -> tuple[list[str], list[Line]]:
     """Column names and lines; the delimiter is whichever of , ; tab the header holds most of."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as handle:
@@ -123,14 +128,14 @@ def _read_table(path: Path) -> tuple[list[str], list[_Line]]:
             reader = csv.DictReader(handle, delimiter=delimiter, restval="")
             columns = [name.strip() for name in reader.fieldnames or []]
             reader.fieldnames = columns
-            lines = [_Line(reader.line_num, {k: (v or "").strip() for k, v in row.items() if k}) for row in reader]
+            lines = [Line(reader.line_num, {k: (v or "").strip() for k, v in row.items() if k}) for row in reader]
     except FileNotFoundError:
-        raise DataError("no such label file", where=path) from None
+        raise DataError(f"no such {kind} file", where=path) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         do = "Save it as CSV in UTF-8"
         raise DataError(f"cannot be read as a table ({error.__class__.__name__})", where=path, do=do) from None
     if not lines:
-        raise DataError("the label file holds no rows", where=path)
+        raise DataError(f"the {kind} file holds no rows", where=path)
     return columns, lines
 
 
@@ -185,9 +190,9 @@ def _encode(
 # --- which column identifies a row, and as what
 
 
-def _best_join(
-    path: Path, columns: list[str], label: str, lines: list[_Line], prepared: Prepared, names: Pseudonyms | None
-) -> _Join:
+def best_join(
+    path: Path, columns: list[str], label: str, lines: list[Line], prepared: Prepared, names: Pseudonyms | None
+) -> Join:
     """The finest way to join that matches at least half as many lines as the best one."""
     others = [name for name in columns if name != label]
     # A column that is called an identifier is asked first; any other column only where none of those matches.
@@ -202,7 +207,7 @@ def _best_join(
     raise _nothing_matches(path, named or others, lines, prepared, names)
 
 
-def _unambiguous(join: _Join, path: Path, lines: list[_Line]) -> _Join:
+def _unambiguous(join: Join, path: Path, lines: list[Line]) -> Join:
     """A bare file name that several recordings bear (0001.dcm in every study) must not label all of them."""
     if join.kind == "source_name":
         for line, videos in zip(lines, join.videos, strict=True):
@@ -212,14 +217,14 @@ def _unambiguous(join: _Join, path: Path, lines: list[_Line]) -> _Join:
     return join
 
 
-def _joins(column: str, lines: list[_Line], prepared: Prepared, names: Pseudonyms | None) -> Iterable[_Join]:
+def _joins(column: str, lines: list[Line], prepared: Prepared, names: Pseudonyms | None) -> Iterable[Join]:
     for kind in KINDS:
         rows: dict[str, tuple[int, ...]] = {}
         for row, pseudonym in enumerate(prepared.column(kind)):
             rows[pseudonym] = (*rows.get(pseudonym, ()), row)
         spell = _spellings(kind, names)
         videos = [next((rows[s] for s in spell(line.cells[column]) if s in rows), ()) for line in lines]
-        yield _Join(column, kind, videos)
+        yield Join(column, kind, videos)
 
 
 def _spellings(kind: str, names: Pseudonyms | None) -> Callable[[str], Iterable[str]]:
@@ -247,7 +252,7 @@ def _spellings(kind: str, names: Pseudonyms | None) -> Callable[[str], Iterable[
 
 
 def _nothing_matches(
-    path: Path, columns: list[str], lines: list[_Line], prepared: Prepared, names: Pseudonyms | None
+    path: Path, columns: list[str], lines: list[Line], prepared: Prepared, names: Pseudonyms | None
 ) -> DataError:
     if not columns:
         do = "Add one that names the recording, e.g. file_name"

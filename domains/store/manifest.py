@@ -37,6 +37,8 @@ class VideoRow:
         manufacturer, age, sex, heart_rate: all that survives of the header ("" or None where absent).
         mean, std: grey levels of the stored frames, 0-255; motion: their mean absolute change from frame to frame.
         note: what was odd about the file and how it was dealt with ("" where nothing was), in the reader's words.
+        source_fps: frames a second of the source where fewer are stored (frame i is then the one on screen at i / fps seconds), else None.
+        outside: (from, to, from, to, ...), half open: stored frames that do not surely show the inside of a body, blank or blurred.
         offsets: n_frames + 1 byte positions in the frame file; bytes, sha256: of that file.
     """
 
@@ -68,6 +70,8 @@ class VideoRow:
     bytes: int
     sha256: str
     note: str = ""
+    source_fps: float | None = None
+    outside: tuple[int, ...] = ()
 
 
 def _arrow(annotation: Any) -> pa.DataType:
@@ -79,7 +83,8 @@ def _arrow(annotation: Any) -> pa.DataType:
     return {str: pa.string(), int: pa.int64(), float: pa.float64()}[annotation]
 
 
-ADDED = ("note",)  # columns that folders of earlier versions lack
+# Columns that folders of earlier versions lack, and what holds there.
+ADDED: dict[str, Any] = {"note": "", "source_fps": None, "outside": ()}
 SCHEMA = pa.schema([(name, _arrow(annotation)) for name, annotation in get_type_hints(VideoRow).items()])
 
 
@@ -103,8 +108,10 @@ def write_table(folder: Path, table: pa.Table) -> None:
 
 def read_row(values: dict[str, Any]) -> VideoRow:
     """A row of the table as it comes out of pyarrow."""
-    known = {field.name: values.get(field.name, "") for field in dataclasses.fields(VideoRow)}  # "": of ADDED
-    return VideoRow(**{**known, "region": tuple(known["region"]), "offsets": tuple(known["offsets"])})
+    known: dict[str, Any] = {
+        field.name: values.get(field.name, ADDED.get(field.name)) for field in dataclasses.fields(VideoRow)
+    }
+    return VideoRow(**{**known, **{name: tuple(known[name]) for name in ("region", "offsets", "outside")}})
 
 
 def write_info(folder: Path, values: dict[str, Any]) -> None:

@@ -115,10 +115,11 @@ class Prepared:
         if name not in SCHEMA.names:
             raise KeyError(name)
         try:
-            table = pq.read_table(self.folder / MANIFEST, columns=[name])
+            there = pq.read_schema(self.folder / MANIFEST).names
+            table = pq.read_table(self.folder / MANIFEST, columns=[name] if name in there else [])
         except (OSError, pa.ArrowException) as error:
             raise self._damaged(error) from None
-        values: list[Any] = table.column(name).to_pylist() if name in table.column_names else [""] * len(self)
+        values: list[Any] = table.column(name).to_pylist() if name in there else [ADDED[name]] * len(self)
         return values
 
     def _damaged(self, error: Exception) -> DataError:
@@ -141,6 +142,14 @@ class Prepared:
     def channels(self, index: int) -> int:
         """1 or 3."""
         return int(self._index.channels[index])
+
+    def sha256(self, index: int) -> str:
+        """Of the stored frames of video `index`, as they were written."""
+        return self._index.sha256(index)
+
+    def outside(self, index: int) -> NDArray[np.int64]:
+        """(spans, 2): frames [from, to) of video `index` that are blank or blurred: nothing says that they show the inside of a body."""
+        return self._index.outside(index)
 
     @cached_property
     def patients(self) -> list[str]:
@@ -217,6 +226,11 @@ class Prepared:
             "bytes": sum(self.column("bytes")),
             "fps": [round(float(fps.min()), 2), round(float(fps.max()), 2)] if len(fps) else None,
             "fps_unknown": len(self) - len(fps),
+            **(
+                {"outside": hidden}
+                if (hidden := sum(sum(one[1::2]) - sum(one[::2]) for one in self.column("outside")))
+                else {}
+            ),
             "codecs": dict(sorted(Counter(self.column("codec")).items())),
             "excluded": self.info.get("counts", {}).get("excluded", {}),
             **{name: value for name, value in self._layout().items() if value},

@@ -2,45 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
 
 from domains.errors import ConfigError, ModelError
-from recipes.config import EncoderSettings, LoRASettings
+from recipes.config import LoRASettings
 from recipes.encoders.base import VideoEncoder
 
 
-def adapt(encoder: VideoEncoder, settings: EncoderSettings) -> None:
-    """Set which parameters of `encoder` have a gradient, as `settings.mode` says. Raises ConfigError for more blocks
-    than there are."""
+class Tower(Protocol):
+    """What can be adapted: a `VideoEncoder`, a `TextEncoder`."""
+
+    model: Any
+    source: str
+    adapter: tuple[Any, ...]
+
+    @property
+    def blocks(self) -> nn.ModuleList: ...
+    @property
+    def final_norm(self) -> nn.Module | None: ...
+    @property
+    def lora_targets(self) -> str: ...
+    def unused(self) -> Iterator[nn.Parameter]: ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def requires_grad_(self, requires_grad: bool = True) -> Any: ...
+
+
+class Adapting(Protocol):
+    """The settings that say how: of an encoder, or of a text tower."""
+
+    @property
+    def mode(self) -> str: ...
+    @property
+    def last_k(self) -> int: ...
+    @property
+    def lora(self) -> LoRASettings: ...
+
+
+def adapt(encoder: Tower, settings: Adapting, section: str = "encoder") -> None:
+    """Set which parameters of `encoder` have a gradient, as `settings.mode` says; `section`: where those settings stand. Raises ConfigError for more
+    blocks than there are."""
     modes: dict[str, Callable[[], None]] = {
         "full": lambda: train_all(encoder),
         "lora": lambda: add_lora(encoder, settings.lora),
-        "last_k": lambda: train_last(encoder, settings.last_k),
+        "last_k": lambda: train_last(encoder, settings.last_k, section),
         "frozen": lambda: _freeze(encoder),
     }
     modes[settings.mode]()
 
 
-def train_all(encoder: VideoEncoder) -> None:
+def train_all(encoder: Tower) -> None:
     """Every parameter that the encoder's forward uses."""
     encoder.requires_grad_(True)
     for parameter in encoder.unused():
         parameter.requires_grad_(False)
 
 
-def train_last(encoder: VideoEncoder, k: int) -> None:
+def train_last(encoder: Tower, k: int, section: str = "encoder") -> None:
     """The last k blocks and the final norm."""
     if k > len(encoder.blocks):
-        raise ConfigError(f"encoder.last_k is {k}, the encoder has {len(encoder.blocks)} blocks")
+        raise ConfigError(f"{section}.last_k is {k}, the {section} has {len(encoder.blocks)} blocks")
     _freeze(encoder)
     for block in list(encoder.blocks)[len(encoder.blocks) - k :]:
         block.requires_grad_(True)
     if encoder.final_norm is not None:
         encoder.final_norm.requires_grad_(True)
+    for parameter in encoder.unused():
+        parameter.requires_grad_(False)
 
 
-def add_lora(encoder: VideoEncoder, settings: LoRASettings) -> None:
+def add_lora(encoder: Tower, settings: LoRASettings) -> None:
     """Low-rank adapters beside the attention and MLP layers of the encoder's blocks; nothing else is trained.
 
     peft has no defaults for video models and a bare list of names would also catch decoders and predictors: the
@@ -57,9 +91,10 @@ def add_lora(encoder: VideoEncoder, settings: LoRASettings) -> None:
         target_modules=encoder.lora_targets,  # peft itself notes the folder that the model was loaded from
     )
     encoder.adapter = (get_peft_model(encoder.model, config),)
-    for added in (encoder.temporal, encoder.context):
-        if added is not None:
-            added.requires_grad_(False)
+    inside = {id(parameter) for parameter in encoder.model.parameters()}
+    for parameter in encoder.parameters():  # what vfm adds to a model: it stays as it is
+        if id(parameter) not in inside:
+            parameter.requires_grad_(False)
 
 
 def save_adapter(encoder: VideoEncoder, folder: Path) -> None:
@@ -113,7 +148,7 @@ def load_adapter(encoder: VideoEncoder, folder: Path, *, trainable: bool = False
     encoder.adapter = (wrapped,)
 
 
-def _freeze(encoder: VideoEncoder) -> None:
+def _freeze(encoder: Tower) -> None:
     encoder.requires_grad_(False)
 
 

@@ -44,12 +44,12 @@ def open_encoder(
 
         return tiny_encoder(frames or 16, size or 112, seed=seed)
     folder = find_folder(name, online)
-    config = _read_config(folder)
+    config = read_config(folder, SUPPORTED, TINY)
     weights = check_weights(folder)
     geometry = _saved_geometry(folder, config)
     wanted = {key: value for key, value in (("frames", frames), ("size", size)) if value is not None}
     encoder = _load(folder, name, config["model_type"], geometry.model_copy(update=wanted), weights)
-    load_added(encoder, _read_json(folder / ENCODER_FILE) or {}, folder)
+    load_added(encoder, read_json(folder / ENCODER_FILE) or {}, folder)
     return encoder
 
 
@@ -83,31 +83,33 @@ def take_weights(encoder: VideoEncoder, source: str | Path) -> None:
     encoder.random_start, encoder.temporal, encoder.context = other.random_start, other.temporal, other.context
 
 
-def find_folder(name: str, online: bool = False) -> Path:
-    """The folder that holds the model `name`. Raises ModelError where there is none."""
+def find_folder(name: str, online: bool = False, *, part: str = "encoder", built_in: str = TINY) -> Path:
+    """The folder that holds the model `name`, of a run its `part` (encoder, text). Raises ModelError where there is none."""
     path = Path(name).expanduser()
     if path.is_dir():
-        if (path / "encoder").is_dir() and not (path / "config.json").is_file():
-            return path / "encoder"
+        if (path / part).is_dir() and not (path / "config.json").is_file():
+            return path / part
         if (path / "config.resolved.yaml").is_file():
-            raise ModelError(
-                "the run has left no encoder yet", where=path, do="Let it finish: the same command with --resume"
-            )
+            what = "the run has left no encoder yet"
+            if (path / "encoder").is_dir():
+                what = f"the run is of a recipe that leaves no {part}"
+            raise ModelError(what, where=path, do="Let it finish: the same command with --resume")
         return path
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise ModelError("no such encoder folder", where=name, do=f"Give a folder, a hub name (owner/model) or {TINY}")
-    return _from_hub(name, online)
+        do = f"Give a folder, a hub name (owner/model) or {built_in}"
+        raise ModelError(f"no such {part} folder", where=name, do=do)
+    return _from_hub(name, online, built_in)
 
 
-def _from_hub(name: str, online: bool) -> Path:
+def _from_hub(name: str, online: bool, built_in: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    files = ["*.json", "*.safetensors"]  # no pickles, no repository code
+    files = ["*.json", "*.safetensors", "vocab.txt", "merges.txt", "*.model"]  # no pickles, no repository code
     try:
         return Path(snapshot_download(name, local_files_only=not online, allow_patterns=files))
     except HFValidationError:
-        raise ModelError("neither a folder nor a hub name", where=name, do=f"The built-in encoder is {TINY}") from None
+        raise ModelError("neither a folder nor a hub name", where=name, do=f"The built-in one is {built_in}") from None
     except LocalEntryNotFoundError:
         do = "Check the connection" if online else "Add --online to fetch it, or give a local folder"
         raise ModelError("no such folder, and not in the local hub cache", where=name, do=do) from None
@@ -135,18 +137,20 @@ def check_weights(folder: Path) -> Path:
     )
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    config = _read_json(folder / "config.json")
+def read_config(folder: Path, supported: tuple[str, ...], built_in: str) -> dict[str, Any]:
+    """config.json of a model of one of the `supported` types. Raises ModelError."""
+    config = read_json(folder / "config.json")
     if config is None:
-        do = f"Give a folder that save_pretrained wrote (config.json and {WEIGHTS[0]}), a vfm run, or {TINY}"
+        do = f"Give a folder that save_pretrained wrote (config.json and {WEIGHTS[0]}), a vfm run, or {built_in}"
         raise ModelError("not an encoder folder (no config.json)", where=folder, do=do)
     kind = config.get("model_type")
-    if kind not in SUPPORTED:
-        raise ModelError(f"a model of type '{kind}'", where=folder, do=f"Supported: {', '.join(SUPPORTED)}")
+    if kind not in supported:
+        raise ModelError(f"a model of type '{kind}'", where=folder, do=f"Supported: {', '.join(supported)}")
     return config
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None where there is no such file. Raises ModelError for a damaged one."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -160,7 +164,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 def _saved_geometry(folder: Path, config: dict[str, Any]) -> Geometry:
     """What vfm saved; else the model's own frames and size, with its image processor's normalisation or ImageNet's."""
-    about = _read_json(folder / ENCODER_FILE)
+    about = read_json(folder / ENCODER_FILE)
     if about is not None:
         return parse(Geometry, about.get("geometry", {}), folder / ENCODER_FILE)
     if config["model_type"] == "videomae":
@@ -172,7 +176,7 @@ def _saved_geometry(folder: Path, config: dict[str, Any]) -> Geometry:
     else:
         values = {"frames": config.get("frames_per_clip", 64), "size": config.get("crop_size", 256)}
     for name in ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"):
-        processor = _read_json(folder / name) or {}
+        processor = read_json(folder / name) or {}
         processor = processor.get("video_processor") or processor.get("image_processor") or processor
         if "image_mean" in processor and "image_std" in processor:
             values |= {"mean": processor["image_mean"], "std": processor["image_std"]}
@@ -181,13 +185,23 @@ def _saved_geometry(folder: Path, config: dict[str, Any]) -> Geometry:
 
 
 def _load(folder: Path, name: str, kind: str, geometry: Geometry, weights: Path) -> VideoEncoder:
+    model_class, encoder_class = _classes(kind)
+    return encoder_class(load_model(model_class, folder, weights), geometry, name)
+
+
+def load_model(model_class: Any, folder: Path, weights: Path, **settings: Any) -> Any:
+    """A model of transformers from `folder`, in fp32. Raises ModelError for weights that are damaged, or lack what is used of them."""
     from safetensors import SafetensorError
 
-    model_class, encoder_class = _classes(kind)
     try:
         with quiet():
             model, report = model_class.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype="float32"
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                dtype="float32",
+                **settings,
             )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         why = (str(error).strip().splitlines() or [error.__class__.__name__])[0][:200]
@@ -199,7 +213,7 @@ def _load(folder: Path, name: str, kind: str, geometry: Geometry, weights: Path)
     if missing:
         what = f"{len(missing)} of the encoder's weights are missing, e.g. {missing[0]}"
         raise ModelError(what, where=weights, do="Download or copy the model again")
-    return encoder_class(model, geometry, name)
+    return model
 
 
 def _classes(kind: str) -> tuple[Any, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from recipes.evaluate.compare import Labelled, Row
 from recipes.evaluate.features import Failure
 from recipes.evaluate.metrics import Metric, metrics_of
-from recipes.evaluate.statistics import LEVEL, Interval
+from recipes.evaluate.statistics import LEVEL, Difference, Interval
 
 
 @dataclass(frozen=True)
@@ -91,18 +91,12 @@ class Evaluation:
         raise KeyError(name)
 
     def number(self, value: float, metric: Metric, *, signed: bool = False) -> str:
-        """A figure as a person reads it: percent for shares, two decimals for correlations, the unit's own scale
-        otherwise.
-        """
-        if not math.isfinite(value):
-            return "n/a"
-        value, places = (100 * value, 1) if metric.percent else (value, 2)
-        return f"{value:+.{places}f}" if signed else f"{value:.{places}f}"
+        """See `said`."""
+        return said(value, metric, signed=signed)
 
     def interval(self, found: Interval, metric: Metric, *, signed: bool = False) -> str:
-        """`5.21 [4.80, 5.66]`."""
-        value, low, high = (self.number(v, metric, signed=signed) for v in (found.value, found.low, found.high))
-        return f"{value} [{low}, {high}]"
+        """See `said_with`."""
+        return said_with(found, metric, signed=signed)
 
     def column(self, metric: Metric) -> str:
         """Column heading with its unit."""
@@ -138,9 +132,8 @@ class Evaluation:
         if last.difference is None or self.reference is None:
             return f"{last.title}: {figure} ({self.size()}).{pixels}"
         found = last.difference[metric.name]
-        does = "beats" if found.better else "is worse than" if found.worse else "cannot be told apart from"
         return (
-            f"{last.title} {does} {self.row(self.reference).title}: {figure}, "
+            f"{last.title} {compared(found)} {self.row(self.reference).title}: {figure}, "
             f"paired difference {self.interval(found, metric, signed=True)} ({self.size()}).{pixels}"
         )
 
@@ -157,9 +150,9 @@ class Evaluation:
                 "name": row.name,
                 "title": row.title,
                 "dimension": row.dimension,
-                "figures": _intervals(row.figures),
-                "per_video": _intervals(row.per_video),
-                "difference": None if row.difference is None else _intervals(row.difference),
+                "figures": intervals(row.figures),
+                "per_video": intervals(row.per_video),
+                "difference": None if row.difference is None else intervals(row.difference),
             }
             for row in self.rows
         ]
@@ -209,7 +202,28 @@ class Evaluation:
         return [names[int(truth)], names[int(np.argmax(found))], *(f"{p:.4f}" for p in found)]
 
 
-def _intervals(found: Any) -> dict[str, dict[str, Any]]:
+def said(value: float, metric: Metric, *, signed: bool = False) -> str:
+    """A figure as a person reads it: percent for shares, two decimals for correlations, the unit's own scale otherwise."""
+    if not math.isfinite(value):
+        return "n/a"
+    value, places = (100 * value, 1) if metric.percent else (value, 2)
+    return f"{value:+.{places}f}" if signed else f"{value:.{places}f}"
+
+
+def said_with(found: Interval, metric: Metric, *, signed: bool = False) -> str:
+    """`5.21 [4.80, 5.66]`."""
+    value, low, high = (said(v, metric, signed=signed) for v in (found.value, found.low, found.high))
+    return f"{value} [{low}, {high}]"
+
+
+def compared(found: Difference) -> str:
+    """What a paired difference says, in words that stand between the two names."""
+    return "beats" if found.better else "is worse than" if found.worse else "cannot be told apart from"
+
+
+def intervals(found: Mapping[str, Interval]) -> dict[str, dict[str, Any]]:
+    """JSON-ready; what has no meaning is null."""
+
     def plain(value: Any) -> Any:
         return None if isinstance(value, float) and not math.isfinite(value) else value
 

@@ -5,14 +5,16 @@ replaced by another.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from domains.base import ClipSettings
 from domains.errors import DataError, MediaError
@@ -24,6 +26,8 @@ from recipes.evaluate.metrics import Array
 from recipes.evaluate.pixels import pixel_features
 from recipes.training.data import plain_pixel_values
 
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 Extractor = Callable[[Frames], Array]
 ReadProgress = Callable[[int, int], None]
 READ_AHEAD = 8  # videos decoded before they are needed; at 3 clips of 16 x 112 x 112 about 5 MB
@@ -101,18 +105,34 @@ def pixel_statistics(
 
 @contextmanager
 def embedding(encoder: VideoEncoder, device: torch.device | None = None) -> Iterator[Extractor]:
-    """The encoder as an extractor: evaluation mode, no gradients, full precision; its mode is restored afterwards."""
+    """The encoder as an extractor of one description (D,) from the clips of a recording; see `asked`."""
+    with asked(encoder, device) as answer:
+        yield lambda clips: answer(clips, encoder.describe_recording)
+
+
+@contextmanager
+def describing(encoder: VideoEncoder, device: torch.device | None = None) -> Iterator[Extractor]:
+    """The encoder as an extractor of a description (n, D) of each of n clips; see `asked`."""
+    with asked(encoder, device) as answer:
+        yield lambda clips: answer(clips, encoder.describe)
+
+
+@contextmanager
+def asked(
+    encoder: VideoEncoder, device: torch.device | None = None
+) -> Iterator[Callable[[Frames, Callable[[Tensor], Tensor]], Array]]:
+    """The encoder in evaluation mode, no gradients, full precision; its mode is restored afterwards. Answers (clips, a method of it)."""
     device = device or default_device()
     was_training = encoder.training
     encoder.to(device).eval()
 
-    def extractor(clips: Frames) -> Array:
+    def answer(clips: Frames, method: Callable[[Tensor], Tensor]) -> Array:
         with torch.inference_mode():
             pixels = plain_pixel_values(torch.from_numpy(clips), encoder.geometry, device)
-            return encoder.describe_recording(pixels).float().cpu().numpy().astype(np.float64)
+            return method(pixels).float().cpu().numpy().astype(np.float64)
 
     try:
-        yield extractor
+        yield answer
     finally:
         encoder.train(was_training)
 
@@ -152,7 +172,7 @@ def extract_all(
 def _read_ahead(
     prepared: Prepared, index: list[int], clip: ClipSettings, count: int
 ) -> Iterator[tuple[int, Frames | MediaError]]:
-    """Clips of each video in order, decoded in a thread of its own while the encoder works on those before."""
+    """Clips of each video in order, decoded while the encoder works on those before."""
 
     def read(row: int) -> Frames | MediaError:
         try:
@@ -160,13 +180,18 @@ def _read_ahead(
         except MediaError as error:
             return error
 
+    return read_ahead(index, read)
+
+
+def read_ahead(tasks: Iterable[Task], read: Callable[[Task], Result]) -> Iterator[tuple[Task, Result]]:
+    """(task, what it read) in order; read in a thread of its own, no more than READ_AHEAD before they are asked for."""
     with ThreadPoolExecutor(max_workers=1) as pool:
-        waiting: deque[tuple[int, Future[Frames | MediaError]]] = deque()
-        for row in index:
-            waiting.append((row, pool.submit(read, row)))
+        waiting: deque[tuple[Task, Future[Result]]] = deque()
+        for task in tasks:
+            waiting.append((task, pool.submit(read, task)))
             if len(waiting) > READ_AHEAD:
-                first, clips = waiting.popleft()
-                yield first, clips.result()
+                first, found = waiting.popleft()
+                yield first, found.result()
         while waiting:
-            first, clips = waiting.popleft()
-            yield first, clips.result()
+            first, found = waiting.popleft()
+            yield first, found.result()

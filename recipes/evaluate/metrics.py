@@ -32,7 +32,7 @@ class Metric:
     has_unit: bool = False
 
 
-def _average(values: Array, weights: Array) -> Array:
+def average(values: Array, weights: Array) -> Array:
     """Weighted mean of (n,) or (R, n) values under (R, n) weights -> (R,)."""
     total = weights.sum(axis=1)
     summed = weights @ values if values.ndim == 1 else (weights * values).sum(axis=1)
@@ -41,26 +41,26 @@ def _average(values: Array, weights: Array) -> Array:
 
 def mean_absolute_error(truth: Array, prediction: Array, weights: Array) -> Array:
     """mean |y - p|, in the unit of the target."""
-    return _average(np.abs(truth - prediction), weights)
+    return average(np.abs(truth - prediction), weights)
 
 
 def root_mean_squared_error(truth: Array, prediction: Array, weights: Array) -> Array:
     """sqrt(mean (y - p)^2), in the unit of the target."""
-    return np.sqrt(_average((truth - prediction) ** 2, weights))
+    return np.sqrt(average((truth - prediction) ** 2, weights))
 
 
 def r_squared(truth: Array, prediction: Array, weights: Array) -> Array:
     """1 - SS_res / SS_tot; 0 is as good as always saying the mean, below 0 is worse."""
-    residual = _average((truth - prediction) ** 2, weights)
-    centred = truth[None, :] - _average(truth, weights)[:, None]
-    return 1 - _ratio(residual, _average(centred**2, weights))
+    residual = average((truth - prediction) ** 2, weights)
+    centred = truth[None, :] - average(truth, weights)[:, None]
+    return 1 - _ratio(residual, average(centred**2, weights))
 
 
 def pearson(truth: Array, prediction: Array, weights: Array) -> Array:
     """Pearson's r; NaN where either side is constant."""
-    x = truth[None, :] - _average(truth, weights)[:, None]
-    y = prediction[None, :] - _average(prediction, weights)[:, None]
-    return _ratio(_average(x * y, weights), np.sqrt(_average(x**2, weights) * _average(y**2, weights)))
+    x = truth[None, :] - average(truth, weights)[:, None]
+    y = prediction[None, :] - average(prediction, weights)[:, None]
+    return _ratio(average(x * y, weights), np.sqrt(average(x**2, weights) * average(y**2, weights)))
 
 
 def _ratio(above: Array, below: Array) -> Array:
@@ -78,7 +78,7 @@ def confusion(truth: Array, prediction: Array, weights: Array) -> Array:
 
 def accuracy(truth: Array, prediction: Array, weights: Array) -> Array:
     """Share of samples whose most likely class is the true one."""
-    return _average((truth.astype(int) == prediction.argmax(axis=1)).astype(float), weights)
+    return average((truth.astype(int) == prediction.argmax(axis=1)).astype(float), weights)
 
 
 def balanced_accuracy(truth: Array, prediction: Array, weights: Array) -> Array:
@@ -86,7 +86,7 @@ def balanced_accuracy(truth: Array, prediction: Array, weights: Array) -> Array:
     matrix = confusion(truth, prediction, weights)
     support = matrix.sum(axis=2)
     recall = np.divide(np.diagonal(matrix, axis1=1, axis2=2), support, out=np.zeros_like(support), where=support > 0)
-    return _average(recall, (support > 0).astype(float))
+    return average(recall, (support > 0).astype(float))
 
 
 def macro_f1(truth: Array, prediction: Array, weights: Array) -> Array:
@@ -95,7 +95,7 @@ def macro_f1(truth: Array, prediction: Array, weights: Array) -> Array:
     hits = np.diagonal(matrix, axis1=1, axis2=2)
     size = matrix.sum(axis=1) + matrix.sum(axis=2)  # called so + truly so = 2 TP + FP + FN
     f1 = np.divide(2 * hits, size, out=np.zeros_like(size), where=size > 0)
-    return _average(f1, (size > 0).astype(float))
+    return average(f1, (size > 0).astype(float))
 
 
 # The first of each list is the headline.

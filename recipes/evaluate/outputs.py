@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from domains.errors import StorageError
 from recipes.evaluate.compare import Row, per_study
@@ -46,9 +48,7 @@ def picture_png(evaluation: Evaluation) -> bytes:
     axes = figure.add_subplot()
     row = evaluation.rows[-1]
     (_scatter if evaluation.kind == "regression" else _confusion)(axes, evaluation, row)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=140, metadata={"Software": None})
-    return buffer.getvalue()
+    return as_png(figure)
 
 
 def _scatter(axes: Any, evaluation: Evaluation, row: Row) -> None:
@@ -69,15 +69,27 @@ def _scatter(axes: Any, evaluation: Evaluation, row: Row) -> None:
 def _confusion(axes: Any, evaluation: Evaluation, row: Row) -> None:
     labelled = evaluation.labelled
     matrix = confusion(labelled.truth, row.prediction, np.ones((1, len(labelled))))[0]
+    metric = evaluation.headline
+    figure = evaluation.interval(row.per_video[metric.name], metric)
+    draw_confusion(axes, matrix, labelled.classes)
+    axes.set_title(f"{evaluation.protocol} {evaluation.task}, videos\n{metric.title} {figure}", fontsize=9)
+
+
+def draw_confusion(axes: Any, matrix: NDArray[Any], classes: Sequence[str]) -> None:
+    """(C, C) counts, true classes in rows; shades are shares of a row."""
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for i, j in np.ndindex(*matrix.shape):
         colour = "white" if share[i, j] > 0.55 else "0.2"
         axes.text(j, i, f"{int(matrix[i, j])}", ha="center", va="center", color=colour, fontsize=9)
-    places = range(len(labelled.classes))
-    axes.set_xticks(places, labelled.classes, rotation=45, ha="right")
-    axes.set_yticks(places, labelled.classes)
-    metric = evaluation.headline
+    places = range(len(classes))
+    axes.set_xticks(places, classes, rotation=45, ha="right")
+    axes.set_yticks(places, classes)
     axes.set(xlabel="predicted", ylabel="true")
-    figure = evaluation.interval(row.per_video[metric.name], metric)
-    axes.set_title(f"{evaluation.protocol} {evaluation.task}, videos\n{metric.title} {figure}", fontsize=9)
+
+
+def as_png(figure: Any) -> bytes:
+    """The same bytes for the same picture."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=140, metadata={"Software": None})
+    return buffer.getvalue()

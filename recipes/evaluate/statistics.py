@@ -11,7 +11,7 @@ another training set or another seed would. With few patients it is therefore so
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,10 +44,19 @@ class Difference(Interval):
 
 def patient_weights(patients: Sequence[str], draws: int = DRAWS, seed: int = 0) -> Array:
     """(draws, n): how often each sample occurs in each draw of as many patients as there are, with replacement."""
+    return next(patient_draws(patients, draws, seed))
+
+
+def patient_draws(
+    patients: Sequence[str], draws: int = DRAWS, seed: int = 0, *, most: int | None = None
+) -> Iterator[Array]:
+    """`patient_weights` some draws at a time, (part, n), of no more than `most` numbers; None: all at once. There are one or more."""
     names, member = np.unique(np.asarray(patients), return_inverse=True)
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
-    return counts[:, member].astype(np.float64)
+    part = draws if most is None else max(1, most // len(member))
+    for first in range(0, draws, part):
+        yield counts[first : first + part, member].astype(np.float64)
 
 
 def bootstrap(metric: Metric, truth: Array, prediction: Array, weights: Array, level: float = LEVEL) -> Interval:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from domains.errors import ModelError, StorageError
-from recipes.finetune.task import TaskObjective
+from recipes.objective import Objective
 
 
 class Best:
@@ -33,7 +33,7 @@ class Best:
             raise ModelError(f"best.json cannot be read ({error.__class__.__name__})", where=self.folder) from None
         return found
 
-    def offer(self, objective: TaskObjective, score: float, step: int, epoch: float) -> bool:
+    def offer(self, objective: Objective, score: float, step: int, epoch: float) -> bool:
         """Keep the weights if `score` (lower is better) is the least so far. Returns whether. Raises StorageError.
 
         A run resumed before the step of the best offers the same weights again, which changes nothing.
@@ -71,7 +71,7 @@ class Best:
         except OSError as error:
             raise StorageError(f"cannot be written ({error.strerror})", where=self.folder) from None
 
-    def load(self, objective: TaskObjective) -> dict[str, Any]:
+    def load(self, objective: Objective) -> dict[str, Any]:
         """Put the best weights into `objective` and return their record. Raises ModelError."""
         found = self.record()
         if found is None:

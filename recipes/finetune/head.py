@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from domains.errors import ModelError
-from domains.schema import parse
+from domains.schema import Strict, parse
 from recipes.encoders.base import VideoEncoder
 from recipes.finetune.task import TaskHeadSettings, TaskObjective
+from recipes.finetune.temporal import TemporalHeadSettings, TemporalObjective
 
+S = TypeVar("S", bound=Strict)
 WEIGHTS, MEANING = "head.safetensors", "head.json"
 
 
-def save_head(objective: TaskObjective, folder: Path) -> None:
+def save_head(objective: TaskObjective | TemporalObjective, folder: Path) -> None:
     """Write the head of `objective` into `folder`."""
     save_file(
         {name: value.detach().cpu().contiguous() for name, value in objective.head.state_dict().items()},
@@ -28,14 +32,7 @@ def save_head(objective: TaskObjective, folder: Path) -> None:
 
 def load_head(encoder: VideoEncoder, folder: Path) -> TaskObjective:
     """The task in `folder` on `encoder`, ready to `predict`. Raises ModelError: there is none, or it does not fit."""
-    try:
-        settings = parse(TaskHeadSettings, json.loads((folder / MEANING).read_text(encoding="utf-8")), folder / MEANING)
-        weights = load_file(folder / WEIGHTS)
-    except FileNotFoundError as error:
-        what = f"no {Path(error.filename or WEIGHTS).name}"
-        raise ModelError(what, where=folder, do="Give the folder of a finished 'vfm finetune' run") from None
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"the head cannot be read ({error.__class__.__name__})", where=folder) from None
+    settings, weights = _read(TaskHeadSettings, folder)
     objective = TaskObjective(encoder, settings)
     wanted = {name: tuple(value.shape) for name, value in objective.head.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
@@ -44,3 +41,27 @@ def load_head(encoder: VideoEncoder, folder: Path) -> TaskObjective:
         raise ModelError(what, where=folder, do="Use the encoder that it was trained with: the run's own encoder/")
     objective.head.load_state_dict(weights)
     return objective.eval()
+
+
+def load_temporal_head(folder: Path) -> TemporalObjective:
+    """The task of moments in `folder`, ready to `predict` from descriptions. Raises ModelError."""
+    settings, weights = _read(TemporalHeadSettings, folder)
+    objective = TemporalObjective(settings)
+    try:
+        objective.head.load_state_dict(weights)
+    except RuntimeError:
+        what = f"{WEIGHTS} and {MEANING} do not belong together"
+        raise ModelError(what, where=folder, do="Copy the run folder again, both from one run") from None
+    return objective.eval()
+
+
+def _read(kind: type[S], folder: Path) -> tuple[S, dict[str, Tensor]]:
+    """What a head means, and its weights. Raises ModelError."""
+    try:
+        settings = parse(kind, json.loads((folder / MEANING).read_text(encoding="utf-8")), folder / MEANING)
+        return settings, load_file(folder / WEIGHTS)
+    except FileNotFoundError as error:
+        what = f"no {Path(error.filename or WEIGHTS).name}"
+        raise ModelError(what, where=folder, do="Give the folder of a finished 'vfm finetune' run") from None
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"the head cannot be read ({error.__class__.__name__})", where=folder) from None

@@ -40,20 +40,27 @@ class Material:
         return [patient for patient, kept in zip(self.labels.patients, part, strict=True) if kept]
 
 
-def read_material(config: RunConfig, key: bytes | None) -> Material:
-    """Raises ConfigError for a missing or unknown task or split, DataError for labels that cannot be used."""
-    wanted = config.task
-    if not wanted.name:
+def task_of_run(config: RunConfig) -> TaskSettings:
+    """The task that a run is about. Raises ConfigError for a missing or unknown one."""
+    if not config.task.name:
         do = "Fine-tuning needs a task and its labels: --task ef --labels labels.csv"
         raise ConfigError("'task.name' is not set", do=do)
-    prepared = Prepared.open(config.data.path)
-    task = task_of(prepared, config.domain, wanted.name)
-    labels = read_labels(labels_of(prepared, wanted.labels), task, prepared, key)
-    seed = config.train.seed
+    return task_of(Prepared.open(config.data.path), config.domain, config.task.name)
+
+
+def read_material(config: RunConfig, key: bytes | None) -> Material:
+    """Raises ConfigError for a missing or unknown task or split, DataError for labels that cannot be used."""
+    task, prepared = task_of_run(config), Prepared.open(config.data.path)
+    labels = read_labels(labels_of(prepared, config.task.labels), task, prepared, key)
+    split = split_of(config, prepared, labels.index.tolist(), labels.patients)
+    return Material(prepared, task, labels, split)
+
+
+def split_of(config: RunConfig, prepared: Prepared, rows: list[int], patients: list[str]) -> Split:
+    """The official split that is asked for, else folds of patients. Raises ConfigError, DataError."""
+    wanted, seed = config.task, config.train.seed
     if wanted.split:
         official = read_split(prepared, wanted.split)
-        parts = [official[row] for row in labels.index.tolist()]
-        split = official_split(labels.patients, parts, wanted.folds, wanted.label_fraction, seed)
-    else:
-        split = split_patients(labels.patients, wanted.folds, wanted.fold, wanted.label_fraction, seed)
-    return Material(prepared, task, labels, split)
+        parts = [official[row] for row in rows]
+        return official_split(patients, parts, wanted.folds, wanted.label_fraction, seed)
+    return split_patients(patients, wanted.folds, wanted.fold, wanted.label_fraction, seed)

@@ -69,10 +69,7 @@ def gather(
     check_baselines(baselines)
     start = start_of(encoder)
     opened = open_encoder(str(encoder), online=online)
-    clip = clip_of(opened.geometry)
-    if clip.rate is None:  # an encoder that no run of ours adapted: sampled as this domain samples
-        domain = prepared_clip(prepared)
-        clip = clip.model_copy(update={"rate": domain.rate, "stride": domain.stride})
+    clip = clip_seen(opened, prepared)
     rows = np.arange(len(prepared)) if index is None else index
     encoders, titles, notes = _rows(str(encoder), opened, start, baselines, online)
     with ExitStack() as stack:
@@ -111,6 +108,15 @@ def _rows(
     encoders["adapted"] = opened
     titles["adapted"] = f"adapted ({Path(name).name})"
     return encoders, titles, tuple(notes)
+
+
+def clip_seen(encoder: VideoEncoder, prepared: Prepared, domain: str | None = None) -> ClipSettings:
+    """The clip that an encoder is shown of these recordings: of its own rate, or, where no run of ours adapted it, of the domain's."""
+    clip = clip_of(encoder.geometry)
+    if clip.rate is not None:
+        return clip
+    usual = prepared_clip(prepared, domain)
+    return clip.model_copy(update={"rate": usual.rate, "stride": usual.stride})
 
 
 def prepared_clip(prepared: Prepared, domain: str | None = None) -> ClipSettings:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from domains.errors import ConfigError, StorageError
-from recipes.config import Resolved, RunConfig
+from recipes.config import Resolved, RunConfig, TemporalSettings
 from recipes.encoders import TINY, VideoEncoder, build_encoder, open_encoder, save_adapter
 from recipes.encoders.base import quiet
 from recipes.evaluate.compare import Labelled, score
@@ -24,7 +24,7 @@ from recipes.evaluate.predict import predict
 from recipes.evaluate.statistics import DRAWS
 from recipes.finetune.best import Best
 from recipes.finetune.head import save_head
-from recipes.finetune.material import Material, read_material
+from recipes.finetune.material import Material, read_material, task_of_run
 from recipes.finetune.task import TARGET, TaskObjective, head_settings
 from recipes.jobs.seen import write_seen
 from recipes.objective import Progress
@@ -43,7 +43,7 @@ def build_task(config: RunConfig, material: Material, *, online: bool = False) -
     wanted, task = config.task, material.task
     settings = head_settings(
         wanted.name,
-        task.kind,
+        "regression" if task.kind == "regression" else "classification",  # one of moments never comes here
         task.unit,
         material.labels.classes,
         material.truth(material.split.train),
@@ -74,22 +74,20 @@ def finetune(
         encoder/ (adapters merged), adapter/ (peft; mode lora), base/ (where the start has no folder of its own),
         head.safetensors, head.json, predictions.csv, evaluation.json, scatter.png or confusion.png
 
-    from_step: go on from the checkpoint of that step. key: needed where the labels name original identifiers. Raises VfmError
-    subclasses; see `recipes.training.loop.train`.
+    A task of moments (phases, presence) leaves what `recipes.jobs.moments` says. from_step: go on from the checkpoint of that step. key: needed
+    where the labels name original identifiers. Raises VfmError subclasses; see `recipes.training.loop.train`.
     """
     config = resolved.config
-    if config.monitor.knn.task:
-        what = "'monitor.knn' is for pretraining; fine-tuning is watched by its validation patients"
+    check_settings(config)
+    if task_of_run(config).of_moments:
+        from recipes.jobs.moments import finetune_moments
+
+        return finetune_moments(
+            resolved, out, key=key, overwrite=overwrite, resume=resume, from_step=from_step, online=online, reporter=reporter
+        )  # fmt: skip
+    if config.task.temporal != TemporalSettings():
+        what = f"'task.temporal' (--head) is for tasks of moments, and '{config.task.name}' is one of whole recordings"
         raise ConfigError(what, do="Leave it out")
-    if config.data.split:
-        raise ConfigError(
-            "'data.split' is for pretraining", do=f"Fine-tuning has task.split={config.data.split} (--split)"
-        )
-    if config.pretext:
-        raise ConfigError("'pretext' is for pretraining; fine-tuning learns from labels alone", do="Leave it out")
-    if config.data.source.path:
-        what = "'data.source' is for pretraining that adapts between domains (comix)"
-        raise ConfigError(what, do="Leave it out; fine-tuning learns from task.labels")
     material = read_material(config, key)
     objective = build_task(config, material, online=online)
     resume = resume or from_step is not None
@@ -126,6 +124,22 @@ def finetune(
     finally:
         run.unlock()
     return out
+
+
+def check_settings(config: RunConfig) -> None:
+    """Raises ConfigError for what is set and would not be used."""
+    if config.monitor.knn.task:
+        what = "'monitor.knn' is for pretraining; fine-tuning is watched by its validation patients"
+        raise ConfigError(what, do="Leave it out")
+    if config.data.split:
+        raise ConfigError(
+            "'data.split' is for pretraining", do=f"Fine-tuning has task.split={config.data.split} (--split)"
+        )
+    if config.pretext:
+        raise ConfigError("'pretext' is for pretraining; fine-tuning learns from labels alone", do="Leave it out")
+    if config.data.source.path:
+        what = "'data.source' is for pretraining that adapts between domains (comix)"
+        raise ConfigError(what, do="Leave it out; fine-tuning learns from task.labels")
 
 
 def tell(config: RunConfig, material: Material, encoder: VideoEncoder, reporter: Reporter) -> None:

@@ -15,16 +15,20 @@ from domains.schema import parse
 from domains.store.annotated import read_split
 from domains.store.prepared import Prepared
 from domains.store.region_map import check_region_maps
+from domains.store.text_tables import read_texts
+from domains.store.texts import Texts
 from recipes.config import Resolved, RunConfig
 from recipes.encoders import build_encoder
 from recipes.encoders.adapt import save_adapter
+from recipes.encoders.aligned import save_aligned
 from recipes.encoders.base import VideoEncoder
+from recipes.encoders.text import build_text
 from recipes.finetune.head import save_head
 from recipes.jobs.adapt import Source, as_task
 from recipes.jobs.online import OnlineKnn
 from recipes.jobs.seen import looked_at, write_seen
 from recipes.objective import Contrast, Objective
-from recipes.pretrain import added_tasks, build_method, method
+from recipes.pretrain import METHODS, added_tasks, build_method, method
 from recipes.runs.curves import draw_curves
 from recipes.runs.metrics import CLOCKS, read_lines, read_metrics, series_of
 from recipes.runs.run import ALARMS, is_run
@@ -36,6 +40,7 @@ from recipes.training.memory import largest_batch
 from recipes.training.processes import make_accelerator
 from recipes.training.reporter import Reporter
 from recipes.training.run import RunFolder, replace
+from recipes.training.texts import TextData
 
 
 def complete(resolved: Resolved) -> Resolved:
@@ -60,13 +65,16 @@ def complete(resolved: Resolved) -> Resolved:
     return Resolved(config, origins)
 
 
-def build_objective(resolved: Resolved, encoder: VideoEncoder) -> Objective:
-    """The method of a run around its encoder, with its pretext tasks; new parts follow from the run's seed."""
+def build_objective(resolved: Resolved, encoder: VideoEncoder, *, online: bool = False) -> Objective:
+    """The method of a run around its encoder (and text tower), with its pretext tasks; new parts follow from the run's seed."""
     config = resolved.config
+    text = None
+    if method(config.method).texts:
+        text = build_text(config.text, online=online, seed=config.train.seed)
     encoder.context = None  # it reads the features of the encoder that it was trained on, and those are about to change
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        objective = build_method(config.method, config.objective, config.pretext, encoder)
+        objective = build_method(config.method, config.objective, config.pretext, encoder, text=text)
     if not objective.adapts and config.encoder.mode in ("lora", "last_k"):
         what = f"'encoder.mode' is {config.encoder.mode}, and '{objective.name}' trains nothing of the encoder itself"
         raise ConfigError(what, do="Leave encoder.mode out")
@@ -89,26 +97,29 @@ def pretrain(
 
     from_step: go on from the checkpoint of that step. auto_batch: with the largest batch that memory has room for (`--batch-size auto`); of a
     contrastive method, whose batch is part of the question, the largest `train.piece`. A run that goes on keeps what it began with. key:
-    needed where labels that the run looks at (monitor.knn) or learns from (data.source) name original identifiers. Raises VfmError subclasses; see
+    needed where labels that the run looks at (monitor.knn) or learns from (data.source), or texts, name original
+    identifiers. Raises VfmError subclasses; see
     `recipes.training.loop.train`.
     """
     resume = resume or from_step is not None
     resolved = complete(resolved)
     config = resolved.config
     prepared = Prepared.open(config.data.path)
+    spoken = texts_of(config, prepared, key)
     source = Source.of(config, method(config.method), key)
     if source is not None:
         resolved = source.filled_in(resolved)
         config = resolved.config
     if auto_batch and not (resume and is_run(out)):
-        samples = len(rows_of(prepared, config.data.split)) * config.data.clips_per_video
+        count = len(spoken) if spoken is not None else len(rows_of(prepared, config.data.split))
+        samples = count * config.data.clips_per_video
         resolved = with_largest_batch(resolved, samples, online=online, reporter=reporter)
         config = resolved.config
     if any(view.regions for view in method(config.method).views.values()):
         check_region_maps(prepared, list(rows_of(prepared, config.data.split)), config.region_map, config.domain)
     probe = OnlineKnn.of(config, prepared, key)
     encoder = build_encoder(config.encoder, config.clip, online=online, seed=config.train.seed)
-    objective = build_objective(resolved, encoder)
+    objective = build_objective(resolved, encoder, online=online)
     run = RunFolder(out)
     if is_main():
         run = RunFolder.create(out, resolved, overwrite=overwrite, resume=resume, from_step=from_step)
@@ -119,10 +130,7 @@ def pretrain(
         with recorded(run.path, main=is_main()):
             if encoder.random_start:
                 reporter.note("vfm-tiny starts from random weights: no pretrained weights ship with vfm yet")
-            data = ClipData(
-                prepared, rows_of(prepared, config.data.split), objective.views, config.clip, config.augment,
-                seed=config.train.seed, clips_per_video=config.data.clips_per_video, regions=config.region_map,
-            )  # fmt: skip
+            data = samples_of(config, prepared, objective, spoken)
             if source is not None:
                 data = source.beside(data, objective, config)
             if is_main():
@@ -131,9 +139,11 @@ def pretrain(
                 for said in (probe, source):
                     if said is not None:
                         reporter.note(said.said())
+                if spoken is not None:
+                    reporter.note(in_words(spoken, data))
             result = train(objective, data, config, run, reporter, resume=resume, from_step=from_step, probe=probe)
             if is_main():
-                finish(run, objective, prepared, config, result, source)
+                finish(run, objective, prepared, config, result, source, spoken)
     finally:
         run.unlock()
     return run.encoder
@@ -143,7 +153,8 @@ def with_largest_batch(resolved: Resolved, samples: int, *, online: bool, report
     """`resolved` with the largest batch of this machine, the same on all processes; samples: of an epoch. Raises TrainingError where none fits."""
     config = resolved.config
     accelerator = make_accelerator(config)
-    trial = build_objective(resolved, build_encoder(config.encoder, config.clip, online=online, seed=config.train.seed))
+    encoder = build_encoder(config.encoder, config.clip, online=online, seed=config.train.seed)
+    trial = build_objective(resolved, encoder, online=online)
     contrast = isinstance(trial, Contrast)
     limit = config.train.batch_size if contrast else samples // (config.train.accumulate * accelerator.num_processes)
     bf16 = accelerator.mixed_precision == "bf16"
@@ -159,6 +170,42 @@ def with_largest_batch(resolved: Resolved, samples: int, *, online: bool, report
         )
     origins = {**resolved.origins, **{f"train.{name}": "--batch-size auto" for name in change}}
     return Resolved(config.model_copy(update={"train": config.train.model_copy(update=change)}), origins)
+
+
+def texts_of(config: RunConfig, prepared: Prepared, key: bytes | None) -> Texts | None:
+    """What was said of the recordings, for a method that learns from it. Raises ConfigError for one that does not and was given texts, DataError."""
+    kind = method(config.method)
+    if kind.texts:
+        if config.text.keep and not config.text.files:
+            what = "'text.keep' names columns of text files, and there are none"
+            raise ConfigError(what, do="Give files: --text captions.csv; or leave it out")
+        return read_texts(config.text.files, prepared, key, keep=config.text.keep)
+    if config.text.files:
+        learners = ", ".join(one.name for one in METHODS if one.texts)
+        raise ConfigError(
+            f"'{kind.name}' does not learn from texts", do=f"Leave --text out, or use --recipe {learners}"
+        )
+    return None
+
+
+def samples_of(config: RunConfig, prepared: Prepared, objective: Objective, spoken: Texts | None) -> ClipData:
+    """The stream that a run learns from: recordings, or what was said of them. Raises ConfigError, DataError."""
+    rows, train = rows_of(prepared, config.data.split), config.train
+    if spoken is None or objective.text is None:
+        return ClipData(
+            prepared, rows, objective.views, config.clip, config.augment, seed=train.seed,
+            clips_per_video=config.data.clips_per_video, regions=config.region_map,
+        )  # fmt: skip
+    return TextData(
+        prepared, rows, objective.views, config.clip, config.augment, texts=spoken, asked=objective.texts, reader=objective.text.reader,
+        silent=objective.silent, seed=train.seed, clips_per_video=config.data.clips_per_video, regions=config.region_map,
+    )  # fmt: skip
+
+
+def in_words(spoken: Texts, data: ClipData) -> str:
+    """What a run says of its texts at its start; none of their words."""
+    passed = "".join(f"; {count} {why}" for why, count in sorted(spoken.passed.items()))
+    return f"{data.count} samples from {len(spoken)} texts of {len(spoken.by_row)} recordings, by {len(spoken.sources)} sources{passed}"
 
 
 def rows_of(prepared: Prepared, split: str) -> Sequence[int]:
@@ -179,6 +226,7 @@ def finish(
     config: RunConfig,
     result: TrainResult,
     source: Source | None,
+    spoken: Texts | None = None,
 ) -> None:
     """Leave the encoder in transformers' format (and a classifier where there is one), the curves as a picture, and a record of what was done."""
     encoder = objective.final_encoder()
@@ -186,6 +234,9 @@ def finish(
         encoder.save(run.encoder)
         if encoder.adapter:
             save_adapter(encoder, run.path / "adapter")
+        alignment = objective.final_alignment()
+        if alignment is not None and objective.text is not None:
+            save_aligned(run.path, objective.text, alignment)
         head = objective.final_head()
         if source is not None and head is not None:
             save_head(as_task(encoder, head, source.task, source.labels.classes), run.path)
@@ -199,6 +250,7 @@ def finish(
             "init_from": config.encoder.init_from,
             "random_start": encoder.random_start,
             "data": prepared.summary(),
+            "texts": {"tower": config.text.name, **spoken.summary()} if spoken is not None else None,
             "source": {"task": source.task, **source.prepared.summary()} if source is not None else None,
             "steps": result.steps,
             "samples": result.samples,

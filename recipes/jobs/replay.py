@@ -11,9 +11,11 @@ from safetensors.torch import load_file
 from domains.errors import ModelError
 from domains.schema import parse
 from recipes.encoders import build_encoder
+from recipes.encoders.text import build_text
 from recipes.finetune.task import TaskHeadSettings, TaskObjective
+from recipes.finetune.temporal import TemporalHeadSettings, TemporalObjective
 from recipes.objective import Objective
-from recipes.pretrain import build_method
+from recipes.pretrain import build_method, method
 from recipes.training.broken import BrokenStep, read_broken
 from recipes.training.checkpoint import restore
 from recipes.training.replay import Replay, replay
@@ -37,9 +39,14 @@ def replay_run(run: Path, *, precision: str | None = None, online: bool = False)
 
 def build(broken: BrokenStep, online: bool = False) -> Objective:
     """The objective of a broken step, without its weights, and without the data and labels that its settings were made from."""
+    if broken.objective == TemporalObjective.name:
+        return TemporalObjective(parse(TemporalHeadSettings, broken.settings, "step.json"))
     settings = broken.config.encoder.model_copy(update={"init_from": None})
     with torch.random.fork_rng(devices=[]):
         encoder = build_encoder(settings, broken.config.clip, online=online, seed=broken.config.train.seed)
         if broken.objective == TaskObjective.name:
             return TaskObjective(encoder, parse(TaskHeadSettings, broken.settings, "step.json"))
-        return build_method(broken.objective, broken.settings, broken.config.pretext, encoder, "step.json")
+        text = None
+        if method(broken.objective).texts:
+            text = build_text(broken.config.text, online=online, seed=broken.config.train.seed)
+        return build_method(broken.objective, broken.settings, broken.config.pretext, encoder, "step.json", text=text)

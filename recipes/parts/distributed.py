@@ -46,6 +46,20 @@ def global_mean(tensor: Tensor) -> Tensor:
     return global_sum(tensor.sum(dim=0)) / count
 
 
+def mean_of_counted(values: Tensor, counted: Tensor) -> Tensor:
+    """This rank's part of the mean of the counted values of all ranks, with gradient: averaged over ranks, it is that mean.
+
+    values (...); counted (...) bool, or weights. What is not counted must still be finite. 0 where no rank counts anything.
+    """
+    weights = counted.to(values.dtype)
+    return (values * weights).sum() * world_size() / global_sum(weights.sum()).clamp_min(1)
+
+
+def places(samples: int, device: torch.device | None = None) -> Tensor:
+    """(samples,) int64: where this rank's samples stand among those of all ranks; every rank must hold as many."""
+    return torch.arange(samples, device=device) + samples * rank()
+
+
 def gather(tensor: Tensor) -> Tensor:
     """Rows of all ranks, in rank order, with gradient: (n, ...) -> (world * n, ...).
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recipes.parts.distributed import gather, global_sum, rank, world_size
+from recipes.parts.distributed import gather, mean_of_counted, places, world_size
 from recipes.parts.precision import as_they_are
 
 
@@ -26,13 +26,13 @@ def sup_con(views: Tensor, labels: Tensor, temperature: float, counted: Tensor |
     kept = torch.ones_like(labels, dtype=torch.bool) if counted is None else counted
     theirs = gather(own.unflatten(0, (count, samples)).transpose(0, 1)).transpose(0, 1).flatten(0, 1)
     all_labels, all_kept = (gather(values).repeat(count) for values in (labels, kept.long()))
-    place = torch.arange(samples, device=own.device) + samples * rank()
-    place = (place + samples * world_size() * torch.arange(count, device=own.device).unsqueeze(1)).flatten()
+    place = (
+        places(samples, own.device) + samples * world_size() * torch.arange(count, device=own.device).unsqueeze(1)
+    ).flatten()
     itself = place.unsqueeze(1) == torch.arange(len(theirs), device=own.device)
     others = (all_kept > 0) & ~itself
     with as_they_are(own):
         scores = (own @ theirs.T / temperature).masked_fill(~others, torch.finfo(torch.float32).min)
     positive = ((labels.repeat(count).unsqueeze(1) == all_labels) & others).float()
     each = -(positive * F.log_softmax(scores, dim=1)).sum(dim=1) / positive.sum(dim=1).clamp_min(1)
-    anchors = kept.repeat(count).float()
-    return (each * anchors).sum() * world_size() / global_sum(anchors.sum()).clamp_min(1)
+    return mean_of_counted(each, kept.repeat(count))

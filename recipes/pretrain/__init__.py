@@ -10,11 +10,13 @@ from pydantic import Field, NonNegativeFloat
 from domains.errors import ConfigError
 from domains.schema import Strict, nearest, parse
 from recipes.encoders.base import VideoEncoder
+from recipes.encoders.text import TextEncoder
 from recipes.objective import Objective
 from recipes.parts.pretext import Pretext, PretextSettings
 from recipes.pretrain.added import add, alone
 from recipes.pretrain.advise import ADVISE
 from recipes.pretrain.byol import BYOL
+from recipes.pretrain.clip import CLIP
 from recipes.pretrain.coclr import CoCLR
 from recipes.pretrain.comix import CoMix
 from recipes.pretrain.cpnet import CPNet
@@ -24,18 +26,22 @@ from recipes.pretrain.dino import DINO
 from recipes.pretrain.discovr import DISCOVR
 from recipes.pretrain.dsm import DSM
 from recipes.pretrain.everest import EVEREST
+from recipes.pretrain.hecvl import HecVL
 from recipes.pretrain.iic import IIC
 from recipes.pretrain.marlin import MARLIN
 from recipes.pretrain.mme import MME
 from recipes.pretrain.moco import MoCo
 from recipes.pretrain.oddoneout import OddOneOut
+from recipes.pretrain.ophclip import OphCLIP
 from recipes.pretrain.order import Order
+from recipes.pretrain.peskavlp import PeskaVLP
 from recipes.pretrain.rspnet import RSPNet
 from recipes.pretrain.salt import SALT
 from recipes.pretrain.scale import SCALE
 from recipes.pretrain.simclr import SimCLR
 from recipes.pretrain.smile import SMILE
 from recipes.pretrain.statistics import Statistics
+from recipes.pretrain.surgvlp import SurgVLP
 from recipes.pretrain.swav import SwAV
 from recipes.pretrain.tt import TT
 from recipes.pretrain.vicmae import ViCMAE
@@ -73,6 +79,11 @@ METHODS: list[type[Objective]] = [
     SCALE,
     ADVISE,
     CoMix,
+    CLIP,
+    SurgVLP,
+    HecVL,
+    PeskaVLP,
+    OphCLIP,
 ]
 
 
@@ -119,13 +130,21 @@ def added_tasks(said: Mapping[str, Any], to: str) -> dict[str, tuple[float, Pret
 
 
 def build_method(
-    name: str, values: Mapping[str, Any], added: Mapping[str, Any], encoder: VideoEncoder, where: str = ""
+    name: str,
+    values: Mapping[str, Any],
+    added: Mapping[str, Any],
+    encoder: VideoEncoder,
+    where: str = "",
+    *,
+    text: TextEncoder | None = None,
 ) -> Objective:
     """The method `name` with its settings `values` around an encoder, and the pretext tasks `added` to it (a run's `pretext` section).
 
-    New parts draw from torch's generator, the method's own first: they are the same with tasks and without. Raises ConfigError.
+    text: the tower of a method that learns from texts. New parts draw from torch's generator, the method's own first: they are the same with tasks
+    and without. Raises ConfigError.
     """
     kind = method(name)
     tasks = added_tasks(added, name)
-    main = kind(encoder, parse(kind.Settings, values, where or f"objective ({name})"))
+    settings = parse(kind.Settings, values, where or f"objective ({name})")
+    main = kind(encoder, settings) if text is None else kind(encoder, settings, text)  # type: ignore[call-arg]
     return add(main, {task: (weight, pretext(task)(encoder, own)) for task, (weight, own) in tasks.items()})

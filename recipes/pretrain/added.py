@@ -8,7 +8,9 @@ from typing import ClassVar
 
 from torch import nn
 
+from recipes.encoders.aligned import Alignment
 from recipes.encoders.base import VideoEncoder
+from recipes.encoders.text import TextEncoder
 from recipes.objective import Batch, Clip, Losses, Objective, Progress
 from recipes.parts.pretext import Pretext, PretextSettings
 
@@ -59,6 +61,7 @@ class WithPretext(Objective):
         first = next(iter(main.views))
         self.adapts = main.adapts  # type: ignore[misc]
         self.views, self.labelled = dict(main.views), main.labelled
+        self.texts, self.silent = main.texts, main.silent
         for name, pretext in self.tasks():
             self.views |= beside(first, name, pretext.views)
 
@@ -66,6 +69,11 @@ class WithPretext(Objective):
     def encoder(self) -> VideoEncoder:  # type: ignore[override]
         """The method's, and so the tasks' too."""
         return self.main.encoder
+
+    @property
+    def text(self) -> TextEncoder | None:  # type: ignore[override]
+        """The method's text tower."""
+        return self.main.text
 
     def tasks(self) -> Iterator[tuple[str, Pretext]]:
         """Name and task, in the order that they were added."""
@@ -107,6 +115,10 @@ class WithPretext(Objective):
     def final_head(self) -> nn.Linear | None:
         """The method's."""
         return self.main.final_head()
+
+    def final_alignment(self) -> Alignment | None:
+        """The method's."""
+        return self.main.final_alignment()
 
 
 def add(main: Objective, added: Mapping[str, tuple[float, Pretext]]) -> Objective:

@@ -21,6 +21,7 @@ from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional as F
 
 from domains.errors import ConfigError, ModelError, TrainingError
 from domains.schema import parse
@@ -186,8 +187,8 @@ def flat(collated: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
 
 
 def nested(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
-    """The inverse of `flat`, with `targets` even where there are none."""
-    values: dict[str, Any] = {"targets": {}}
+    """The inverse of `flat`, with `views` and `targets` even where there are none."""
+    values: dict[str, Any] = {"views": {}, "targets": {}}
     for key, tensor in tensors.items():
         if not key.startswith(f"{prefix}/"):
             continue
@@ -203,4 +204,12 @@ def joined(parts: Sequence[Any]) -> Any:
     """Mappings of the same tensors -> one, joined along the samples."""
     if isinstance(parts[0], Mapping):
         return {name: joined([part[name] for part in parts]) for name in parts[0]}
+    if (
+        parts[0].ndim > 1 and len({part.shape[1:] for part in parts}) > 1
+    ):  # tokens: each process has its own longest text
+        most = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+        parts = [
+            F.pad(part, [n for m, s in zip(most[::-1], part.shape[:0:-1], strict=True) for n in (0, m - s)], value=-1)
+            for part in parts
+        ]
     return torch.cat(list(parts))

@@ -20,7 +20,8 @@ from domains.errors import MediaError, UnreachableError
 from domains.store.clips import Clip, draw_views, sample_seed
 from domains.store.prepared import Prepared
 from recipes.encoders.base import Geometry
-from recipes.objective import Batch
+from recipes.encoders.text import padded
+from recipes.objective import Batch, Words
 from recipes.training.frequency import keep_frequencies
 
 ATTEMPTS = 8  # samples tried in place of an unreadable one before a run gives up
@@ -55,40 +56,34 @@ class ClipData(Dataset[dict[str, Any]]):
         self.targets, self.regions = dict(targets or {}), regions
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
+    @property
+    def count(self) -> int:
+        """What an epoch draws `clips_per_video` samples of, each."""
+        return len(self.rows)
+
     def __len__(self) -> int:
         """Samples of one epoch."""
-        return len(self.rows) * self.clips_per_video
+        return self.count * self.clips_per_video
 
     def fingerprint(self) -> str:
         """Which recordings are learned from, in which order: 16 hexadecimal digits."""
         return self.prepared.fingerprint(self.rows)
 
     def place(self, position: int) -> tuple[int, int, int]:
-        """(epoch, place in `rows`, draw) of a position in the stream."""
+        """(epoch, place in `rows` (of what it has `count` of), draw) of a position in the stream."""
         epoch, offset = divmod(position, len(self))
         if self._order is None or self._order[0] != epoch:
             self._order = (epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self)))
-        draw, where = divmod(int(self._order[1][offset]), len(self.rows))
+        draw, where = divmod(int(self._order[1][offset]), self.count)
         return epoch, where, draw
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         epoch, where, draw = self.place(position)
         failures: list[str] = []
         while True:
-            row = self.rows[where]
+            row = self.row(epoch, where, draw)
             try:
-                drawn = draw_views(
-                    self.prepared,
-                    row,
-                    self.views,
-                    self.clip,
-                    self.policies,
-                    self.seed,
-                    epoch,
-                    draw,
-                    regions=self.regions,
-                )
-                break
+                return {**self.read(row, epoch, where, draw), "row": row, "failures": failures}
             except UnreachableError as error:  # of a storage: the next sample would fare no better
                 return {"failures": [*failures, f"{self.prepared.video_id(row)}: {error.what}"]}
             except MediaError as error:
@@ -96,13 +91,20 @@ class ClipData(Dataset[dict[str, Any]]):
                 if len(failures) >= ATTEMPTS:
                     return {"failures": failures}
                 digest = hashlib.blake2b(f"{self.seed}/{epoch}/{where}/{draw}".encode(), digest_size=8).digest()
-                where = int.from_bytes(digest, "big") % len(self.rows)
+                where = int.from_bytes(digest, "big") % self.count
+
+    def row(self, epoch: int, where: int, draw: int) -> int:
+        """The manifest row of a sample."""
+        return self.rows[where]
+
+    def read(self, row: int, epoch: int, where: int, draw: int) -> dict[str, Any]:
+        """What a sample holds: views, seed, targets. Raises MediaError, UnreachableError."""
         return {
-            "views": drawn,
+            "views": draw_views(
+                self.prepared, row, self.views, self.clip, self.policies, self.seed, epoch, draw, regions=self.regions
+            ),
             "seed": sample_seed(self.seed, epoch, self.prepared.video_id(row), draw),
-            "row": row,
             "targets": {name: values[where] for name, values in self.targets.items()},
-            "failures": failures,
         }
 
 
@@ -186,6 +188,13 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
             name: torch.as_tensor(np.stack([sample["targets"][name] for sample in samples]))
             for name in samples[0]["targets"]
         },
+        "texts": {
+            name: {
+                "tokens": padded([sample["texts"][name]["tokens"] for sample in samples]),
+                "numbers": torch.stack([sample["texts"][name]["numbers"] for sample in samples]),
+            }
+            for name in samples[0].get("texts", {})
+        },
         "failures": failures,
     }
 
@@ -194,7 +203,10 @@ def to_batch(collated: Mapping[str, Any], geometry: Geometry, device: torch.devi
     """Collated samples -> pixel_values on the device: augmented, three channels, normalised by the encoder's statistics."""
     clips = {name: pixel_values(view, geometry, device) for name, view in collated["views"].items()}
     targets = {name: values.to(device, non_blocking=True) for name, values in collated["targets"].items()}
-    return Batch(clips=clips, seeds=collated["seeds"], targets=targets, index=collated["rows"])
+    texts = {
+        name: Words(said["tokens"], said["numbers"]).to(device) for name, said in collated.get("texts", {}).items()
+    }
+    return Batch(clips=clips, seeds=collated["seeds"], targets=targets, index=collated["rows"], texts=texts)
 
 
 def pixel_values(view: Mapping[str, Tensor], geometry: Geometry, device: torch.device) -> Tensor:

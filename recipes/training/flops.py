@@ -94,7 +94,9 @@ def flops_on_paper(objective: Objective, batch: Batch) -> int | None:
         sketch = copy.deepcopy(objective, memo)
         clips = {name: clip.detach().to("meta") for name, clip in batch.clips.items()}
         targets = {name: values.detach().to("meta") for name, values in batch.targets.items()}
+        texts = {name: words.to("meta") for name, words in batch.texts.items()}
+        shapes = Batch(clips, batch.seeds, targets, batch.index, texts)
         with torch.random.fork_rng():
-            return flops_of(lambda: sketch(Batch(clips, batch.seeds, targets, batch.index))["loss"].backward())
+            return flops_of(lambda: sketch(shapes)["loss"].backward())
     except (RuntimeError, NotImplementedError, TypeError):
         return None

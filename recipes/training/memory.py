@@ -11,7 +11,7 @@ from torch import Tensor
 from domains.errors import TrainingError
 from domains.machine import free_memory
 from recipes.config import RunConfig
-from recipes.objective import LABEL, Batch, Contrast, Objective, Progress
+from recipes.objective import LABEL, Batch, Contrast, Objective, Progress, Words
 from recipes.parts.distributed import world_size
 
 MARGIN = 0.9  # of the memory that is free: fragments, and batches whose masks keep a little more
@@ -119,7 +119,16 @@ def made_up(objective: Objective, size: int, device: torch.device) -> Batch:
         for name, view in (*objective.views.items(), *objective.labelled.items())
     }
     targets = {LABEL: torch.zeros(size, dtype=torch.int64, device=device)} if objective.labelled else {}
-    return Batch(clips, torch.arange(size), targets, torch.arange(size))
+    texts = {name: longest_texts(objective, asked.count, size).to(device) for name, asked in objective.texts.items()}
+    return Batch(clips, torch.arange(size), targets, torch.arange(size), texts)
+
+
+def longest_texts(objective: Objective, count: int, size: int) -> Words:
+    """`count` texts for each of `size` samples, as long as the tower reads them."""
+    assert objective.text is not None  # it asks for texts
+    reading = objective.text.reading
+    tokens = torch.ones(size, count, reading.sections, reading.length, dtype=torch.int64)
+    return Words(tokens, torch.arange(size * count).view(size, count))
 
 
 def trained(objective: Objective) -> int:
@@ -144,6 +153,8 @@ def advice(config: RunConfig, objective: Objective) -> str:
     elif train.batch_size > 1:
         half = train.batch_size // 2
         ways.append(f"train.batch_size={half} train.accumulate={train.accumulate * 2} (steps of the same size)")
+    if not objective.asks_encoder:
+        return f"Try {', or '.join([*ways, 'shorter windows (task.temporal.window)'])}"
     if not config.encoder.checkpointing:
         ways.append("encoder.checkpointing=true (a third more time)")
     if world_size() > 1 and not train.shard:

@@ -150,7 +150,7 @@ class Monitors:
         train, began = self.config.train, time.perf_counter()
         figures: dict[str, float] = {}
         if is_due(step, total, train.monitor_every, train.log_every):
-            figures |= {**self.of_features(), **self.of_usage()}
+            figures |= {**(self.of_features() if self.objective.asks_encoder else {}), **self.of_usage()}
         if self.probe is not None and is_due(step, total, self.config.monitor.knn.every, train.log_every):
             figures |= self.ask(self.probe)
         if figures:

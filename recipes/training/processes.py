@@ -33,7 +33,8 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     from accelerate.utils import DistributedDataParallelKwargs
 
     AcceleratorState._reset_state()  # a process may train again, at another precision: `vfm demo`, a notebook
-    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=config.encoder.mode == "lora")
+    adapters = "lora" in (config.encoder.mode, config.text.mode)
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=adapters)
     return Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision=mixed_precision(config.train.precision),
@@ -70,5 +71,5 @@ def shared_anew(config: RunConfig, run: RunFolder, processes: int) -> RunConfig:
 def check_data(before: Mapping[str, Any], now: str, run: RunFolder) -> None:
     """Raises ConfigError where samples would be others than those the run began with. before: a checkpoint's state."""
     if before["data"] != now:
-        what = "the prepared folder holds other recordings than when the run began"
+        what = "these are other recordings or texts than when the run began"
         raise ConfigError(what, where=run.path, do="Start another run with --init-from")

@@ -63,6 +63,28 @@ def test_labels_files_masks_and_reports(studies: Path) -> None:
         assert str(file.PatientName).split("^")[0] not in report
 
 
+def test_words_to_learn_from(studies: Path) -> None:
+    labels = rows(studies)
+    with (studies / "reports.csv").open(newline="") as file:
+        reports = {row["study_id"]: row["text"] for row in csv.DictReader(file)}
+    with (studies / "captions.csv").open(newline="") as file:
+        captions = {row["file"]: row["text"] for row in csv.DictReader(file)}
+    assert set(reports) == {row["study_id"] for row in labels}
+    assert set(captions) == {row["file"] for row in labels}
+    axis = {"A4C": "four chamber", "A2C": "two chamber", "PLAX": "long axis", "PSAX": "short axis"}
+    for row in labels:
+        assert f"ejection fraction {float(row['ef']):.0f} %" in reports[row["study_id"]]
+        said = captions[row["file"]].lower()
+        assert any(words in said for words in (axis[row["view"]], "all four", "left atrium and"))
+        assert not any(words in said for view, words in axis.items() if view != row["view"])
+        header = pydicom.dcmread(studies / row["file"], stop_before_pixels=True)
+        for text in (reports[row["study_id"]], captions[row["file"]]):  # nobody is named
+            assert not any(
+                name in text for name in (header.StudyID, header.PatientID, str(header.PatientName).split("^")[0])
+            )
+    assert len(set(captions.values())) > 6
+
+
 def test_recordings_open_with_regions_and_times(studies: Path) -> None:
     tagged = 0
     for row in rows(studies):

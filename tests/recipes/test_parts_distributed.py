@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
+from alignment_factory import gradients, modalities
 from torch import distributed as dist
 
 from recipes.parts.centre import Centre
 from recipes.parts.distributed import gather, global_max, global_mean, global_sum, world_size
 from recipes.parts.prototypes import sinkhorn
 from recipes.parts.standardise import BatchStandardise
+
+FOUND = ("value", "by rows", "by what is learned")
 
 
 def whole() -> tuple[torch.Tensor, torch.Tensor]:
@@ -52,6 +55,8 @@ def rank_main(rank: int, port: int, folder: str) -> None:
         "assignments": sinkhorn(scores, 0.05),
         "centre": centre_of(uneven),
     }
+    for name, found in gradients(*(part[rank * 4 : rank * 4 + 4] for part in modalities())).items():
+        results |= {f"{name} {what}": value for what, value in zip(FOUND, found, strict=True)}
     torch.save(results, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -85,6 +90,20 @@ def test_two_ranks_equal_one(ranks: list[dict[str, torch.Tensor]]) -> None:
         assert rank["max"] == scores.max()
         torch.testing.assert_close(rank["mean"], logits.mean(dim=0), **close)
         torch.testing.assert_close(rank["centre"], centre_of(logits), **close)
+
+
+def test_losses_between_modalities_on_two_ranks_are_those_of_one(ranks: list[dict[str, torch.Tensor]]) -> None:
+    for name, (value, by_rows, by_learned) in gradients(*modalities()).items():
+        assert by_rows.abs().sum() > 0
+        values, rows, learned = ([rank[f"{name} {what}"] for rank in ranks] for what in FOUND)
+        for found, expected in (
+            (sum(values) / 2, value),
+            (torch.cat(rows) / 2, by_rows),
+            (sum(learned) / 2, by_learned),
+        ):  # as DDP averages
+            torch.testing.assert_close(
+                found, expected, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+            )
 
 
 def test_alone_they_are_the_identity() -> None:

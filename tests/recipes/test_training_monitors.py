@@ -105,6 +105,8 @@ class Fake(nn.Module):
 class FakeObjective(nn.Module):
     """An objective with prototypes around it."""
 
+    asks_encoder = True
+
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
         self.encoder = Fake(scale)

@@ -21,11 +21,25 @@ def prepared_domain(data: str | None) -> str:
     return Prepared.open(data).domain if data and (is_url(data) or Path(data).exists()) else "echo"
 
 
+def is_of_moments(data: str | None, domain: str, task: str | None) -> bool:
+    """Whether a task's labels are spans, so that its head goes over time; False where that cannot be told yet."""
+    from domains.errors import VfmError
+    from domains.store.annotated import task_of
+    from domains.store.prepared import Prepared
+
+    try:
+        return bool(data and task) and task_of(Prepared.open(str(data)), domain, str(task)).of_moments
+    except VfmError:  # whoever uses it says it better
+        return False
+
+
 @click.command()
 @click.option("--encoder", default=None, help="vfm-tiny, a folder, a vfm run, or a hub name.")
 @click.option("--data", default=None, help="A prepared folder, or its URL.")
 @click.option(
-    "--labels", default=None, help="CSV with one row per recording, study or patient [those of the public data set]."
+    "--labels",
+    default=None,
+    help="CSV with one row per recording, study or patient; for phases and tools one per span [those of the public data set].",
 )
 @click.option("--split", default=None, help="An official split of the public data set, instead of folds.")
 @click.option("--task", default=None, help="A task of the domain, e.g. ef or view.")
@@ -36,7 +50,13 @@ def prepared_domain(data: str | None) -> str:
     "--mode",
     type=click.Choice(["lora", "full", "last_k", "frozen"]),
     default=None,
-    help="What of the encoder is trained [lora].",
+    help="What of the encoder is trained [lora; frozen for phases and tools].",
+)
+@click.option(
+    "--head",
+    type=click.Choice(["causal", "offline"]),
+    default=None,
+    help="Phases and tools: a head that knows what has been so far, or also what follows [causal].",
 )
 @domain_option
 @key_option
@@ -44,12 +64,13 @@ def prepared_domain(data: str | None) -> str:
 @run_options
 def command(
     encoder: str | None, data: str | None, labels: str | None, split: str | None, task: str | None, label_fraction: float | None, mode: str | None,
-    domain: str | None, key: Path | None, slurm: bool, slurm_option: tuple[str, ...], no_submit: bool, config: Path | None, out: Path | None,
-    resume: bool, from_step: int | None, overwrite: bool, dry_run: bool, as_json: bool, online: bool, settings: tuple[str, ...],
+    head: str | None, domain: str | None, key: Path | None, slurm: bool, slurm_option: tuple[str, ...], no_submit: bool, config: Path | None,
+    out: Path | None, resume: bool, from_step: int | None, overwrite: bool, dry_run: bool, as_json: bool, online: bool, settings: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Learn a task from the labels of some patients; test once, on patients that were never seen.
 
-    The run folder holds the adapter (plain peft loads it), the merged encoder, the head, and a prediction for every test recording.
+    The run folder holds the adapter (plain peft loads it), the merged encoder, the head, and a prediction for every test recording. A task of
+    moments (phase, tool, triplet) gets a head over time, and a prediction and a picture of every moment of every test procedure.
     """
     resume = resume or from_step is not None
     check_slurm(slurm, slurm_option, no_submit)
@@ -57,17 +78,17 @@ def command(
         config,
         {
             "domain": domain, "encoder.name": encoder, "encoder.mode": mode, "data.path": data, "task.labels": labels, "task.split": split,
-            "task.name": task, "task.label_fraction": label_fraction,
+            "task.name": task, "task.label_fraction": label_fraction, "task.temporal.head": head,
         },
         settings,
     )  # fmt: skip
     from recipes.finetune import clip_of_run, defaults
 
-    start = asked.get("encoder.name")
+    start, of_domain = asked.get("encoder.name"), asked.get("domain") or prepared_domain(asked.get("data.path"))
     resolved = resolve_run(
         asked,
-        domain=asked.get("domain") or prepared_domain(asked.get("data.path")),
-        base=defaults(),
+        domain=of_domain,
+        base=defaults(of_moments=is_of_moments(asked.get("data.path"), of_domain, asked.get("task.name"))),
         encoder=clip_of_run(start) if start else None,
         resumed=out if resume else None,
     )
@@ -100,7 +121,7 @@ def command(
         emit_json({"run": str(run), **found})
     else:
         click.echo(found["verdict"])
-        click.echo(f"predictions: {run / 'predictions.csv'}")
+        click.echo(f"predictions: {next(run.glob('predictions*'))}")
 
 
 def find_key(key: Path | None) -> bytes | None:

@@ -36,6 +36,12 @@ or prepare a folder of your own (DICOM cines, AVI, MP4, in any sub-folders; 250 
 @click.option("--split", default=None, help="Learn only from the training part of this official split.")
 @click.option("--encoder", default=None, help="vfm-tiny, a folder, a vfm run, or a hub name.")
 @click.option("--recipe", default=None, help="vfm recipes ls; default: the domain's.")
+@click.option(
+    "--text",
+    "texts",
+    multiple=True,
+    help="CSV of narrations or reports, for recipes that learn from words; may be given several times.",
+)
 @click.option("--init-from", default=None, help="Take the weights of this run's encoder, and nothing else.")
 @click.option(
     "--processes", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine (one per GPU)."
@@ -55,10 +61,10 @@ or prepare a folder of your own (DICOM cines, AVI, MP4, in any sub-folders; 250 
 @slurm_options
 @run_options
 def command(
-    domain: str | None, data: str | None, split: str | None, encoder: str | None, recipe: str | None, init_from: str | None, processes: int,
-    batch_size: str | None, profile: bool, patients: int, knn_labels: str | None, knn_task: str | None, key: Path | None,
-    slurm: bool, slurm_option: tuple[str, ...], no_submit: bool, config: Path | None, out: Path | None, resume: bool, from_step: int | None,
-    overwrite: bool, dry_run: bool, as_json: bool, online: bool, settings: tuple[str, ...],
+    domain: str | None, data: str | None, split: str | None, encoder: str | None, recipe: str | None, texts: tuple[str, ...],
+    init_from: str | None, processes: int, batch_size: str | None, profile: bool, patients: int, knn_labels: str | None, knn_task: str | None,
+    key: Path | None, slurm: bool, slurm_option: tuple[str, ...], no_submit: bool, config: Path | None, out: Path | None, resume: bool,
+    from_step: int | None, overwrite: bool, dry_run: bool, as_json: bool, online: bool, settings: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Continue an encoder's training on your own recordings, without labels.
 
@@ -74,6 +80,7 @@ def command(
         "data.split": split,
         "encoder.name": encoder,
         "encoder.init_from": init_from,
+        "text.files": list(texts) or None,
         "train.batch_size": check_batch_size(batch_size),
         "train.profile": PROFILED if profile else None,
         "monitor.knn.labels": knn_labels,
@@ -115,7 +122,7 @@ def command(
     if resolved.config.data.path == "phantom":
         resolved = with_data(resolved, make_phantom(out, patients, key))
     main = int(os.environ.get("RANK", "0")) == 0
-    labels = resolved.config.monitor.knn.task or resolved.config.data.source.path
+    labels = resolved.config.monitor.knn.task or resolved.config.data.source.path or resolved.config.text.files
     encoder_folder = pretrain(
         resolved, out, overwrite=overwrite, resume=resume, from_step=from_step, online=online, auto_batch=batch_size == "auto",
         key=find_key(key) if labels else None, reporter=TerminalReporter(quiet=not main),

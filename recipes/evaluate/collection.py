@@ -1,0 +1,194 @@
+"""An embedded collection: a vector for every stretch of every recording, to be searched by a text or by an example.
+
+    FOLDER/about.json         by which model (its fingerprint), of which prepared folder, how
+    FOLDER/vectors.npy        (n, D) float32, of length one
+    FOLDER/moments.parquet    video_id, frame (native, at which the clip begins), start, end (s; null where the frame rate is not known)
+
+Search is exact: the cosine with every vector, mapped into memory and read block by block. No approximate index is kept: at a vector every few
+seconds, a million of them are weeks of video.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from domains.base import ClipSettings, StoreSettings
+from domains.errors import ConfigError, DataError, StorageError
+from domains.schema import Strict, parse
+from recipes.evaluate.metrics import Array
+
+FORMAT = 1
+ABOUT, VECTORS, MOMENTS = "about.json", "vectors.npy", "moments.parquet"
+ROUNDING = 1e-6  # of seconds
+BLOCK = 1 << 16  # vectors compared at once; of 512 numbers 128 MB
+SCHEMA = pa.schema([("video_id", pa.string()), ("frame", pa.float64()), ("start", pa.float64()), ("end", pa.float64())])
+
+
+class About(Strict):
+    """What is kept of how a collection was made.
+
+    model: as it was named; fingerprint: of its weights. words: whether it knows texts. data: the prepared folder or URL, as it was named; key: the
+    fingerprint of its pseudonym key. store: how its frames are stored. clip: what the model was shown. every: seconds from one stretch to the next,
+    None: one follows the other.
+    """
+
+    format: int
+    vfm: str
+    model: str
+    fingerprint: str
+    words: bool
+    width: int
+    data: str
+    domain: str
+    key: str | None
+    store: StoreSettings
+    clip: ClipSettings
+    every: float | None
+    vectors: int
+    recordings: int
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """Of one recording: frames (n,) at which clips begin, starts and ends (n,) in seconds (not a number: unknown), vectors (n, D)."""
+
+    video_id: str
+    frames: Array
+    starts: Array
+    ends: Array
+    vectors: Array
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A stretch that was found. frame: native, at which it begins. start, end: seconds, None where the frame rate is not known."""
+
+    video_id: str
+    frame: float
+    start: float | None
+    end: float | None
+    similarity: float
+
+
+def write_collection(folder: Path, about: About, found: Iterable[Stretches], *, overwrite: bool = False) -> About:
+    """Whole or not at all; `about` gets its counts. Raises ConfigError where there is one already, StorageError."""
+    if folder.exists() and not overwrite:
+        raise ConfigError(
+            "there is something already", where=folder, do="Replace it with --overwrite, or give another folder"
+        )
+    if folder.exists() and not (folder / ABOUT).is_file() and any(folder.iterdir()):
+        raise ConfigError("holds something that is no embedded collection", where=folder, do="Give another folder")
+    draft = folder.with_name(f"{folder.name}.partial")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        count = recordings = 0
+        with (draft / "vectors.raw").open("wb") as raw, pq.ParquetWriter(draft / MOMENTS, SCHEMA) as table:
+            for one in found:
+                raw.write(np.ascontiguousarray(one.vectors, np.float32).tobytes())
+                table.write_table(_table(one))
+                count, recordings = count + len(one.vectors), recordings + 1
+        about = about.model_copy(update={"vectors": count, "recordings": recordings})
+        with (draft / VECTORS).open("wb") as file, (draft / "vectors.raw").open("rb") as raw:
+            head = {"descr": "<f4", "fortran_order": False, "shape": (count, about.width)}
+            np.lib.format.write_array_header_1_0(file, head)
+            shutil.copyfileobj(raw, file, 1 << 22)
+        (draft / "vectors.raw").unlink()
+        (draft / ABOUT).write_text(about.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        draft.rename(folder)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise StorageError(f"cannot be written ({error.strerror})", where=folder, do="Free some space") from None
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return about
+
+
+def _table(one: Stretches) -> pa.Table:
+    seconds = [pa.array(values, mask=~np.isfinite(values)) for values in (one.starts, one.ends)]
+    return pa.table([pa.array([one.video_id] * len(one.frames)), pa.array(one.frames), *seconds], schema=SCHEMA)
+
+
+class Collection:
+    """Opened with `Collection.open`. Attributes: folder, about, vectors (n, D), mapped."""
+
+    def __init__(self, folder: Path, about: About, vectors: NDArray[np.float32], moments: pa.Table) -> None:
+        self.folder, self.about, self.vectors = folder, about, vectors
+        coded = moments.column("video_id").combine_chunks().dictionary_encode()
+        self._names: list[str] = coded.dictionary.to_pylist()
+        self._video: NDArray[np.int32] = coded.indices.to_numpy()
+        self._frames: Array = moments.column("frame").to_numpy()
+        self._starts, self._ends = (
+            moments.column(name).combine_chunks().cast(pa.float64()).to_numpy(zero_copy_only=False)
+            for name in ("start", "end")
+        )
+
+    @classmethod
+    def open(cls, folder: Path) -> Collection:
+        """Raises DataError where it is none, or is not whole."""
+        try:
+            said = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            do = "Make one: vfm embed --encoder RUN --data PREPARED --out INDEX"
+            raise DataError(f"no embedded collection (no {ABOUT})", where=folder, do=do) from None
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{ABOUT} cannot be read ({error.__class__.__name__})", where=folder, do="Embed again"
+            ) from None
+        if not isinstance(said, dict) or said.get("format") != FORMAT:
+            raise DataError(f"not in format {FORMAT}, which this vfm reads", where=folder, do="Embed again")
+        about = parse(About, said, folder / ABOUT)
+        try:
+            vectors = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)
+            moments = pq.read_table(folder / MOMENTS, schema=SCHEMA)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise DataError(f"cannot be read ({error.__class__.__name__})", where=folder, do="Embed again") from None
+        if vectors.shape != (about.vectors, about.width) or len(moments) != about.vectors:
+            raise DataError("its parts are of different lengths", where=folder, do="Embed again")
+        return cls(folder, about, vectors, moments)
+
+    def search(self, query: Array, count: int, apart: float | None = None) -> list[Hit]:
+        """The `count` most alike stretches, the best first; of equals the earlier. query (D,) of length one.
+
+        Of stretches of one recording that begin less than `apart` seconds from one another the best stands for all; None, and where seconds are not
+        known: if they overlap.
+        """
+        scores = np.concatenate(
+            [
+                self.vectors[first : first + BLOCK] @ query.astype(np.float32)
+                for first in range(0, len(self.vectors), BLOCK)
+            ]
+        )
+        clip, timed = self.about.clip, np.isfinite(self._starts)
+        when = np.where(timed, self._starts, self._frames)
+        near = np.where(timed, self._ends - self._starts if apart is None else apart, clip.frames * clip.stride)
+        many = min(len(scores), 8 * count)
+        while True:
+            best = np.argpartition(-scores, many - 1)[:many] if many < len(scores) else np.arange(len(scores))
+            kept: list[int] = []
+            for place in best[np.lexsort((best, -scores[best]))].tolist():
+                same = [k for k in kept if self._video[k] == self._video[place]]
+                if all(abs(when[k] - when[place]) >= near[place] - ROUNDING for k in same):
+                    kept.append(place)
+                if len(kept) == count:
+                    break
+            if len(kept) == count or many == len(scores):
+                return [self._hit(place, float(scores[place])) for place in kept]
+            many = min(len(scores), 4 * many)
+
+    def _hit(self, place: int, similarity: float) -> Hit:
+        known = bool(np.isfinite(self._starts[place]))
+        start, end = (float(self._starts[place]), float(self._ends[place])) if known else (None, None)
+        return Hit(self._names[self._video[place]], float(self._frames[place]), start, end, similarity)

@@ -1,0 +1,85 @@
+"""Whole procedures as the loop takes samples: descriptions that were written before, and what is true at each moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domains.base import AugmentPolicies, ClipSettings
+from domains.store.clips import sample_seed
+from domains.store.moments import UNLABELLED
+from recipes.evaluate.written import Written
+from recipes.finetune.temporal import DESCRIPTIONS, INSIDE, PIECE, TRUTH
+from recipes.training.data import ClipData
+
+SMALLEST = 1e-6  # a deviation below it is rounding: such a channel says nothing
+
+
+class ProcedureData(ClipData):
+    """A sample is a procedure: descriptions (L, D), truth (L,) or (L, C), inside (L,).
+
+    L: the moments of the longest procedure, at most `window`. A shorter procedure is filled up; out of a longer one a stretch is drawn from
+    (seed, epoch, recording, draw), so that a resumed run draws the same. Order, epochs and draws are those of `ClipData`.
+
+    truths: row -> what is true at its moments (`domains.store.moments`); its rows are learned from.
+    """
+
+    def __init__(
+        self,
+        written: Written,
+        truths: Mapping[int, NDArray[np.int64]],
+        window: int,
+        *,
+        seed: int = 0,
+        draws: int = 1,
+    ) -> None:
+        super().__init__(
+            written.prepared, sorted(truths), {}, ClipSettings(), AugmentPolicies(), seed=seed, clips_per_video=draws
+        )
+        self.written, self.truths = written, truths
+        self.length = min(window, max(len(truth) for truth in truths.values()))
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        epoch, where, draw = self.place(position)
+        row = self.rows[where]
+        number = sample_seed(self.seed, epoch, self.prepared.video_id(row), draw)
+        truth, descriptions = self.truths[row], self.written.read(row)
+        room = max(0, len(truth) - self.length)
+        first = int(np.random.default_rng(number).integers(room + 1))
+        cut = slice(first, first + self.length)
+        count = len(truth[cut])
+        fill = self.length - count
+        return {
+            "views": {},
+            "seed": number,
+            "row": row,
+            "targets": {
+                DESCRIPTIONS: np.pad(descriptions[cut], ((0, fill), (0, 0))),
+                TRUTH: np.pad(truth[cut], [(0, fill), *[(0, 0)] * (truth.ndim - 1)], constant_values=UNLABELLED),
+                INSIDE: (np.arange(self.length) < count).astype(np.float32),
+            },
+            "failures": [],
+        }
+
+
+def spread_of(written: Written, rows: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(D,) mean and deviation of all moments of `rows`, read piece by piece. A channel that never changes has deviation 1."""
+    count, total = 0, np.zeros(written.channels)
+    squares = np.zeros(written.channels)
+    shift: NDArray[np.float64] | None = None  # near the mean: squares of small numbers lose nothing
+    for row in rows:
+        table = written.read(row)
+        for first in range(0, len(table), PIECE):
+            piece = table[first : first + PIECE].astype(np.float64)
+            shift = piece.mean(axis=0) if shift is None else shift
+            count += len(piece)
+            total += (piece - shift).sum(axis=0)
+            squares += ((piece - shift) ** 2).sum(axis=0)
+    assert shift is not None  # there are rows, and no recording is without a moment
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    deviation[deviation < SMALLEST * (1 + np.abs(mean + shift))] = 1.0
+    return (mean + shift).astype(np.float32), deviation.astype(np.float32)

@@ -1,0 +1,183 @@
+"""`vfm evaluate retrieval`: clips among texts and texts among clips, next to chance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from domains.errors import ConfigError, DataError, MediaError
+from domains.schema import nearest
+from domains.store.annotated import read_split
+from domains.store.clips import starts_within
+from domains.store.prepared import Prepared
+from domains.store.text_tables import read_texts
+from domains.store.texts import Asked, Texts
+from recipes.encoders.aligned import open_aligned
+from recipes.evaluate.features import Failure, ReadProgress
+from recipes.evaluate.knn import unit
+from recipes.evaluate.metrics import Array
+from recipes.evaluate.retrieval import METRICS, OVERLAP, Moment, Pairs, Ranked, pairs_of, ranks
+from recipes.evaluate.scored import Line, Scored, lines_of, write_scored
+from recipes.evaluate.statistics import DRAWS, LEVEL
+from recipes.evaluate.towers import UNALIGNED, comparing, vectors_at
+from recipes.evaluate.zero_shot import mean_of
+from recipes.jobs.evaluate import clip_seen
+from recipes.jobs.seen import meetings, who
+
+BASELINES = ("unaligned", "chance")
+UNTRAINED = f"unaligned (mean of {UNALIGNED} untrained projections)"
+WAYS = {"clip_to_text": "clip to text", "text_to_clip": "text to clip"}
+
+
+def retrieval(
+    run: str | Path,
+    data: Prepared | str | Path,
+    *,
+    texts: Sequence[str | Path] = (),
+    levels: tuple[str, ...] = (),
+    sources: tuple[str, ...] = (),
+    baselines: tuple[str, ...] = BASELINES,
+    split: str = "",
+    clips: int = 3,
+    seed: int = 0,
+    draws: int = DRAWS,
+    key: bytes | None = None,
+    domain: str | None = None,
+    out: Path | None = None,
+    online: bool = False,
+    progress: ReadProgress | None = None,
+) -> Scored:
+    """R@1, R@5, R@10 and the median rank, both ways, over all clips and texts that are asked.
+
+    run: one that aligned clips and texts. texts: tables; none: those that came with the recordings. levels, sources: of texts, () for all. split: its
+    test part alone is asked. clips: embedded of each stretch, whose vectors are averaged. key: needed where a table names original identifiers.
+    out: predictions.csv (a rank for each question) and evaluation.json are written there.
+
+    Raises ConfigError, DataError (no texts, nothing that can be read), ModelError.
+    """
+    if odd := [name for name in baselines if name not in BASELINES]:
+        raise ConfigError(f"no baseline '{odd[0]}'", do=nearest(odd[0], list(BASELINES)))
+    prepared = data if isinstance(data, Prepared) else Prepared.open(data)
+    parts = read_split(prepared, split) if split else ["test"] * len(prepared)
+    said = read_texts(list(texts), prepared, key)
+    pairs = _pairs(said, Asked(levels=levels, sources=sources), [part == "test" for part in parts])
+    if not len(pairs.said):
+        what = "no text is of the recordings, levels and sources that are asked"
+        raise DataError(what, where=prepared.place, do="Leave out --split, --level or --source")
+    aligned = open_aligned(run, online=online)
+    clip = clip_seen(aligned.encoder, prepared, domain)
+    fresh = UNALIGNED if "unaligned" in baselines else 0
+    places = [(row, starts_within(prepared, row, clip, clips, (start, end))) for row, start, end in pairs.moments]
+    seen: dict[Moment, Array] = {}
+    failed: dict[str, Failure] = {}
+    with comparing(aligned, fresh) as towers:
+        for moment, vectors in zip(
+            pairs.moments, vectors_at(towers.clips, prepared, places, clip, progress), strict=True
+        ):
+            if isinstance(vectors, MediaError):
+                video_id = prepared.video_id(moment[0])
+                failed[video_id] = Failure(video_id, vectors.reason)
+            else:
+                seen[moment] = vectors.mean(axis=0)  # (F, D)
+        if not seen:
+            raise DataError(f"none of {len(failed)} recordings could be read", where=prepared.place)
+        if failed:
+            readable = [part == "test" and prepared.video_id(row) not in failed for row, part in enumerate(parts)]
+            pairs = _pairs(said, Asked(levels=levels, sources=sources), readable)
+        words = towers.texts([said.words(int(place)) for place in pairs.texts])  # (K, F, D)
+    shown = np.stack([seen[moment] for moment in pairs.moments])  # (M, F, D)
+    lines, ranked = _both_ways(shown, words, pairs, prepared, baselines, draws=draws, seed=seed)
+    people = who(prepared)
+    patients = {prepared.patients[row] for row, _, _ in pairs.moments}
+    scored = Scored(
+        protocol="retrieval",
+        task="texts",
+        metrics=METRICS,
+        lines=lines,
+        asked=tuple(WAYS),
+        how=(
+            f"{len(pairs.moments)} clips and {len(pairs.texts)} distinct texts, each among all of the other kind; ties averaged",
+            f"a clip is the mean of {clips} clips of {clip.frames} frames spread evenly over its stretch",
+            f"a text is right for every stretch of its recording that shares {OVERLAP:.0%} of their common time with one of which it was said",
+            *((f"the test part of the official split '{split}' alone",) if split else ()),
+        ),
+        size=f"{len(pairs.moments)} clips, {len(pairs.texts)} texts, {len(patients)} {people}, {LEVEL:.0%} intervals over {people}",
+        settings={
+            "clips": len(pairs.moments), "texts": len(pairs.texts), "pairs": len(pairs.said), "levels": list(levels), "sources": list(sources),
+            "clips_per_stretch": clips, "split": split, "patients": len(patients), "seed": seed,
+            "bootstrap": {"draws": draws, "over": "patients of the questions", "level": LEVEL},
+        },
+        predictions=_predictions(pairs, prepared, ranked),
+        excluded=tuple(failed.values()),
+        notes=(*_passed(said), *meetings(run, prepared, patients)),
+    )  # fmt: skip
+    if out is not None:
+        write_scored(scored, out)
+    return scored
+
+
+def _passed(said: Texts) -> Iterator[str]:
+    for why, count in sorted(said.passed.items()):
+        yield f"{count} line{'s' * (count > 1)} of the texts {'were' if count > 1 else 'was'} passed over: {why}"
+
+
+def _pairs(said: Texts, asked: Asked, allowed: Sequence[bool]) -> Pairs:
+    """What was said of the recordings that are allowed. A text about several (a study's report) is one of each."""
+    moments: list[Moment] = []
+    numbers: list[int] = []
+    places: list[int] = []
+    for place in np.flatnonzero(asked.allowed(said)).tolist():
+        for row in said.rows(place):
+            if allowed[row]:
+                moments.append((row, float(said.starts[place]), float(said.ends[place])))
+                numbers.append(int(said.numbers[place]))
+                places.append(place)
+    pairs = pairs_of(moments, numbers)
+    return Pairs(pairs.moments, np.array(places, np.int64)[pairs.texts], pairs.said, pairs.texts_of, pairs.moments_of)
+
+
+def _both_ways(
+    shown: Array, words: Array, pairs: Pairs, prepared: Prepared, baselines: tuple[str, ...], *, draws: int, seed: int
+) -> tuple[tuple[Line, ...], dict[str, Array]]:
+    """The rows of the table, and the ranks of the model's own vectors. Every clip asks once; a text asks as often as it was said."""
+    asking = pairs.said[:, 1]
+    of_moment = [prepared.patients[row] for row, _, _ in pairs.moments]
+    questions = {
+        "clip_to_text": (shown, words, list(pairs.texts_of), of_moment),
+        "text_to_clip": (
+            words[asking], shown, [pairs.moments_of[text] for text in asking], [of_moment[moment] for moment in pairs.said[:, 0]],
+        ),
+    }  # fmt: skip
+    lines: list[Line] = []
+    ranked: dict[str, Array] = {}
+    for name, (queries, gallery, right, patients) in questions.items():
+        found = [ranks(unit(queries[:, way]), unit(gallery[:, way]), right) for way in range(queries.shape[1])]
+        ranked[name] = found[0]
+        scorers = {
+            **({f"{name}_unaligned": (UNTRAINED, mean_of([Ranked.of(one).scorer() for one in found[1:]]))} if found[1:] else {}),
+            **({f"{name}_chance": ("chance (any order as likely)", Ranked.chance(len(gallery), right).scorer())} if "chance" in baselines else {}),
+            name: (WAYS[name], Ranked.of(found[0]).scorer()),
+        }  # fmt: skip
+        lines += lines_of(scorers, METRICS, patients, next(iter(scorers)), draws=draws, seed=seed)
+    return tuple(lines), ranked
+
+
+def _predictions(pairs: Pairs, prepared: Prepared, ranked: dict[str, Array]) -> tuple[list[str], list[list[str]]]:
+    """A line for every question, without a word: texts may name people. text: the number of a distinct text."""
+
+    def line(way: str, moment: Moment, text: str, rank: float) -> list[str]:
+        row, start, end = moment
+        when = ["", ""] if np.isinf(end) else [f"{start:g}", f"{end:g}"]
+        return [WAYS[way], prepared.video_id(row), *when, text, f"{rank:g}"]
+
+    clips = [
+        line("clip_to_text", *one)
+        for one in zip(pairs.moments, [""] * len(pairs.moments), ranked["clip_to_text"], strict=True)
+    ]
+    texts = [
+        line("text_to_clip", pairs.moments[moment], str(text), rank)
+        for (moment, text), rank in zip(pairs.said.tolist(), ranked["text_to_clip"], strict=True)
+    ]
+    return ["question", "video_id", "start", "end", "text", "rank"], [*clips, *texts]

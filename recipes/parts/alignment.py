@@ -1,0 +1,121 @@
+"""Losses between two modalities of the same samples, clips and texts above all; the batch is that of all ranks.
+
+Every one of them brings its arguments (B, D) of this rank to length one, in fp32, and counts this rank's rows: averaged over ranks, values and
+gradients are those of one rank with the whole batch of N. Every rank must hold as many samples.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from recipes.parts.contrast import info_nce
+from recipes.parts.distributed import gather, mean_of_counted, places
+from recipes.parts.precision import as_they_are
+
+LOWEST = torch.finfo(torch.float32).min  # what is left out of a sum of exponentials; unlike -inf, it has a gradient
+
+
+def both_ways(
+    first: Tensor,
+    second: Tensor,
+    temperature: float | Tensor,
+    *,
+    forward: float = 0.5,
+    apart: Tensor | None = None,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """InfoNCE from each modality to the other (CLIP, Radford et al., ICML 2021; weighted: ConVIRT, Zhang et al., 2020; SurgVLP has 0.75).
+
+        loss = forward * InfoNCE(first -> second) + (1 - forward) * InfoNCE(second -> first)
+
+    apart (B, N) bool, alike in both directions: pairs that are neither partners nor strangers. weights (B,): how much each sample counts. This is
+    what surgical code calls NT-Xent; unlike SimCLR's, samples of one modality do not repel each other.
+    """
+    there, back = (
+        info_nce(*pair, temperature, apart=apart, weights=weights) for pair in ((first, second), (second, first))
+    )
+    return forward * there + (1 - forward) * back
+
+
+def sigmoid_loss(
+    first: Tensor, second: Tensor, scale: float | Tensor, bias: float | Tensor, *, apart: Tensor | None = None
+) -> Tensor:
+    """Every pair by itself is or is not of one sample (SigLIP, Zhai et al., ICCV 2023).
+
+        loss = - 1/N  sum over i, j of log sigmoid(s_ij (scale x_i . y_j + bias)),   s_ij = 1 where i = j, else -1
+
+    apart (B, N) bool: pairs that are left out, partners excepted (`of_one_group`). The paper learns both, from scale 10 and bias -10 on.
+    """
+    first, second = F.normalize(first.float(), dim=-1), F.normalize(second.float(), dim=-1)
+    everyone = gather(second)
+    partners = _itself(len(first), len(everyone), first.device)
+    with as_they_are(first):
+        logits = first @ everyone.T * scale + bias
+    each = F.softplus(torch.where(partners, -logits, logits))  # - log sigmoid(x) = softplus(-x)
+    if apart is not None:
+        each = each.masked_fill(apart & ~partners, 0.0)
+    return each.sum(dim=1).mean()
+
+
+def mil_nce(clips: Tensor, texts: Tensor, temperature: float | Tensor, present: Tensor | None = None) -> Tensor:
+    """Several texts of which any may fit (MIL-NCE, Miech et al., CVPR 2020).
+
+        loss = mean over i of  - log  sum over t in P_i of e(v_i, t)  /  [ sum over all t of e(v_i, t)  +  sum over j != i, t in P_i of e(v_j, t) ]
+
+    e(v, t) = exp(v . t / temperature); clips (B, D); texts (B, K, D), P_i = the K texts of sample i, of which those count that `present` (B, K) bool
+    says are there. Samples without a text are no anchors; their clips are still strangers. 0 where nobody has one.
+
+    Conventions of ours: cosines and a temperature, where the official code has raw dot products. It adds row and column of the matrix of scores, and
+    with them the positives twice: a perfect match then costs log 2. Here they are counted once, and it costs 0.
+    """
+    present = torch.ones(texts.shape[:2], dtype=torch.bool, device=texts.device) if present is None else present
+    clips, texts = F.normalize(clips.float(), dim=-1), F.normalize(texts.float(), dim=-1)
+    all_clips, all_texts, there = gather(clips), gather(texts), gather(present.long()) > 0
+    partners = _itself(len(clips), len(all_clips), clips.device).unsqueeze(2)
+    with as_they_are(clips):
+        rows = torch.einsum("bd,nkd->bnk", clips, all_texts) / temperature
+        columns = torch.einsum("nd,bkd->bnk", all_clips, texts) / temperature
+    rows = rows.masked_fill(~there, LOWEST)
+    columns = columns.masked_fill(partners | ~present.unsqueeze(1), LOWEST)
+    positives = rows.masked_fill(~partners, LOWEST).flatten(1).logsumexp(dim=1)
+    each = torch.cat([rows, columns], dim=1).flatten(1).logsumexp(dim=1) - positives
+    return mean_of_counted(each, present.any(dim=1))
+
+
+def shared_nce(first: Tensor, second: Tensor, temperature: float | Tensor, positives: Tensor) -> Tensor:
+    """Several samples of a batch may say the same (EgoNCE, Lin et al., NeurIPS 2022).
+
+        loss = mean over i and both directions of  - log  sum over k in P_i of exp(x_i . y_k / tau)  /  sum over all j of exp(x_i . y_j / tau)
+
+    positives (B, N) bool, alike in both directions: `sharing`, `of_one_group`; a sample is always its own. EgoNCE's action-aware positives are
+    `sharing(verbs, nouns)`; its scene-aware strangers are further samples of the batch, of the same recordings.
+
+    Convention of ours: the mean of the two directions, where the official code has their sum.
+    """
+    first, second = F.normalize(first.float(), dim=-1), F.normalize(second.float(), dim=-1)
+    positives = positives | _itself(len(positives), positives.shape[1], positives.device)
+
+    def one_way(own: Tensor, everyone: Tensor) -> Tensor:
+        with as_they_are(own):
+            scores = own @ everyone.T / temperature
+        return (scores.logsumexp(dim=1) - scores.masked_fill(~positives, LOWEST).logsumexp(dim=1)).mean()
+
+    return (one_way(first, gather(second)) + one_way(second, gather(first))) / 2
+
+
+def of_one_group(groups: Tensor) -> Tensor:
+    """Which samples of all ranks are of the same group (recording, report, sentence) as each of this rank's: (B,) int64 -> (B, N) bool."""
+    return groups.unsqueeze(1) == gather(groups)
+
+
+def sharing(*facts: Tensor) -> Tensor:
+    """Which samples of all ranks share one or more of every kind of fact with each of this rank's: each (B, L) of zeros and ones -> (B, N) bool."""
+    found = [fact.float() @ gather(fact.float()).T > 0.5 for fact in facts]
+    return torch.stack(found).all(dim=0)
+
+
+def _itself(own: int, everyone: int, device: torch.device) -> Tensor:
+    """(own, everyone) bool: where a sample of this rank meets itself."""
+    return places(own, device).unsqueeze(1) == torch.arange(everyone, device=device)

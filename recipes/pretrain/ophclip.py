@@ -1,0 +1,111 @@
+"""OphCLIP: clips with narrations, videos with titles, and silent videos that a title may as well be about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor
+from torch.nn import functional as F
+
+from domains.store.texts import LEVELS, Asked
+from recipes.encoders.base import VideoEncoder
+from recipes.encoders.text import TextEncoder
+from recipes.objective import Batch, Clip, Losses
+from recipes.parts.aligning import Aligning, AligningSettings
+from recipes.parts.alignment import LOWEST, both_ways
+from recipes.parts.contrast import accuracy
+from recipes.parts.distributed import gather, places
+from recipes.parts.levels import no_strangers
+from recipes.parts.precision import as_they_are
+from recipes.parts.queue import Queue
+
+TITLE = LEVELS.index("abstract")
+
+
+class OphCLIP(Aligning):
+    """Hierarchical retrieval-augmented learning for ophthalmic surgical video-language pretraining (Hu et al., ICCV 2025).
+
+        loss = CLIP(v, t) over narrations and over titles, each among their own
+             + w * mean over titles of - log  sum over p in {own clip, K silent} of exp(s t . p)  /  [ that sum + sum over clips of other titles ]
+
+    v: clips; t: narrations (clip, keystep) or titles (abstract). Recordings without any text are samples too: their embeddings fill a memory bank, of
+    which the K with the largest inner product with a title's own clip are further positives of the title.
+
+    Conventions of ours: both kinds are in every batch (the paper alternates them); the bank holds embeddings of earlier steps and has no gradient; s
+    is learned as CLIP's. Rows of the bank that nobody has filled yet, and those of narrated recordings, are no positives.
+    """
+
+    class Settings(AligningSettings):
+        """Settings of OphCLIP."""
+
+        scale: PositiveFloat = Field(1 / 0.07, description="first multiple of cosines, learned")
+        bank: PositiveInt = Field(
+            1024, description="embeddings that the memory bank holds; fewer than there are silent clips"
+        )
+        retrieved: PositiveInt = Field(4, description="K: silent clips that are further positives of a title")
+        weight_titles: NonNegativeFloat = Field(1.0, description="how much a title counts, in terms of a narration")
+        weight_silent: NonNegativeFloat = Field(1.0, description="w: of the retrieved positives")
+        augment: Literal["none", "weak", "strong"] = Field("weak", description="augmentation of the clips")
+
+    name = "ophclip"
+    paper = "Hu et al., OphCLIP: Hierarchical Retrieval-Augmented Learning for Ophthalmic Surgical Video-Language Pretraining, ICCV 2025"
+    views: Mapping[str, Clip] = {"clip": Clip()}
+    texts: Mapping[str, Asked] = {"text": Asked()}
+    silent = True
+    settings: Settings
+
+    def __init__(self, encoder: VideoEncoder, settings: Settings, text: TextEncoder) -> None:
+        super().__init__(encoder, settings, text, scale=settings.scale)
+        self.views = {"clip": Clip(augment=settings.augment)}
+        self.texts = {"text": Asked(sources=settings.sources)}
+        self.bank = Queue(settings.bank, settings.outputs)
+
+    def embed(self, batch: Batch) -> dict[str, Tensor]:
+        """clip (B, T, 3, H, W), text -> v, t (B, D); scale, words, levels (-1: silent) and recordings (B,)."""
+        found = {
+            "clips": self.clips(batch),
+            "texts": self.said(batch)[:, 0],
+            "scale": self.scale(batch),
+            "words": batch.texts["text"].numbers[:, 0],
+            "levels": self.levels(batch),
+        }
+        return {**found, "recordings": batch.index.to(found["levels"].device, non_blocking=True)}
+
+    def compare(self, embedded: Mapping[str, Tensor]) -> Losses:
+        """Of the whole batch -> the loss and its parts, the scale, and the share of clips whose nearest text is their own. Fills the bank."""
+        s, clips, texts = self.settings, embedded["clips"], embedded["texts"]
+        scale, levels = embedded["scale"].mean(), embedded["levels"]
+        weights = torch.tensor([1.0, 1.0, s.weight_titles, 0.0], device=levels.device)[levels]
+        apart = no_strangers(embedded["words"], levels)
+        own = both_ways(clips, texts, 1 / scale, apart=apart, weights=weights)
+        retrieved = self.of_silent(clips, texts, scale, apart, levels == TITLE)
+        silent = levels < 0
+        self.bank.push(clips, torch.where(silent, embedded["recordings"], -1))
+        return {
+            "loss": own + s.weight_silent * retrieved,
+            "loss_own": own.detach(),
+            "loss_retrieved": retrieved.detach(),
+            "silent": silent.float().mean(),
+            "scale": scale.detach(),
+            "accuracy": accuracy(clips, texts, ~silent),
+        }
+
+    def of_silent(self, clips: Tensor, texts: Tensor, scale: Tensor, apart: Tensor, titles: Tensor) -> Tensor:
+        """The second term, of this rank's titles (B,) bool; over all samples, so that ranks are averaged as one."""
+        clips, texts = F.normalize(clips.float(), dim=-1), F.normalize(texts.float(), dim=-1)
+        everyone = gather(clips)
+        # what is set aside for others is not for the sample itself
+        itself = torch.zeros_like(apart).scatter_(1, places(len(clips), clips.device).unsqueeze(1), True)
+        filled = self.bank.recordings >= 0
+        with as_they_are(clips):
+            alike = (clips.detach() @ self.bank.rows.T).masked_fill(~filled, -torch.inf)
+            near, which = alike.topk(min(self.settings.retrieved, len(filled)), dim=1)
+            found = torch.einsum("bd,bkd->bk", texts, self.bank.rows[which]) * scale
+            found = found.masked_fill(near.isinf(), LOWEST)
+            batch = (texts @ everyone.T * scale).masked_fill(apart & ~itself, LOWEST)
+        positives = torch.cat([batch.masked_fill(~itself, LOWEST), found], dim=1).logsumexp(dim=1)
+        every = torch.cat([batch, found], dim=1).logsumexp(dim=1)
+        return ((every - positives) * titles).mean()
