@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from recipes.encoders.aligned import Aligned, open_aligned
 from recipes.evaluate.compare import Units, per_study
 from recipes.evaluate.features import Failure, ReadProgress
 from recipes.evaluate.metrics import CLASSIFICATION, Array, Metric
-from recipes.evaluate.phases import PHASES, Absent
+from recipes.evaluate.phases import PHASES, Absent, confusion_counts
 from recipes.evaluate.presence import components
 from recipes.evaluate.scored import Scored, Scorer, lines_of, write_scored
 from recipes.evaluate.statistics import DRAWS, LEVEL
@@ -102,7 +102,8 @@ class _Found:
     settings: dict[str, Any]
     head: list[str]
     lines: list[list[str]]
-    excluded: tuple[Failure, ...] = field(default=())
+    excluded: tuple[Failure, ...]
+    confusion: NDArray[np.int64] | None = None  # (C, C), true classes in rows
 
 
 def zero_shot(
@@ -170,6 +171,7 @@ def zero_shot(
         predictions=(found.head, found.lines),
         excluded=found.excluded,
         notes=meetings(run, prepared, found.patients),
+        confusion=None if found.confusion is None else (found.confusion, tuple(held.classes)),
     )
     if out is not None:
         write_scored(scored, out)
@@ -235,6 +237,7 @@ def _recordings(asking: _Asking, held: Labels, tested: set[int], task: str) -> _
         head=["video_id", "truth", "prediction", *(f"p_{name}" for name in held.classes)],
         lines=lines,
         excluded=failed,
+        confusion=confusion_counts(labelled.truth.astype(np.int64), cosines[:, 0].argmax(axis=1), len(held.classes)),
     )
 
 
@@ -263,6 +266,7 @@ def _moments(asking: _Asking, held: MomentLabels, tested: set[int]) -> _Found:
     settings: dict[str, Any] = {"recordings": len(rows), "every": every}
     seen = f"one clip of {asking.clip.frames} frames about every {every:g} s"
     metrics: tuple[Metric, ...]
+    confusion: NDArray[np.int64] | None = None
     if phases:
         scorers = score_phases(truth_of, cosines, [times[row] for row in rows], absent, relaxed, rules.seed)
         strict = f"relaxed by {relaxed:g} s at changes of phase" if relaxed else "strict at changes of phase"
@@ -270,6 +274,9 @@ def _moments(asking: _Asking, held: MomentLabels, tested: set[int]) -> _Found:
             f"{seen} that has a label; accuracy and macro F1 of each recording, then their mean",
             f"a class that a recording has not {ABSENT[absent]}; {strict}",
         )
+        known = np.concatenate([truth[truth != UNLABELLED] for truth in truth_of])
+        called = np.concatenate([said[:, 0].argmax(axis=1) for said in cosines])
+        confusion = confusion_counts(known, called, len(held.classes))
         metrics, settings = PHASES, {**settings, "absent": absent, "relaxed": relaxed}
     else:
         parts = components(held.classes, held.task.parts, held.task.null)
@@ -290,6 +297,7 @@ def _moments(asking: _Asking, held: MomentLabels, tested: set[int]) -> _Found:
             line for row in rows for line in _lines(held, prepared.video_id(row), times[row], truths[row], found[row])
         ],
         excluded=failed,
+        confusion=confusion,
     )
 
 
