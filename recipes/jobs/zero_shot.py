@@ -16,6 +16,7 @@ from domains.prompts import prompts_of
 from domains.schema import nearest
 from domains.store.annotated import read_split, task_of
 from domains.store.clips import centred_starts, spread_starts
+from domains.store.frames import Frames
 from domains.store.labels import Labels
 from domains.store.moments import UNLABELLED, MomentLabels, moments, read_moments
 from domains.store.prepared import Prepared
@@ -27,7 +28,7 @@ from recipes.evaluate.phases import PHASES, Absent, confusion_counts
 from recipes.evaluate.presence import components
 from recipes.evaluate.scored import Scored, Scorer, lines_of, write_scored
 from recipes.evaluate.statistics import DRAWS, LEVEL
-from recipes.evaluate.towers import UNALIGNED, Place, comparing, vectors_at
+from recipes.evaluate.towers import Place, comparing, vectors_at
 from recipes.evaluate.zero_shot import (
     SHARPNESS,
     classifier,
@@ -40,6 +41,8 @@ from recipes.evaluate.zero_shot import (
 from recipes.jobs.evaluate import clip_seen, labelled_by, read_task
 from recipes.jobs.seen import meetings, who
 
+# Projections that were never trained call each class by another at random; it takes some of them for a mean near chance.
+UNALIGNED = 20
 TITLES = {
     "unaligned": f"unaligned (mean of {UNALIGNED} untrained projections)",
     "chance": "chance (every class as likely)",
@@ -197,12 +200,16 @@ class _Asking:
             said = towers.texts([text for prompts in self.texts for text in prompts])
             cuts = np.cumsum([len(prompts) for prompts in self.texts])[:-1]
             classes = np.stack([classifier(np.split(said[:, way], cuts)) for way in range(1 + fresh)])  # (F, C, D)
-            answers = vectors_at(towers.clips, self.prepared, places, self.clip, self.progress)
-            for (row, _), vectors in zip(places, answers, strict=True):
-                if isinstance(vectors, MediaError):
-                    failed.append(Failure(self.prepared.video_id(row), vectors.reason))
+
+            def compared(clips: Frames) -> Array:  # hours of video leave C numbers a clip, not D
+                return np.einsum("nfd,fcd->nfc", towers.clips(clips), classes)
+
+            answers = vectors_at(compared, self.prepared, places, self.clip, self.progress)
+            for (row, _), cosines in zip(places, answers, strict=True):
+                if isinstance(cosines, MediaError):
+                    failed.append(Failure(self.prepared.video_id(row), cosines.reason))
                 else:
-                    found[row] = np.einsum("nfd,fcd->nfc", vectors, classes)
+                    found[row] = cosines
         if not found:
             why = f"; the first: {failed[0].reason}" if failed else ""
             raise DataError(f"none of {len(places)} recordings could be read{why}", where=self.prepared.place)

@@ -144,7 +144,7 @@ def test_recordings_are_called_by_their_prompts(made: Made, run: Path, prompts: 
     assert [line.name for line in found.lines] == ["unaligned", "chance", "common", "zero-shot"]
     mine = found.line("zero-shot")
     assert mine.figures["accuracy"].value > 0.9
-    assert mine.against == "unaligned (mean of 5 untrained projections)"
+    assert mine.against == "unaligned (mean of 20 untrained projections)"
     assert mine.difference is not None
     assert mine.difference["accuracy"].better
     assert found.line("chance").figures["accuracy"].value == pytest.approx(1 / 3, abs=0.05)
