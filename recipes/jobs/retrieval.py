@@ -156,11 +156,14 @@ def _both_ways(
     for name, (queries, gallery, right, patients) in questions.items():
         found = [ranks(unit(queries[:, way]), unit(gallery[:, way]), right) for way in range(queries.shape[1])]
         ranked[name] = found[0]
-        scorers = {
-            **({f"{name}_unaligned": (f"{WAYS[name]}: {UNTRAINED}", mean_of([Ranked.of(one).scorer() for one in found[1:]]))} if found[1:] else {}),
-            **({f"{name}_chance": (f"{WAYS[name]}: chance (any order as likely)", Ranked.chance(len(gallery), right).scorer())} if "chance" in baselines else {}),
-            name: (f"{WAYS[name]}: aligned", Ranked.of(found[0]).scorer()),
-        }  # fmt: skip
+        scorers = {}
+        if found[1:]:
+            untrained = mean_of([Ranked.of(one).scorer() for one in found[1:]])
+            scorers[f"{name}_unaligned"] = (f"{WAYS[name]}: {UNTRAINED}", untrained)
+        if "chance" in baselines:
+            chance = Ranked.chance(len(gallery), right).scorer()
+            scorers[f"{name}_chance"] = (f"{WAYS[name]}: chance (any order as likely)", chance)
+        scorers[name] = (f"{WAYS[name]}: aligned", Ranked.of(found[0]).scorer())
         lines += lines_of(scorers, METRICS, patients, next(iter(scorers)), draws=draws, seed=seed)
     return tuple(lines), ranked
 
