@@ -17,7 +17,7 @@ from domains.store.prepared import Prepared
 from domains.store.region_map import check_region_maps
 from domains.store.text_tables import read_texts
 from domains.store.texts import Texts
-from recipes.config import Resolved, RunConfig
+from recipes.config import Resolved, RunConfig, TextSettings
 from recipes.encoders import build_encoder
 from recipes.encoders.adapt import save_adapter
 from recipes.encoders.aligned import save_aligned
@@ -173,18 +173,17 @@ def with_largest_batch(resolved: Resolved, samples: int, *, online: bool, report
 
 
 def texts_of(config: RunConfig, prepared: Prepared, key: bytes | None) -> Texts | None:
-    """What was said of the recordings, for a method that learns from it. Raises ConfigError for one that does not and was given texts, DataError."""
+    """What was said of the recordings, for a method that learns from it. Raises ConfigError for one that does not and was told how, DataError."""
     kind = method(config.method)
     if kind.texts:
         if config.text.keep and not config.text.files:
             what = "'text.keep' names columns of text files, and there are none"
             raise ConfigError(what, do="Give files: --text captions.csv; or leave it out")
         return read_texts(config.text.files, prepared, key, keep=config.text.keep)
-    if config.text.files:
+    if config.text != TextSettings():
         learners = ", ".join(one.name for one in METHODS if one.texts)
-        raise ConfigError(
-            f"'{kind.name}' does not learn from texts", do=f"Leave --text out, or use --recipe {learners}"
-        )
+        do = f"Leave --text and text.* out, or use --recipe {learners}"
+        raise ConfigError(f"'{kind.name}' does not learn from texts", do=do)
     return None
 
 

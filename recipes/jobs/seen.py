@@ -65,7 +65,7 @@ def looked_at(run: Path) -> list[Looked]:
 
 
 def meetings(encoder: str | Path, prepared: Prepared, tested: Iterable[str]) -> tuple[str, ...]:
-    """A sentence for every run behind `encoder` (itself, those whose weights it took, their teachers) that has met tested patients.
+    """A sentence for every run behind `encoder` (itself, those whose weights it took, their teachers and text towers) that has met tested patients.
 
     Pseudonyms are the same across prepared folders as long as their key is; where it is not, that is said.
     """
@@ -82,7 +82,7 @@ def meetings(encoder: str | Path, prepared: Prepared, tested: Iterable[str]) -> 
             continue
         if sentence := meeting(Path(here), start.task, prepared, people):
             said.append(sentence)
-        waiting += [start.init_from or start.name, start.teacher]
+        waiting += [start.init_from or start.name, start.teacher, start.text]
     return tuple(said)
 
 

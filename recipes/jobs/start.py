@@ -11,6 +11,7 @@ from recipes.config import RunConfig
 from recipes.encoders import open_encoder
 from recipes.encoders.base import Geometry, VideoEncoder
 from recipes.encoders.loading import TINY, TINY_RANDOM
+from recipes.encoders.text import TEXT
 from recipes.runs.run import CONFIG, is_run
 
 
@@ -20,7 +21,7 @@ class Start:
 
     name: as the run was given it. init_from: the run whose weights it took, "" for its own. seed: that random weights
     follow from. task: whose labels the run learned from, "" for pretraining. teacher: the encoder that told it what to say (`objective.teacher`), ""
-    for none but its own.
+    for none but its own. text: its text tower, which may be of another run; "" for none.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Start:
     run: Path
     init_from: str = ""
     teacher: str = ""
+    text: str = ""
 
     @property
     def random(self) -> bool:
@@ -60,4 +62,5 @@ def start_of(encoder: str | Path) -> Start | None:
         return None
     config = parse(RunConfig, read_yaml(run / CONFIG), run / CONFIG)
     teacher = str(config.objective.get("teacher") or "")
-    return Start(config.encoder.name, config.train.seed, config.task.name, run, config.encoder.init_from or "", teacher)
+    start, text = config.encoder, config.text.name if (run / TEXT).is_dir() else ""
+    return Start(start.name, config.train.seed, config.task.name, run, start.init_from or "", teacher, text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from domains.prepare.written import files, texts
 from recipes.config import Layer, parse_assignments, resolve
 from recipes.encoders.aligned import open_aligned
 from recipes.jobs.pretrain import pretrain
+from recipes.jobs.replay import build
+from recipes.jobs.start import start_of
 from recipes.runs.status import RECORD
 from recipes.training.reporter import SilentReporter
 
@@ -140,9 +143,30 @@ def test_a_frozen_tower_stays_as_it_was(rings: Path, tmp_path: Path) -> None:
     assert set(after) <= set(before)
 
 
+def test_what_a_replay_builds(rings: Path) -> None:
+    """`vfm debug replay` of a broken step: both towers, and the projections that its weights fit into."""
+    words = [f"encoder.name={rings / 'encoder'}", f"text.name={rings / 'text'}", "clip.frames=4", "clip.size=32"]
+    config = resolve([Layer("t", parse_assignments(["method=clip", *words]))]).config
+    broken = SimpleNamespace(config=config, objective="clip", settings=SMALL["clip"])
+    objective = build(broken)  # type: ignore[arg-type]
+    assert objective.text is not None
+    assert objective.text.width == 16
+    assert objective.final_alignment() is not None
+
+
+def test_whose_text_tower_it_began_with(done: tuple[Path, list[str]], rings: Path) -> None:
+    start = start_of(done[0])
+    assert start is not None
+    assert (start.name, start.text) == (str(rings / "encoder"), str(rings / "text"))
+
+
 def test_what_is_refused(rings: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'videomae' does not learn from texts.*--recipe clip"):
         run(rings, tmp_path / "run", method="videomae")
+    with pytest.raises(ConfigError, match=r"'videomae' does not learn from texts"):
+        run(rings, tmp_path / "run", "text.files=[]", method="videomae")
+    with pytest.raises(ConfigError, match=r"'text.keep' names columns of text files"):
+        run(rings, tmp_path / "run", "text.files=[]", "text.keep=[is_descriptive]")
     with pytest.raises(DataError, match=r"no texts, and none came with the recordings"):
         run(rings, tmp_path / "run", "text.files=[]")
     with pytest.raises(ConfigError, match=r"no text is of the source 'three'"):
