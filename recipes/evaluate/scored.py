@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from domains.errors import StorageError
 from recipes.evaluate.evaluation import compared, intervals, said_with
 from recipes.evaluate.features import Failure
 from recipes.evaluate.metrics import Array, Metric
-from recipes.evaluate.outputs import FIGURES, PREDICTIONS
+from recipes.evaluate.outputs import FIGURES, PREDICTIONS, as_png, draw_confusion
 from recipes.evaluate.statistics import LEVEL, Difference, Interval, difference_of, patient_draws, percentiles
 
+CONFUSION = "confusion.png"
 HELD = 4_000_000  # weights held at once: 32 MB
 # The figure of a row under weights (R, n) of its units -> (R,).
 Scorer = Callable[[Metric, Array], Array]
@@ -80,7 +82,7 @@ class Scored:
         how: what was done, in sentences: figures of another protocol cannot be compared.
         size: what the figures rest on, in words. units, patients: their numbers.
         settings: the same for a program. excluded: recordings that could not be read. notes: what a reader must know.
-        predictions: head and lines of predictions.csv.
+        predictions: head and lines of predictions.csv. confusion: (C, C) counts, true classes in rows, and their names; None where there are none.
     """
 
     protocol: str
@@ -94,6 +96,7 @@ class Scored:
     predictions: tuple[list[str], list[list[str]]]
     excluded: tuple[Failure, ...] = ()
     notes: tuple[str, ...] = ()
+    confusion: tuple[NDArray[np.int64], tuple[str, ...]] | None = None
 
     @property
     def headline(self) -> Metric:
@@ -167,7 +170,7 @@ class Scored:
 
 
 def write_scored(scored: Scored, folder: Path) -> None:
-    """predictions.csv and evaluation.json in `folder`, made if absent. Raises StorageError."""
+    """predictions.csv, evaluation.json and, of classes, confusion.png in `folder`, made if absent. Raises StorageError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / PREDICTIONS).open("w", newline="", encoding="utf-8") as handle:
@@ -175,5 +178,18 @@ def write_scored(scored: Scored, folder: Path) -> None:
             csv.writer(handle).writerows([head, *lines])
         text = json.dumps(scored.to_dict(), indent=2, ensure_ascii=False)
         (folder / FIGURES).write_text(text + "\n", encoding="utf-8")
+        if scored.confusion is not None:
+            (folder / CONFUSION).write_bytes(_picture(*scored.confusion, f"{scored.protocol} {scored.task}"))
     except OSError as error:
         raise StorageError(f"{error.strerror}", where=folder, do="Run it again once there is room") from None
+
+
+def _picture(matrix: NDArray[np.int64], classes: tuple[str, ...], title: str) -> bytes:
+    from matplotlib.figure import Figure
+
+    side = max(4.4, 1.6 + 0.45 * len(classes))
+    figure = Figure(figsize=(side + 0.2, side), layout="constrained")
+    axes = figure.add_subplot()
+    draw_confusion(axes, matrix, classes)
+    axes.set_title(title, fontsize=9)
+    return as_png(figure)

@@ -24,7 +24,6 @@ from recipes.evaluate.metrics import Array
 from recipes.training.data import plain_pixel_values
 
 Place = tuple[int, NDArray[np.float64]]  # a row, and native frames (n,) at which clips begin
-UNALIGNED = 5  # fresh projections that the figure of the unaligned towers is the mean of
 AT_ONCE = 16  # clips that are read and embedded at once; of 16 x 224 x 224 x 3 about 40 MB
 
 

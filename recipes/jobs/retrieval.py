@@ -21,12 +21,13 @@ from recipes.evaluate.metrics import Array
 from recipes.evaluate.retrieval import METRICS, OVERLAP, Moment, Pairs, Ranked, pairs_of, ranks
 from recipes.evaluate.scored import Line, Scored, lines_of, write_scored
 from recipes.evaluate.statistics import DRAWS, LEVEL
-from recipes.evaluate.towers import UNALIGNED, comparing, vectors_at
+from recipes.evaluate.towers import comparing, vectors_at
 from recipes.evaluate.zero_shot import mean_of
 from recipes.jobs.evaluate import clip_seen
 from recipes.jobs.seen import meetings, who
 
 BASELINES = ("unaligned", "chance")
+UNALIGNED = 5  # projections that were never trained
 UNTRAINED = f"unaligned (mean of {UNALIGNED} untrained projections)"
 WAYS = {"clip_to_text": "clip to text", "text_to_clip": "text to clip"}
 
@@ -155,11 +156,14 @@ def _both_ways(
     for name, (queries, gallery, right, patients) in questions.items():
         found = [ranks(unit(queries[:, way]), unit(gallery[:, way]), right) for way in range(queries.shape[1])]
         ranked[name] = found[0]
-        scorers = {
-            **({f"{name}_unaligned": (UNTRAINED, mean_of([Ranked.of(one).scorer() for one in found[1:]]))} if found[1:] else {}),
-            **({f"{name}_chance": ("chance (any order as likely)", Ranked.chance(len(gallery), right).scorer())} if "chance" in baselines else {}),
-            name: (WAYS[name], Ranked.of(found[0]).scorer()),
-        }  # fmt: skip
+        scorers = {}
+        if found[1:]:
+            untrained = mean_of([Ranked.of(one).scorer() for one in found[1:]])
+            scorers[f"{name}_unaligned"] = (f"{WAYS[name]}: {UNTRAINED}", untrained)
+        if "chance" in baselines:
+            chance = Ranked.chance(len(gallery), right).scorer()
+            scorers[f"{name}_chance"] = (f"{WAYS[name]}: chance (any order as likely)", chance)
+        scorers[name] = (f"{WAYS[name]}: aligned", Ranked.of(found[0]).scorer())
         lines += lines_of(scorers, METRICS, patients, next(iter(scorers)), draws=draws, seed=seed)
     return tuple(lines), ranked
 

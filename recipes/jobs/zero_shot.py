@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from domains.prompts import prompts_of
 from domains.schema import nearest
 from domains.store.annotated import read_split, task_of
 from domains.store.clips import centred_starts, spread_starts
+from domains.store.frames import Frames
 from domains.store.labels import Labels
 from domains.store.moments import UNLABELLED, MomentLabels, moments, read_moments
 from domains.store.prepared import Prepared
@@ -23,11 +24,11 @@ from recipes.encoders.aligned import Aligned, open_aligned
 from recipes.evaluate.compare import Units, per_study
 from recipes.evaluate.features import Failure, ReadProgress
 from recipes.evaluate.metrics import CLASSIFICATION, Array, Metric
-from recipes.evaluate.phases import PHASES, Absent
+from recipes.evaluate.phases import PHASES, Absent, confusion_counts
 from recipes.evaluate.presence import components
 from recipes.evaluate.scored import Scored, Scorer, lines_of, write_scored
 from recipes.evaluate.statistics import DRAWS, LEVEL
-from recipes.evaluate.towers import UNALIGNED, Place, comparing, vectors_at
+from recipes.evaluate.towers import Place, comparing, vectors_at
 from recipes.evaluate.zero_shot import (
     SHARPNESS,
     classifier,
@@ -40,6 +41,8 @@ from recipes.evaluate.zero_shot import (
 from recipes.jobs.evaluate import clip_seen, labelled_by, read_task
 from recipes.jobs.seen import meetings, who
 
+# Projections that were never trained call each class by another at random; it takes some of them for a mean near chance.
+UNALIGNED = 20
 TITLES = {
     "unaligned": f"unaligned (mean of {UNALIGNED} untrained projections)",
     "chance": "chance (every class as likely)",
@@ -102,7 +105,8 @@ class _Found:
     settings: dict[str, Any]
     head: list[str]
     lines: list[list[str]]
-    excluded: tuple[Failure, ...] = field(default=())
+    excluded: tuple[Failure, ...]
+    confusion: NDArray[np.int64] | None = None  # (C, C), true classes in rows
 
 
 def zero_shot(
@@ -170,6 +174,7 @@ def zero_shot(
         predictions=(found.head, found.lines),
         excluded=found.excluded,
         notes=meetings(run, prepared, found.patients),
+        confusion=None if found.confusion is None else (found.confusion, tuple(held.classes)),
     )
     if out is not None:
         write_scored(scored, out)
@@ -195,12 +200,16 @@ class _Asking:
             said = towers.texts([text for prompts in self.texts for text in prompts])
             cuts = np.cumsum([len(prompts) for prompts in self.texts])[:-1]
             classes = np.stack([classifier(np.split(said[:, way], cuts)) for way in range(1 + fresh)])  # (F, C, D)
-            answers = vectors_at(towers.clips, self.prepared, places, self.clip, self.progress)
-            for (row, _), vectors in zip(places, answers, strict=True):
-                if isinstance(vectors, MediaError):
-                    failed.append(Failure(self.prepared.video_id(row), vectors.reason))
+
+            def compared(clips: Frames) -> Array:  # hours of video leave C numbers a clip, not D
+                return np.einsum("nfd,fcd->nfc", towers.clips(clips), classes)
+
+            answers = vectors_at(compared, self.prepared, places, self.clip, self.progress)
+            for (row, _), cosines in zip(places, answers, strict=True):
+                if isinstance(cosines, MediaError):
+                    failed.append(Failure(self.prepared.video_id(row), cosines.reason))
                 else:
-                    found[row] = np.einsum("nfd,fcd->nfc", vectors, classes)
+                    found[row] = cosines
         if not found:
             why = f"; the first: {failed[0].reason}" if failed else ""
             raise DataError(f"none of {len(places)} recordings could be read{why}", where=self.prepared.place)
@@ -235,6 +244,7 @@ def _recordings(asking: _Asking, held: Labels, tested: set[int], task: str) -> _
         head=["video_id", "truth", "prediction", *(f"p_{name}" for name in held.classes)],
         lines=lines,
         excluded=failed,
+        confusion=confusion_counts(labelled.truth.astype(np.int64), cosines[:, 0].argmax(axis=1), len(held.classes)),
     )
 
 
@@ -263,6 +273,7 @@ def _moments(asking: _Asking, held: MomentLabels, tested: set[int]) -> _Found:
     settings: dict[str, Any] = {"recordings": len(rows), "every": every}
     seen = f"one clip of {asking.clip.frames} frames about every {every:g} s"
     metrics: tuple[Metric, ...]
+    confusion: NDArray[np.int64] | None = None
     if phases:
         scorers = score_phases(truth_of, cosines, [times[row] for row in rows], absent, relaxed, rules.seed)
         strict = f"relaxed by {relaxed:g} s at changes of phase" if relaxed else "strict at changes of phase"
@@ -270,6 +281,9 @@ def _moments(asking: _Asking, held: MomentLabels, tested: set[int]) -> _Found:
             f"{seen} that has a label; accuracy and macro F1 of each recording, then their mean",
             f"a class that a recording has not {ABSENT[absent]}; {strict}",
         )
+        known = np.concatenate([truth[truth != UNLABELLED] for truth in truth_of])
+        called = np.concatenate([said[:, 0].argmax(axis=1) for said in cosines])
+        confusion = confusion_counts(known, called, len(held.classes))
         metrics, settings = PHASES, {**settings, "absent": absent, "relaxed": relaxed}
     else:
         parts = components(held.classes, held.task.parts, held.task.null)
@@ -290,6 +304,7 @@ def _moments(asking: _Asking, held: MomentLabels, tested: set[int]) -> _Found:
             line for row in rows for line in _lines(held, prepared.video_id(row), times[row], truths[row], found[row])
         ],
         excluded=failed,
+        confusion=confusion,
     )
 
 

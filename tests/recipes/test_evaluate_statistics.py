@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from recipes.evaluate.metrics import CLASSIFICATION, REGRESSION
-from recipes.evaluate.statistics import bootstrap, paired, patient_weights
+from recipes.evaluate.scored import Line, lines_of
+from recipes.evaluate.statistics import bootstrap, paired, patient_draws, patient_weights
 
 MAE, RMSE, R2, _ = REGRESSION
 ACCURACY = CLASSIFICATION[0]
@@ -87,3 +88,28 @@ def test_draws_without_a_meaning_are_left_out_and_counted():
     none = bootstrap(R2, np.array([50.0, 50.0]), truth, patient_weights(["a", "b"]))
     assert none.draws == 0
     assert np.isnan(none.value)
+
+
+def test_draws_some_at_a_time_are_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    who, truth, off = cohort(7, 3)
+    whole, parts = patient_weights(who, 50, seed=3), list(patient_draws(who, 50, seed=3, most=8 * len(who)))
+    assert [len(part) for part in parts] == [8] * 6 + [2]
+    assert np.array_equal(np.concatenate(parts), whole)
+
+    def lines() -> list[Line]:
+        scorers = {
+            name: (name, lambda metric, weights, by=by: metric.of(truth, truth + by * off, weights))
+            for name, by in (("far", 2.0), ("near", 1.0))
+        }
+        return list(lines_of(scorers, [MAE, RMSE], who, "far", draws=50, seed=3))
+
+    at_once = lines()
+    monkeypatch.setattr("recipes.evaluate.scored.HELD", 60)
+    for one, other in zip(lines(), at_once, strict=True):
+        assert one.figures["mae"].low == pytest.approx(other.figures["mae"].low, rel=1e-12)
+        assert one.figures["rmse"].high == pytest.approx(other.figures["rmse"].high, rel=1e-12)
+    far, near = at_once
+    assert far.difference is None
+    assert near.figures["mae"] == bootstrap(MAE, truth, truth + off, whole)
+    assert near.difference["rmse"] == paired(RMSE, truth, truth + off, truth + 2 * off, whole)
+    assert near.difference["mae"].better

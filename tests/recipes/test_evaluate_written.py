@@ -19,7 +19,7 @@ from recipes.encoders.base import Geometry
 from recipes.encoders.videomae import fresh_videomae
 from recipes.evaluate.momentary import frequencies, linear_probe, sample
 from recipes.evaluate.procedures import ProcedureData, spread_of
-from recipes.evaluate.written import Pace, fingerprint, write_descriptions
+from recipes.evaluate.written import Pace, digest_of, fingerprint, write_descriptions
 from recipes.finetune.temporal import DESCRIPTIONS, INSIDE, TRUTH
 
 CLIP = ClipSettings(frames=4, size=32, rate=4.0)
@@ -194,3 +194,11 @@ def test_baselines_that_know_no_time(prepared, tmp_path):
     both = {row: np.stack([values.clip(0), 1 - values.clip(0)], axis=1) for row, values in bright.items()}
     ridge = linear_probe(written, {0: both[0], 1: both[1]}, {2: both[2]}, 2)(np.asarray(written.read(2)))
     assert ((ridge[:, 0] > ridge[:, 1]) == (both[2][:, 0] == 1)).mean() > 0.75
+
+
+def test_a_digest_is_of_weights_and_words_but_for_what_is_left_out() -> None:
+    one, other = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    assert digest_of(one) == digest_of(one) != digest_of(other)
+    assert digest_of(one, "a") != digest_of(one, "b")
+    other.weight.data.copy_(one.weight)
+    assert digest_of(one, but=[one.bias]) == digest_of(other, but=[other.bias]) != digest_of(one)

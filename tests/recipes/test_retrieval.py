@@ -130,7 +130,7 @@ def test_reports_are_found_both_ways(made: Made, views: list[str], run: Path, tm
     assert found.line("clip_to_text_chance").figures["recall_1"].value == pytest.approx(1 / 3)
     of_view = [views.count(view) for view in views]
     assert found.line("text_to_clip_chance").figures["recall_1"].value == pytest.approx(np.mean(of_view) / 12)
-    assert "clip to text beats unaligned" in found.verdict()
+    assert "clip to text: aligned beats clip to text: unaligned" in found.verdict()
     assert "12 clips, 3 texts, 6 patients" in found.size
     lines = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
     assert len(lines) == 24

@@ -144,7 +144,7 @@ def test_recordings_are_called_by_their_prompts(made: Made, run: Path, prompts: 
     assert [line.name for line in found.lines] == ["unaligned", "chance", "common", "zero-shot"]
     mine = found.line("zero-shot")
     assert mine.figures["accuracy"].value > 0.9
-    assert mine.against == "unaligned (mean of 5 untrained projections)"
+    assert mine.against == "unaligned (mean of 20 untrained projections)"
     assert mine.difference is not None
     assert mine.difference["accuracy"].better
     assert found.line("chance").figures["accuracy"].value == pytest.approx(1 / 3, abs=0.05)
@@ -159,6 +159,10 @@ def test_recordings_are_called_by_their_prompts(made: Made, run: Path, prompts: 
     assert {line["video_id"] for line in lines} == set(made.prepared.column("video_id"))
     right = sum(line["truth"] == line["prediction"] for line in lines)
     assert right / 18 == mine.figures["accuracy"].value
+    assert found.confusion is not None
+    matrix, classes = found.confusion
+    assert (matrix.sum(), matrix.trace(), classes) == (18, right, VIEWS)
+    assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_domains_prompts_are_the_default_and_every_class_needs_one(made: Made, run: Path, tmp_path: Path) -> None:
@@ -217,6 +221,8 @@ def test_moments_are_called_and_scored_per_recording(made: Made, run: Path, tmp_
     assert "strict" in found.how[2]
     lines = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
     assert [line["seconds"] for line in lines[:3]] == ["0.6", "0.8", "1"]
+    assert found.confusion is not None
+    assert found.confusion[0].sum() == 54
     relaxed = zero_shot(
         run,
         made.prepared,

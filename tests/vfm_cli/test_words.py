@@ -68,7 +68,7 @@ def test_evaluations_without_a_probe(vfm: Callable[..., SimpleNamespace], lab: P
     assert "every means nothing" in refused.line
     found = vfm("evaluate", "retrieval", *words, "--text", "texts.csv")
     assert found.code == 0, found.err
-    assert "clip to text beats unaligned" in found.out
+    assert "clip to text: aligned beats clip to text: unaligned" in found.out
     assert "R@10 (%)" in found.out
     assert (
         vfm(

@@ -37,7 +37,10 @@ def shared(decorated: F) -> F:
             ),
             click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of whatever is drawn."),
             click.option(
-                "--out", type=LOCAL, default=None, help="Folder for predictions.csv, evaluation.json and pictures."
+                "--out",
+                type=LOCAL,
+                default=None,
+                help="Folder for predictions.csv, evaluation.json, and a picture of classes or values.",
             ),
             domain_option,
             key_option,
