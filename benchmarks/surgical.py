@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from domains.base import load_domain
+from domains.layouts import open_layout
 from domains.media import open_reader
 from domains.prepare import region
 from domains.prepare.ingest import prepare
@@ -48,12 +49,12 @@ def withheld(prepared: Prepared) -> dict[str, float]:
     return {f"{where}: {count} frames, withheld": hidden[where] / count for where, count in sorted(seen.items())}
 
 
-def border(folder: Path, procedures: int) -> dict[str, float]:
+def border(folder: Path, procedures: int, pace: float) -> dict[str, float]:
     """Mean and least intersection over union of the picture found with that drawn, and the largest share of drawn letters that is kept."""
     found = []
     letters = []
     for number in range(procedures):
-        glass = make(SEED, number)[1].glass
+        glass = make(SEED, number, pace)[1].glass
         with open_reader(folder / name_of(number)) as reader:
             at = np.linspace(0, len(reader) - 1, 32).round().astype(int)
             mask = region.endoscope(reader.frames(at.tolist()), 0.1).mask
@@ -69,7 +70,7 @@ def border(folder: Path, procedures: int) -> dict[str, float]:
 
 def clips(paths: list[Path]) -> dict[str, float]:
     """Of real recordings or pictures, the share of seconds that is surely inside, doubtful, surely outside."""
-    told = {}
+    told: dict[str, float] = {}
     for path in paths:
         with open_reader(path) as reader:
             times = reader.times()
@@ -83,6 +84,7 @@ def clips(paths: list[Path]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--procedures", type=int, default=12)
+    parser.add_argument("--pace", type=float, default=9.0, help="of the phantom: times faster than an operation")
     parser.add_argument("--out", type=Path, default=Path("/tmp/surgical_check"))
     parser.add_argument("--clips", type=Path, nargs="*", default=[])
     parser.add_argument("--json", action="store_true")
@@ -92,11 +94,9 @@ def main() -> None:
     else:
         source, out = asked.out / "phantom", asked.out / "prepared"
         if not (source / "spans.csv").exists():
-            synthesise(source, asked.procedures, seed=SEED)
-        from domains.layouts import open_layout
-
+            synthesise(source, asked.procedures, seed=SEED, pace=asked.pace)
         prepare(source, out, load_domain("surgical"), key=b"k" * 32, overwrite=True, layout=open_layout(source))
-        figures = withheld(Prepared.open(out)) | border(source, asked.procedures)
+        figures = withheld(Prepared.open(out)) | border(source, asked.procedures, asked.pace)
     if asked.json:
         print(json.dumps(figures, indent=2))
     else:

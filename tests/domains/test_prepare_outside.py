@@ -12,6 +12,7 @@ from source_factory import write_avi
 from domains.base import Domain, RegionSettings, StoreSettings, load_domain
 from domains.errors import ConfigError, DataError
 from domains.media import open_reader
+from domains.prepare.audit import audit
 from domains.prepare.ingest import prepare
 from domains.prepare.outside import FEWEST, INSIDE, OUTSIDE, Withheld, patches, tissue_share
 from domains.store.prepared import Prepared
@@ -171,6 +172,25 @@ def test_keep_keeps_and_grey_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown key 'out_of_bdy'. Did you mean 'out_of_body'"):
         BODY.changed({"out_of_bdy": "keep"})
     assert BODY.changed({"store": {"rate": 5.0}}).store == StoreSettings(size=32, rate=5.0)
+
+
+def test_letters_are_found_between_blank_frames(tmp_path: Path) -> None:
+    """They no longer stand still where some frames are blank: the audit looks at the others."""
+    frames = np.stack([cv2.resize(plain(TISSUE if second < 4 else DRAPE), (160, 120)) for second in range(12)])
+    frames[8:] = frames[0]
+    for number, frame in enumerate(frames):
+        frame[20:40, 10 * number : 10 * number + 30] //= 2
+        cv2.putText(frame, "DOE JANE", (20, 80), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (255, 255, 255), 2)
+    write_avi(tmp_path / "in/a.avi", frames, 1)
+    prepare(
+        tmp_path / "in",
+        tmp_path / "out",
+        BODY.changed({"store": {"size": 128}, "region": {"text": "keep"}}),
+        key=b"k" * 32,
+    )
+    assert Prepared.open(tmp_path / "out").row(0).outside == (2, 10)
+    text = next(check for check in audit(tmp_path / "out").checks if check.name == "drawn text")
+    assert len(text.found) == 1
 
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "surgical"
