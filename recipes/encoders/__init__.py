@@ -2,6 +2,15 @@
 
 from recipes.encoders.adapt import load_adapter, save_adapter
 from recipes.encoders.base import Geometry, VideoEncoder
-from recipes.encoders.loading import TINY, build_encoder, open_encoder
+from recipes.encoders.loading import TINY, TINY_RANDOM, build_encoder, open_encoder
 
-__all__ = ["TINY", "Geometry", "VideoEncoder", "build_encoder", "load_adapter", "open_encoder", "save_adapter"]
+__all__ = [
+    "TINY",
+    "TINY_RANDOM",
+    "Geometry",
+    "VideoEncoder",
+    "build_encoder",
+    "load_adapter",
+    "open_encoder",
+    "save_adapter",
+]

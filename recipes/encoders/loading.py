@@ -17,6 +17,9 @@ from recipes.encoders.added import load_added
 from recipes.encoders.base import ENCODER_FILE, Geometry, VideoEncoder, quiet
 
 TINY, TINY_RANDOM = "vfm-tiny", "vfm-tiny-random"
+SHIPPED = Path(__file__).with_name(
+    "vfm_tiny"
+)  # the weights of vfm-tiny, in transformers' format and half precision, and their model card
 IMAGES = ("vit", "dinov2", "clip", "clip_vision_model")  # seen frame by frame
 SUPPORTED = ("videomae", "vjepa2", *IMAGES)
 IMAGE_FRAMES = 16
@@ -36,18 +39,19 @@ def open_encoder(
     """The encoder `name`: vfm-tiny, a local folder, a vfm run folder, or a hub name.
 
     frames, size: what it shall see; None: what it was saved with. Nothing is fetched unless `online`. `seed` draws the
-    weights of vfm-tiny. Raises ModelError: no such model, no weights, another kind of model, weights that do not fit.
+    weights of vfm-tiny-random. Raises ModelError: no such model, no weights, another kind of model, weights that do not fit.
     """
     name = str(name)
-    if name in (TINY, TINY_RANDOM) and not Path(name).is_dir():
+    wanted = {key: value for key, value in (("frames", frames), ("size", size)) if value is not None}
+    built_in = not Path(name).is_dir()
+    if built_in and name == TINY_RANDOM:
         from recipes.encoders.tiny import tiny_encoder
 
-        return tiny_encoder(frames or 16, size or 112, seed=seed)
-    folder = find_folder(name, online)
+        return tiny_encoder(**wanted, seed=seed)
+    folder = SHIPPED if built_in and name == TINY else find_folder(name, online)
     config = read_config(folder, SUPPORTED, TINY)
     weights = check_weights(folder)
     geometry = _saved_geometry(folder, config)
-    wanted = {key: value for key, value in (("frames", frames), ("size", size)) if value is not None}
     encoder = _load(folder, name, config["model_type"], geometry.model_copy(update=wanted), weights)
     load_added(encoder, read_json(folder / ENCODER_FILE) or {}, folder)
     return encoder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,24 @@ from domains.generic.samples import Sample, Truth, draw_sample
 from domains.store.clips import DrawnClip
 from domains.store.prepared import Prepared
 
-EPOCH = 65536  # samples that are called an epoch; none comes twice
+EPOCH = 65536  # samples that are called an epoch
+SCENES, SHOWN = (
+    64,
+    2,
+)  # so many scenes are shown so often, one after the other, before new ones are drawn; drawing costs as much as learning
+_drawn = lru_cache(maxsize=SCENES)(draw_sample)
+
+
+def scene_of(position: int) -> int:
+    """The number of the scene that a sample shows."""
+    turn, place = divmod(position, SCENES * SHOWN)
+    return turn * SCENES + place % SCENES
 
 
 class SceneData(Dataset[dict[str, Any]]):
-    """What `ClipData` is to the loop. prepared: some clips that are only looked at, by the monitors; rows: theirs.
+    """What `ClipData` is to the loop; the same scene is seen through other masks when it comes again.
+
+    prepared: some clips that are only looked at, by the monitors; rows: theirs.
 
     Targets, of each of the clips `first` and `second`: flow (tokens, 2) in quarter patches a frame, front (tokens,), facts (6,), as logarithms; of
     both: pace, backwards, swapped, texture.
@@ -31,14 +45,14 @@ class SceneData(Dataset[dict[str, Any]]):
 
     def fingerprint(self) -> str:
         """What samples follow from, beside their number."""
-        return f"generic-{self.seed}-{self.clip.frames}x{self.clip.size}"
+        return f"generic-{self.seed}-{self.clip.frames}x{self.clip.size}-{SCENES}x{SHOWN}"
 
     def place(self, position: int) -> tuple[int, int, int]:
         """(epoch, place, draw), as of `ClipData`."""
         return position // EPOCH, position % EPOCH, 0
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        sample = draw_sample(self.seed, position, self.clip.frames, self.clip.size, self.patch)
+        sample = _drawn(self.seed, scene_of(position), self.clip.frames, self.clip.size, self.patch)
         names = ("first", "second")
         return {
             "views": {name: _as_drawn(clip) for name, clip in zip(names, sample.clips, strict=True)},

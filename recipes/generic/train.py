@@ -10,9 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from domains.base import ClipSettings, Domain, load_domain
-from domains.errors import VfmError
+from domains.errors import ModelError, VfmError
 from domains.generic.render import View, render
 from domains.generic.samples import generator, grid_points
 from domains.generic.scene import draw_scene
@@ -20,9 +21,10 @@ from domains.prepare.ingest import prepare
 from domains.prepare.privacy import load_key
 from domains.store.prepared import Prepared
 from recipes.config import Layer, parse_assignments, resolve
-from recipes.encoders import build_encoder
+from recipes.encoders import TINY_RANDOM, build_encoder, open_encoder
 from recipes.generic.data import SceneData
 from recipes.generic.objective import Generic
+from recipes.training.checkpoint import TENSORS, candidates, restore
 from recipes.training.loop import train
 from recipes.training.reporter import SilentReporter, StepInfo
 from recipes.training.run import RunFolder
@@ -37,13 +39,13 @@ clip: {frames: 16, size: 112, stride: 1}
 """
 
 
-def settings(size: int, out: Path, start: Path | None) -> Layer:
+def settings(size: int, out: Path) -> Layer:
     """The run as it was made for the weights that ship; hours on a CPU."""
-    encoder = {"name": "vfm-tiny-random", "init_from": None if start is None else str(start)}
     return Layer(
         "generic encoder",
         {
-            "method": "generic", "domain": "generic", "encoder": encoder, "data": {"path": str(out / "looked" / "prepared"), "workers": 1},
+            "method": "generic", "domain": "generic", "encoder": {"name": TINY_RANDOM},
+            "data": {"path": str(out / "looked" / "prepared"), "workers": 1},
             "clip": {"frames": 16, "size": size, "stride": 1},
             "optim": {"lr": 1.0e-3, "final_lr": 1.0e-3, "warmup": 0.01, "weight_decay": 0.05, "betas": [0.9, 0.98], "clip_norm": 1.0},
             "train": {
@@ -93,24 +95,52 @@ def generic_domain(folder: Path) -> Domain:
     return load_domain(str(folder / "generic.yaml"))
 
 
+def take_from(run: Path, objective: Generic) -> None:
+    """Weights of the newest checkpoint of another run, heads included: none of them depends on the size of the picture. Raises ModelError."""
+    checkpoints = RunFolder(run).checkpoints
+    names = candidates(checkpoints)
+    if not names:
+        raise ModelError("the run has no checkpoint to begin with", where=run)
+    restore(objective, load_file(checkpoints / names[0] / TENSORS[0]), run)
+
+
+def ship(run: Path, folder: Path) -> None:
+    """The encoder of a run as it lies in the package: half precision, as `AutoModel.from_pretrained` and `open_encoder` read it."""
+    encoder = open_encoder(run)
+    encoder.model.half()
+    encoder.save(folder)
+
+
 def main() -> None:
     """See scripts/generic_encoder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--from", dest="start", type=Path, default=None, help="a run whose encoder it begins with")
+    parser.add_argument(
+        "--from", dest="start", type=Path, default=None, help="a run, finished or not, whose weights it begins with"
+    )
+    parser.add_argument(
+        "--ship", type=Path, default=None, help="write the encoder of the finished run here, in half precision"
+    )
     parser.add_argument("settings", nargs="*", help="key=value")
-    asked = parser.parse_args()
+    asked = parser.parse_intermixed_args()
+    if asked.ship is not None:
+        ship(asked.out / "run", asked.ship)
+        return
     signal.signal(signal.SIGINT, signal.default_int_handler)
     prepared = looked_at(asked.out / "looked")
-    layers = [settings(asked.size, asked.out, asked.start), Layer("command line", parse_assignments(asked.settings))]
+    layers = [settings(asked.size, asked.out), Layer("command line", parse_assignments(asked.settings))]
     resolved = resolve(layers)
     config = resolved.config
     encoder = build_encoder(config.encoder, ClipSettings(frames=16, size=asked.size, stride=1), seed=config.train.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         objective = Generic(encoder, Generic.Settings(**config.objective))
-    run = RunFolder.create(asked.out / "run", resolved, resume=True)
+    if asked.start is not None:
+        take_from(asked.start, objective)
+    run = RunFolder.create(
+        asked.out / "run", resolved, resume=True
+    )  # its last checkpoint, if it has one, is gone on with
     try:
         data = SceneData(prepared, config.clip, encoder.patch, seed=config.train.seed)
         train(objective, data, config, run, Lines(), resume=True)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ import torch
 
 from domains.errors import ConfigError, StorageError
 from recipes.config import Resolved, RunConfig, TemporalSettings
-from recipes.encoders import TINY, VideoEncoder, build_encoder, open_encoder, save_adapter
+from recipes.encoders import TINY, TINY_RANDOM, VideoEncoder, build_encoder, open_encoder, save_adapter
 from recipes.encoders.base import quiet
 from recipes.evaluate.compare import Labelled, score
 from recipes.evaluate.evaluation import Evaluation
@@ -297,7 +297,7 @@ def save_model(folder: Path, objective: TaskObjective, config: RunConfig) -> Non
     save_head(objective, folder)
     if not encoder.adapter:
         return
-    if config.encoder.name == TINY:
+    if config.encoder.name in (TINY, TINY_RANDOM):
         with quiet():
             copy.deepcopy(encoder.adapter[0]).unload().save_pretrained(folder / "base")
         encoder.adapter[0].peft_config["default"].base_model_name_or_path = str(folder / "base")

@@ -129,7 +129,7 @@ def pretrain(
             return run.encoder
         with recorded(run.path, main=is_main()):
             if encoder.random_start:
-                reporter.note("vfm-tiny starts from random weights: no pretrained weights ship with vfm yet")
+                reporter.note(f"{config.encoder.name} starts from random weights")
             data = samples_of(config, prepared, objective, spoken)
             if source is not None:
                 data = source.beside(data, objective, config)

@@ -12,7 +12,9 @@ from recipes.encoders import open_encoder
 from recipes.encoders.base import Geometry, VideoEncoder
 from recipes.encoders.loading import TINY, TINY_RANDOM
 from recipes.encoders.text import TEXT
+from recipes.runs.metrics import read_json
 from recipes.runs.run import CONFIG, is_run
+from recipes.runs.status import RECORD
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Start:
     @property
     def random(self) -> bool:
         """Whether that encoder's weights were drawn at random."""
-        return self.name in (TINY, TINY_RANDOM)
+        return self.name == TINY_RANDOM
 
     @property
     def title(self) -> str:
@@ -62,5 +64,7 @@ def start_of(encoder: str | Path) -> Start | None:
         return None
     config = parse(RunConfig, read_yaml(run / CONFIG), run / CONFIG)
     teacher = str(config.objective.get("teacher") or "")
-    start, text = config.encoder, config.text.name if (run / TEXT).is_dir() else ""
-    return Start(start.name, config.train.seed, config.task.name, run, start.init_from or "", teacher, text)
+    start, name, text = config.encoder, config.encoder.name, config.text.name if (run / TEXT).is_dir() else ""
+    if name == TINY and read_json(run / RECORD).get("random_start"):
+        name = TINY_RANDOM  # a run of the time when vfm-tiny had no weights
+    return Start(name, config.train.seed, config.task.name, run, start.init_from or "", teacher, text)

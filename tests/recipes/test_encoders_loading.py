@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from encoder_factory import VIDEOMAE, clips, tokens_by_transformers, write_encoder
-from transformers import BertConfig, BertModel, VideoMAEConfig, VideoMAEForPreTraining
+from safetensors.torch import load_file
+from transformers import AutoModel, BertConfig, BertModel, VideoMAEConfig, VideoMAEForPreTraining
 
 from domains.base import ClipSettings
 from domains.errors import ModelError
 from recipes.config import EncoderSettings
 from recipes.encoders import build_encoder, open_encoder
+from recipes.encoders.loading import SHIPPED
 
 
 @pytest.fixture(params=["videomae", "vjepa2"])
@@ -73,9 +75,9 @@ def test_build_takes_the_runs_clips(folder: Path) -> None:
     assert smaller.grid == (2, 4, 4)
 
 
-def test_tiny_follows_from_its_seed_and_says_that_it_is_random(tmp_path: Path) -> None:
+def test_the_random_tiny_follows_from_its_seed_and_says_so(tmp_path: Path) -> None:
     state = torch.get_rng_state()
-    one, two, other = (open_encoder("vfm-tiny", seed=seed) for seed in (3, 3, 4))
+    one, two, other = (open_encoder("vfm-tiny-random", seed=seed) for seed in (3, 3, 4))
     assert torch.equal(torch.get_rng_state(), state)  # the caller's random state is left alone
     assert one.random_start
     assert (one.width, one.grid, len(one.blocks), one.heads, one.patch) == (192, (8, 7, 7), 6, 3, (2, 16))
@@ -83,6 +85,22 @@ def test_tiny_follows_from_its_seed_and_says_that_it_is_random(tmp_path: Path) -
     assert not torch.equal(one.blocks[0].output.dense.weight, other.blocks[0].output.dense.weight)
     one.save(tmp_path / "tiny")
     assert not open_encoder(tmp_path / "tiny").random_start
+
+
+def test_tiny_has_the_weights_that_ship(tmp_path: Path) -> None:
+    """Whatever the seed, at any geometry, and as transformers itself reads them; half precision, with a card."""
+    one, other = (open_encoder("vfm-tiny", frames=8, size=64, seed=seed) for seed in (0, 1))
+    assert not one.random_start
+    assert (one.source, one.grid, one.width, len(one.blocks)) == ("vfm-tiny", (4, 4, 4), 192, 6)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    model = AutoModel.from_pretrained(SHIPPED, dtype="float32")
+    own = one.model.state_dict()
+    assert all(torch.equal(weight, own[name]) for name, weight in model.state_dict().items())
+    fresh = open_encoder("vfm-tiny-random").model.state_dict()
+    assert all(not torch.equal(own[name], fresh[name]) for name in own if name.endswith("dense.weight"))
+    assert {weight.dtype for weight in load_file(SHIPPED / "model.safetensors").values()} == {torch.float16}
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 12e6
+    assert "Apache-2.0" in (SHIPPED / "README.md").read_text(encoding="utf-8")
 
 
 def test_missing_weights(folder: Path) -> None:
@@ -109,7 +127,7 @@ def test_damaged_weights(folder: Path) -> None:
 
 
 def test_weights_that_lack_a_layer_are_not_filled_with_random_numbers(folder: Path) -> None:
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     weights = load_file(folder / "model.safetensors")
     lost = next(name for name in weights if "encoder.layer.1." in name)

@@ -113,7 +113,8 @@ def test_an_encoder_that_starts_at_random_is_shown_once_and_said_so(made, tmp_pa
     tiny = tmp_path / "run"
     tiny.mkdir()
     (tiny / "encoder").symlink_to(run / "encoder")
-    (tiny / "config.resolved.yaml").write_text(yaml.safe_dump({"encoder": {"name": "vfm-tiny"}, "train": {"seed": 5}}))
+    said = {"encoder": {"name": "vfm-tiny-random"}, "train": {"seed": 5}}
+    (tiny / "config.resolved.yaml").write_text(yaml.safe_dump(said))
     start = start_of(tiny)
     assert start is not None
     assert start.random
@@ -123,6 +124,12 @@ def test_an_encoder_that_starts_at_random_is_shown_once_and_said_so(made, tmp_pa
     same = start.open(GEOMETRY)
     other = tiny_encoder(4, 32, seed=5)
     assert all((a == b).all() for a, b in zip(same.parameters(), other.parameters(), strict=True))
+    # A run of the time when vfm-tiny had no weights.
+    said["encoder"]["name"] = "vfm-tiny"
+    (tiny / "config.resolved.yaml").write_text(yaml.safe_dump(said))
+    assert not start_of(tiny).random
+    (tiny / "record.json").write_text('{"random_start": true}')
+    assert start_of(tiny) == start
 
 
 def test_probing_a_fine_tuned_encoder_says_what_it_has_seen(made, tmp_path):

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from objective_factory import small_encoder
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from domains.base import ClipSettings
 from domains.generic.samples import draw_sample
 from recipes.encoders import open_encoder
-from recipes.generic.data import SceneData
-from recipes.generic.objective import SIDE, Generic, coarse_pictures
+from recipes.generic.data import SCENES, SHOWN, SceneData, scene_of
+from recipes.generic.objective import SIDE, Generic, cells_of, change_of, coarse_pictures, course_of, missed
 from recipes.generic.train import looked_at, main
 from recipes.objective import Batch
 from recipes.runs.metrics import read_metrics
@@ -57,7 +58,16 @@ def test_targets_are_the_scenes_own() -> None:
     assert found.targets["facts_first"][2, 0].item() == pytest.approx(np.log1p(speed), rel=1e-5)
 
 
-def test_the_local_loss_by_hand() -> None:
+def test_every_scene_is_shown_twice_before_new_ones_come() -> None:
+    shown = [scene_of(position) for position in range(3 * SCENES * SHOWN)]
+    assert shown[:SCENES] == shown[SCENES : 2 * SCENES] == list(range(SCENES))
+    assert sorted(shown) == sorted(list(range(3 * SCENES)) * SHOWN)
+    first, again = data()[1], data()[1 + SCENES]
+    assert (first["views"]["first"].frames == again["views"]["first"].frames).all()
+    assert first["seed"] != again["seed"]  # masks are drawn from it
+
+
+def test_what_tokens_tell_by_hand() -> None:
     """Two tokens. Told (0, 0) and logit 0 of (0.1, 0) behind and (2, 0) in front: Huber with beta 0.25, and ln 2 a quarter."""
     objective = build()
     torch.nn.init.zeros_(objective.local.weight)
@@ -65,9 +75,12 @@ def test_the_local_loss_by_hand() -> None:
     targets = {
         "flow_first": torch.tensor([[[9.0, 9.0], [0.1, 0.0], [2.0, 0.0]]]), "front_first": torch.tensor([[1.0, 0.0, 1.0]]),
     }  # fmt: skip
-    loss = objective.local_loss(torch.randn(1, 2, 24), torch.tensor([[1, 2]]), targets, "first")
+    clip, visible = torch.randn(1, 4, 3, 32, 32), torch.tensor([[1, 2]])
+    told = objective.of_tokens(torch.randn(1, 2, 24), visible, Batch({"first": clip}, torch.zeros(1), targets), "first")
     huber = (0.5 * 0.1**2 / 0.25 + (2 - 0.125)) / 4
-    assert loss.item() == pytest.approx(huber + 0.25 * np.log(2), abs=1e-6)
+    assert told["flow"].item() == pytest.approx(huber + 0.25 * np.log(2), abs=1e-6)
+    wanted = change_of(cells_of(clip), (2, 4, 4))[:, 1:3]
+    assert told["change"].item() == pytest.approx(float(wanted.square().mean() / wanted.var(correction=0)), rel=1e-5)
 
 
 def test_facts_are_read_as_a_probe_reads_them() -> None:
@@ -81,38 +94,43 @@ def test_facts_are_read_as_a_probe_reads_them() -> None:
     torch.testing.assert_close(objective.facts_loss(even, found.targets, "first"), expected)
 
 
-def test_coarse_pictures_by_hand() -> None:
+def test_pictures_and_changes_by_hand() -> None:
     """Left half 1, 2, 3, 6 over time in one channel and three times that in another, right half black: brightness 2, 4, 6, 12."""
     clip = torch.zeros(1, 4, 2, 32, 32)
     clip[0, :, 0, :, :16] = torch.tensor([1.0, 2.0, 3.0, 6.0])[:, None, None]
     clip[0, :, 1] = 3 * clip[0, :, 0]
-    mean, deviation, trend = coarse_pictures(clip)[0].unflatten(1, (SIDE, SIDE))
-    for found, expected in ((mean, 6.0), (deviation, 14**0.5), (trend, 9.0 - 3.0)):
+    cells = cells_of(clip)
+    maps = coarse_pictures(cells)[0].unflatten(1, (SIDE, SIDE))
+    for found, expected in zip(maps, (6.0, 14**0.5, 9.0 - 3.0, (2 + 2 + 6) / 3), strict=True):
         torch.testing.assert_close(found[:, : SIDE // 2], torch.full((SIDE, SIDE // 2), expected))
         assert (found[:, SIDE // 2 :] == 0).all()
+    torch.testing.assert_close(course_of(cells), torch.tensor([[1.01, 1.01, 3.01]]).div(0.1).log())
+    # Two tubelets of two frames: from the frame before each, 0 (there is none) and 2; 2 and 6. A quarter of the picture each.
+    change = change_of(cells, (2, 2, 2)).view(2, 2, 2)
+    torch.testing.assert_close(change[:, :, 0], torch.tensor([[1.01, 1.01], [4.01, 4.01]]).div(0.1).log())
+    torch.testing.assert_close(change[:, :, 1], torch.full((2, 2), 0.1).log())
 
 
-def test_nothing_told_of_the_pictures_costs_one_and_all_of_it_nothing() -> None:
-    objective, clip = build(), torch.randn(4, 4, 3, 32, 32)
-    wanted = coarse_pictures(clip)
-    torch.nn.init.zeros_(objective.pictures.bias)
-    nothing = objective.pictures_loss(torch.zeros(4, 48), clip - clip.mean())
-    centred = coarse_pictures(clip - clip.mean())
-    expected = (centred.square().mean(dim=(0, 2)) / centred.var(dim=(0, 2), correction=0)).mean()
-    torch.testing.assert_close(nothing, expected)
-    even = torch.eye(4, 48)  # each clip has a feature of its own, whose weights are its pictures
-    with torch.no_grad():
-        objective.pictures.weight[:, :4] = wanted.flatten(1).T
-    assert objective.pictures_loss(even, clip).item() < 1e-10
+def test_what_is_missed_is_one_where_the_mean_is_said_and_nothing_where_all_is() -> None:
+    wanted = torch.randn(4, 3, 7) * torch.tensor([1.0, 10.0, 0.1])[:, None] + 5
+    mean = wanted.mean(dim=(0, 2), keepdim=True).expand_as(wanted)
+    assert missed(mean, wanted).item() == pytest.approx(1, rel=1e-4)
+    assert missed(wanted, wanted) == 0
+    half = wanted.clone()
+    half[:, 1:] = mean[:, 1:]  # one map of three is told
+    assert missed(half, wanted).item() == pytest.approx(2 / 3, rel=1e-4)
 
 
 def test_gradients_reach_everything_and_the_loss_is_its_parts() -> None:
-    weights = {"contrast": 2.0, "flow": 3.0, "facts": 0.5, "pictures": 0.25}
+    weights = {"contrast": 2.0, "flow": 3.0, "facts": 0.5, "told": 0.25}
     objective, found = build(**{f"weight_{name}": weight for name, weight in weights.items()}), batch(4)
-    torch.nn.init.normal_(objective.pictures.weight)
+    for layer in (objective.pictures, objective.course):
+        torch.nn.init.normal_(layer.weight)
     losses = objective(found)
     losses["loss"].backward()
-    torch.testing.assert_close(losses["loss"].detach(), sum(w * losses[f"loss_{name}"] for name, w in weights.items()))
+    told = weights.pop("told")
+    parts = [(name, weights.get(name, told)) for name in ("contrast", "flow", "facts", "pictures", "course", "change")]
+    torch.testing.assert_close(losses["loss"].detach(), sum(weight * losses[f"loss_{name}"] for name, weight in parts))
     assert not [name for name, p in objective.named_parameters() if p.requires_grad and p.grad is None]
     assert build().encoder.random_start
 
@@ -136,3 +154,26 @@ def test_a_run_learns_motion_and_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     main()  # finished: nothing more
     assert [row["step"] for row in read_metrics(tmp_path / "run")] == [1, 2, 3]
     assert len({data(seed).fingerprint() for seed in (0, 1)}) == 2
+
+    # Another size goes on from there, heads included, and what it learns is shipped.
+    more = [word if word != str(tmp_path) else str(tmp_path / "more") for word in words]
+    more[more.index("32")] = "64"
+    monkeypatch.setattr("sys.argv", [*more, "--from", str(tmp_path / "run"), "train.steps=1", "optim.lr=1e-12"])
+    main()
+    before, after = (
+        load_file(next(run.glob("run/checkpoints/step*/objective.safetensors")))
+        for run in (tmp_path, tmp_path / "more")
+    )
+    assert before.keys() == after.keys()
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
+    monkeypatch.setattr("sys.argv", ["generic", "--out", str(tmp_path / "more"), "--ship", str(tmp_path / "shipped")])
+    main()
+    assert {weight.dtype for weight in load_file(tmp_path / "shipped/model.safetensors").values()} == {torch.float16}
+    shipped = open_encoder(tmp_path / "shipped")
+    assert shipped.geometry.size == 64
+    torch.testing.assert_close(
+        shipped.projection.weight,
+        after["encoder.model.embeddings.patch_embeddings.projection.weight"],
+        rtol=1e-3,
+        atol=1e-6,
+    )

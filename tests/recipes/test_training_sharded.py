@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import shutil
@@ -54,6 +55,7 @@ def jobs_of_rank(jobs: list[Job], rank: int, port: int, answers: Any) -> None:
     from recipes.training import loop
     from recipes.training.reporter import SilentReporter
 
+    faulthandler.enable()  # one process once died of a damaged heap here, and said nothing of where
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
