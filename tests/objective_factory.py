@@ -82,6 +82,8 @@ SHORT: dict[str, tuple[str, ...]] = {
         "monitor.rankme.drop=0.2",
         "monitor.deviation.drop=0.05",
     ),  # as videomae; after step 60 they part again
+    # Its weight in SMALL is so that tests see the order of steps; alone, that would let features of a few rings come together at first.
+    "peskavlp": ("objective.weight_procedure=0.1",),
     # Of its two losses that of stage 2; both stages: test_pretrain_latents.
     "salt": ("objective.stage1=0", "monitor.rankme.drop=0.2", "monitor.deviation.drop=0.05"),
 }
