@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from domains.generic.textures import spectrum
 from domains.surgical import procedure as script
 from domains.surgical import scene as field
 from domains.surgical.instruments import draw_bag, draw_tool
@@ -130,7 +131,7 @@ class Film:
     def _body(self, look: Look, time: float) -> Picture:
         """The view within the body, before the glass."""
         state = self._now(time)
-        shown = State(**{**vars(state), "raised": 0.0})
+        shown = replace(state, raised=0.0)  # the bag is drawn into the view, not painted
         if not self._painted or shown != self._state:
             self._field, self._state, self._painted = self._scene.paint(shown), shown, True
         matrix = look.matrix()
@@ -313,8 +314,6 @@ def _target(act: Act, state: State) -> Vector:
 
 def _clouds(rng: np.random.Generator) -> NDArray[np.uint8]:
     """(512, 512): how thick smoke is."""
-    from domains.generic.textures import spectrum
-
     noise = spectrum(512, 24, 1.0, rng)
     noise = (noise - noise.min()) / (noise.max() - noise.min())
     return (60 + 195 * noise).astype(np.uint8)

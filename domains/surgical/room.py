@@ -100,11 +100,11 @@ def _gauze(rng: np.random.Generator) -> Picture:
     return np.clip(weave[..., None] * np.array([1.0, 0.99, 0.96], np.float32), 0, 255).astype(np.uint8)
 
 
-def draw_tube(body: Picture, hole: float, rng_tint: float) -> Picture:
-    """The view out of a trocar: `body` (H, W, 3) through its end, `hole` of the picture wide, within a grey tube."""
+def draw_tube(body: Picture, hole: float, aside: float) -> Picture:
+    """The view out of a trocar: `body` (H, W, 3) through its end, `hole` of the picture wide, within a grey tube seen from `aside`."""
     height, width = body.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
-    radius = np.hypot(x - width * (0.5 + 0.06 * rng_tint), y - height * (0.5 - 0.05 * rng_tint)) / (0.5 * width)
+    radius = np.hypot(x - width * (0.5 + 0.06 * aside), y - height * (0.5 - 0.05 * aside)) / (0.5 * width)
     light = np.clip(0.92 - 0.34 * radius + 0.05 * np.sin(24 * radius), 0.1, 1)
     tube = light[..., None] * np.array([186, 190, 200], np.float32)
     inside = np.clip((hole - radius) * 0.5 * width / 3 + 0.5, 0, 1)[..., None]
