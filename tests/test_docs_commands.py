@@ -81,6 +81,8 @@ def test_commands_run(
                 *words,
                 *(f"{s}.{k}={v}" for s, keys in FAST.items() for k, v in keys.items() if f"{s}.{k}" not in given),
             ]
+        if words[:3] == ["data", "synth", "surgical"]:  # operations of seconds
+            words += ["--procedures", "6", "--pace", "400", "--workers", "1"]
         if words[0] == "bench":  # its steps follow from its budget
             words += [f"{s}.{k}={v}" for s, keys in FAST.items() for k, v in keys.items() if k != "steps"]
         code = run_guarded(cli, words)
