@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -187,6 +188,13 @@ class Domain(Strict):
         if self.out_of_body != "keep" and self.store.grey:
             raise ValueError(f"out_of_body: {self.out_of_body} tells tissue by its colour: it needs store.grey: false")
         return self
+
+    def changed(self, values: Mapping[str, Any]) -> Domain:
+        """The domain with other values of some keys; those of sections are merged. Raises ConfigError for a key that there is not."""
+        own = self.model_dump(exclude_unset=True)
+        for key, value in values.items():
+            own[key] = {**own.get(key, {}), **value} if isinstance(value, Mapping) else value
+        return parse(Domain, own, self.name)
 
     def run_layer(self) -> dict[str, Any]:
         """What the domain says of a run: one layer of the run's configuration."""

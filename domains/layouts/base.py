@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from domains.base import TaskSettings
 from domains.errors import DataError
@@ -131,6 +131,7 @@ class Layout(ABC):
     domain: str  # the domain it belongs to
     grouped_by: str  # what a group is
     suffixes: ClassVar[tuple[str, ...]]  # of recordings, lower case
+    changes: ClassVar[Mapping[str, Any]] = {}  # what its recordings need otherwise than the domain says
     opens_recordings: ClassVar[bool] = False  # to read its tables: they must be on this machine
     split_names: tuple[str, ...] = ()  # official splits; the first is the one people mean
 

@@ -49,6 +49,7 @@ class Jigsaws(Layout):
     domain = "surgical"
     grouped_by = "surgeons"
     suffixes = (".avi",)
+    changes = {"out_of_body": "keep", "store": {"rate": 5.0}}  # noqa: RUF012  a bench, no body; gestures of seconds
     split_names = tuple(f"out-{surgeon}" for surgeon in SURGEONS)
 
     @classmethod

@@ -26,6 +26,7 @@ from domains.prepare.privacy import MANUFACTURERS
 from domains.remote.cache import tables
 from domains.remote.place import Place
 from domains.remote.transfer import download
+from domains.store.clips import hidden_frames
 from domains.store.frames import Frames
 from domains.store.manifest import INFO, MANIFEST, frame_file, vfm_version
 from domains.store.prepared import Prepared
@@ -254,7 +255,10 @@ def _texts(store: Prepared) -> list[str]:
     everywhere = np.ones((side, side), bool)
     suspects = []
     for index in range(len(store)):
-        at = np.linspace(0, store.length(index) - 1, min(LOOKED_AT, store.length(index))).round().astype(int)
+        shown = np.flatnonzero(
+            ~hidden_frames(store.outside(index), store.length(index))
+        )  # letters stand still, but for blank frames
+        at = shown[np.linspace(0, len(shown) - 1, min(LOOKED_AT, len(shown))).round().astype(int)]
         try:
             frames = store.frames(index, at.tolist())
         except MediaError:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from domains.errors import MediaError, StorageError
+from domains.store.clips import hidden_frames
 from domains.store.frames import Frames
 from domains.store.manifest import CONTACT_SHEET
 from domains.store.prepared import Prepared
@@ -19,7 +20,7 @@ CAPTION = 14
 
 
 def write_contact_sheet(folder: Path, most: int = MOST) -> Path:
-    """`contact_sheet.png`: first and middle frame of up to `most` recordings, evenly chosen, in manifest order.
+    """`contact_sheet.png`: two frames of up to `most` recordings, evenly chosen, in manifest order.
 
     Under each: its row, frames, frame rate and what found the region. A tile whose frames cannot be read stays empty.
     """
@@ -29,7 +30,7 @@ def write_contact_sheet(folder: Path, most: int = MOST) -> Path:
 
 
 def draw_sheet(prepared: Prepared, rows: Sequence[int], path: Path) -> Path:
-    """First and middle frame of the recordings `rows`, as a PNG. Raises StorageError."""
+    """First and middle frame of the recordings `rows` (of those that are not withheld), as a PNG. Raises StorageError."""
     tiles = [_tile(prepared, row) for row in rows]
     height, width, _ = tiles[0].shape
     columns = min(COLUMNS, len(tiles))
@@ -49,7 +50,8 @@ def _tile(prepared: Prepared, index: int) -> Frames:
     row, size = prepared.row(index), prepared.size
     tile = np.zeros((size + CAPTION, 2 * size, 3), np.uint8)
     try:
-        frames = prepared.frames(index, [0, row.n_frames // 2])
+        shown = np.flatnonzero(~hidden_frames(prepared.outside(index), row.n_frames))
+        frames = prepared.frames(index, [int(shown[0]), int(shown[len(shown) // 2])])
     except MediaError:
         return tile
     for number, frame in enumerate(frames):

@@ -226,6 +226,11 @@ class Prepared:
             "bytes": sum(self.column("bytes")),
             "fps": [round(float(fps.min()), 2), round(float(fps.max()), 2)] if len(fps) else None,
             "fps_unknown": len(self) - len(fps),
+            **(
+                {"outside": hidden}
+                if (hidden := sum(sum(one[1::2]) - sum(one[::2]) for one in self.column("outside")))
+                else {}
+            ),
             "codecs": dict(sorted(Counter(self.column("codec")).items())),
             "excluded": self.info.get("counts", {}).get("excluded", {}),
             **{name: value for name, value in self._layout().items() if value},

@@ -59,14 +59,14 @@ class Look:
 
 
 class Film:
-    """Frames of a procedure, VIEW + (3,) uint8 RGB, `fps` a second; iterate once."""
+    """Frames of a procedure, (*VIEW, 3) uint8 RGB, `fps` a second; iterate once. glass: what they are seen through."""
 
     def __init__(self, procedure: Procedure, rng: np.random.Generator, fps: float) -> None:
         self._procedure, self._rng, self._fps = procedure, rng, fps
         self._scene = Scene(rng)
         self._state, self._field = State(), np.zeros((*field.FIELD, 3), np.uint8)
         self._painted = False
-        self._glass = _Glass(rng)
+        self.glass = Glass(rng)
         self._smoke, self._clouds = 0.0, _clouds(rng)
         self._phase_of = {act: float(rng.uniform(0, 6)) for act in procedure.acts}
         self._angle_of = {act: np.deg2rad(FROM.get(act.tool, 90.0) + rng.normal(0, 9)) for act in procedure.acts}
@@ -84,7 +84,7 @@ class Film:
             if out is not None and out.value == "room":
                 self._smoke, cleaned = 0.0, time
                 room = self._rooms[out]
-                yield self._glass.show(self._pan(room, time), 0.0, self._rng)
+                yield self.glass.show(self._pan(room, time), 0.0, self._rng)
                 continue
             dirt = min(1.0, (time - cleaned) / 150) + 0.25 * self._blood(time)
             picture = self._body(look, time)
@@ -92,7 +92,7 @@ class Film:
                 gone = (time - out.start) / (out.end - out.start)
                 inwards = self._procedure.outside_at(out.start - 0.01) is not None
                 picture = draw_tube(picture, 0.08 + 0.95 * (gone if inwards else 1 - gone), self._wander[0])
-            yield self._glass.show(picture, dirt, self._rng)
+            yield self.glass.show(picture, dirt, self._rng)
 
     def _move(self, look: Look, time: float) -> None:
         """A step towards where the phase looks, with the wandering and trembling of a hand, and breath."""
@@ -196,9 +196,12 @@ class Film:
         mx, my = np.asarray(mx, np.float32), np.asarray(my, np.float32)
         picture = cv2.remap(self._field, mx, my, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
         turn = 0.03 * (matrix[0, 2] + matrix[1, 2])
-        shine = cv2.remap(self._scene.gloss, mx, my, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        # At half the size: a third of the time, and reflections are soft.
+        shine = cv2.remap(
+            self._scene.gloss, mx[::2, ::2], my[::2, ::2], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+        )
         glint = cv2.transform(shine, np.array([[np.cos(turn), np.sin(turn)]]) * 200.0) - 2.6 * 200
-        glint = cv2.convertScaleAbs(np.clip(glint, 0, 190))
+        glint = cv2.resize(np.clip(glint, 0, 190).astype(np.uint8), VIEW[::-1], interpolation=cv2.INTER_LINEAR)
         return np.asarray(cv2.add(picture, cv2.merge([glint, glint, glint])), np.uint8)
 
     def _fog(self, picture: Picture, time: float) -> Picture:
@@ -222,8 +225,11 @@ class Film:
         )
 
 
-class _Glass:
-    """What stands between: lens, light that falls off, the border and what the tower writes into it, the sensor's noise."""
+class Glass:
+    """What stands between: lens, light that falls off, the border and what the tower writes into it, the sensor's noise.
+
+    picture, letters: (H, W), True within the border, and where something is written.
+    """
 
     def __init__(self, rng: np.random.Generator) -> None:
         height, width = VIEW
@@ -233,6 +239,7 @@ class _Glass:
         self.radius = float(rng.uniform(0.40, 0.47)) * width if round_ else 2.0 * width
         distance = np.hypot(x - centre[0], y - centre[1])
         light = 1.08 - 0.5 * (distance / (0.5 * width)) ** 2
+        self.picture = distance <= self.radius
         rim = np.clip((self.radius - distance) / 1.5, 0, 1)
         self._light = cv2.merge([np.clip(255 * light * rim, 0, 255).astype(np.uint8)] * 3)
         self._noise = [rng.normal(0, 2.2, (height, width, 3)).astype(np.int16) for _ in range(3)]
@@ -245,6 +252,10 @@ class _Glass:
             ):
                 colour = (220, 220, 220) if line < 2 else (120, 210, 220)
                 cv2.putText(self._text, text, (3, row), cv2.FONT_HERSHEY_SIMPLEX, 0.34, colour, 1, cv2.LINE_AA)
+
+    @property
+    def letters(self) -> NDArray[np.bool_]:
+        return np.asarray(self._text.max(axis=2) > 90)
 
     def show(self, picture: Picture, dirt: float, rng: np.random.Generator) -> Picture:
         """dirt: of the lens, in [0, 1]."""

@@ -7,6 +7,7 @@ comes from; size: pixels of the shaft's width at the tip; open: how far jaws are
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -52,6 +53,7 @@ def _fill(picture: Picture, corners: Sequence[Vector], colour: Colour) -> None:
     cv2.fillPoly(picture, [points], colour, cv2.LINE_AA, SHIFT)
 
 
+@lru_cache(maxsize=1024)
 def _lit(colour: Colour, light: float) -> Colour:
     r, g, b = (min(255, round(c * light)) for c in colour)
     return r, g, b

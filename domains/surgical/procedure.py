@@ -148,29 +148,30 @@ def _draw_phases(rng: np.random.Generator, pace: float) -> tuple[Stretch, ...]:
 def _draw_outside(phases: tuple[Stretch, ...], rng: np.random.Generator) -> tuple[Stretch, ...]:
     """Before the endoscope goes in, after it came out, and between, where the lens is cleaned. Through the trocar each time."""
     end = phases[-1].end
+    short = min(1.0, end / 120)  # of the quickest operations not everything is outside
     found: list[Stretch] = []
     if rng.random() < 0.6:
-        found += _way(0.0, ("room", "trocar"), rng)
+        found += _way(0.0, ("room", "trocar"), short, rng)
     long = [one for one in phases if one.value in (CALOT, DISSECTION)]
     for one in long:
         for _ in range(int(rng.poisson(0.6 * min(1.0, (one.end - one.start) / 40)))):
-            way = _way(float(rng.uniform(one.start, one.end)), ("trocar", "room", "trocar"), rng)
+            way = _way(float(rng.uniform(one.start, one.end)), ("trocar", "room", "trocar"), short, rng)
             if (found and way[0].start < found[-1].end + 15) or way[-1].end > end - 20:
                 continue
             found += way
     if rng.random() < 0.7:
-        last = _way(0.0, ("trocar", "room"), rng)
+        last = _way(0.0, ("trocar", "room"), short, rng)
         shift = end - last[-1].end
         found += [Stretch(round(one.start + shift, 1), round(one.end + shift, 1), one.value) for one in last]
     ordered = sorted(found, key=lambda one: one.start)
     return tuple(one for n, one in enumerate(ordered) if n == 0 or one.start >= ordered[n - 1].end - 1e-6)
 
 
-def _way(start: float, places: tuple[str, ...], rng: np.random.Generator) -> list[Stretch]:
+def _way(start: float, places: tuple[str, ...], short: float, rng: np.random.Generator) -> list[Stretch]:
     found, now = [], round(start, 1)
     for place in places:
         low, high = (1.4, 2.6) if place == "trocar" else (3.0, 8.0)
-        end = round(now + float(rng.uniform(low, high)), 1)
+        end = round(now + short * float(rng.uniform(low, high)), 1)
         found.append(Stretch(now, end, place))
         now = end
     return found

@@ -1,8 +1,9 @@
-"""Layouts against the real annotations of CholecT50, AutoLaparo and EPIC-KITCHENS-100 in ../shared/data."""
+"""Layouts against the real annotations of Cholec80, CholecT50, AutoLaparo, MultiBypass140 and EPIC-KITCHENS-100 in ../shared/data."""
 
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from layout_factory import TRIPLET_WIDTHS, table, touch, write
 
 from domains.layouts import Layout, open_layout
+from domains.layouts.cholec import PHASES
+from domains.surgical.procedure import ENDINGS, SECONDS
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 pytestmark = [pytest.mark.shared, pytest.mark.skipif(not DATA.is_dir(), reason=f"no sample files at {DATA}")]
@@ -81,3 +84,74 @@ def test_the_real_tables_of_epic_kitchens(tmp_path: Path) -> None:
     rate = next(r.fps for r in layout.recordings() if r.path == slow.recording)
     assert (slow.start, rate) == (32.59, pytest.approx(29.97, abs=1e-3))
     assert layout.missing() == []
+
+
+PHASE_NUMBERS = dict(zip("1234567", PHASES, strict=True))  # of PeskaVLP's tables
+
+
+def real_phases(number: int) -> list[str]:
+    """The phase of every second of a video of Cholec80."""
+    lines = (REAL / "cholec80_csvs" / f"video{number:02d}.csv").read_text().splitlines()[1:]
+    return [PHASE_NUMBERS[line.rsplit(",", 1)[1]] for line in lines]
+
+
+def test_cholec80(tmp_path: Path) -> None:
+    """Two real videos, every frame of every second written down as the data set does; one cleans before it packs."""
+    for number in (41, 80):
+        rows = (
+            f"{25 * second + frame}\t{name}" for second, name in enumerate(real_phases(number)) for frame in range(25)
+        )
+        write(tmp_path, {f"phase_annotations/video{number}-phase.txt": table("Frame\tPhase", *rows)})
+        touch(tmp_path, f"videos/video{number}.mp4")
+    spans = [span for span in open_layout(tmp_path).spans("phase") if span.recording == "videos/video41.mp4"]
+    lengths = [(span.value, span.end - span.start) for span in spans]
+    assert lengths == [
+        ("Preparation", 319), ("CalotTriangleDissection", 1247), ("ClippingCutting", 172), ("GallbladderDissection", 918),
+        ("CleaningCoagulation", 137), ("GallbladderPackaging", 181), ("GallbladderRetraction", 129),
+    ]  # fmt: skip
+
+
+def test_the_phantoms_phases_last_as_long_as_real_ones() -> None:
+    """Its medians lie between the shortest and the longest of five real operations, which come in orders that it knows."""
+    found: dict[str, list[int]] = {}
+    for number in (1, 2, 3, 41, 80):
+        seconds = real_phases(number)
+        for name in PHASES:
+            found.setdefault(name, []).append(seconds.count(name))
+        order = [name for name, before in zip(seconds, ["", *seconds], strict=False) if name != before]
+        assert order[:4] == list(PHASES[:4])
+        assert tuple(order[4:]) in {ending for _, ending in ENDINGS}
+    assert all(min(found[name]) <= SECONDS[name] <= max(found[name]) for name in PHASES)
+
+
+def test_multibypass_as_annotations_of_ones_own(tmp_path: Path) -> None:
+    """Three real bypass operations with views of the room, in milliseconds, turned into the tables of `annotated`."""
+    lines, out, steps = [], 0.0, 0
+    for path in sorted((REAL / "multibypass140").glob("*.json")):
+        told = json.loads(path.read_text())
+        name = f"videos/{path.stem}"
+        for one in told["phases"]:
+            start, end, value = one["start"] / 1000, one["end"] / 1000, one["label_name"]
+            label = value if value in ("out_of_body", "severe_index") else "phase"
+            out += (end - start) * (label == "out_of_body")
+            lines.append(f"{name},{start},{end},{label},{value}")
+        steps += len(told["steps"])
+        lines += [f"{name},{one['start'] / 1000},{one['end'] / 1000},step,{one['label_name']}" for one in told["steps"]]
+        touch(tmp_path, name)
+    write(tmp_path, {
+        "dataset.yaml": "title: Bypass\ndomain: surgical\n", "spans.csv": table("recording,start,end,label,value", *lines),
+        "recordings.csv": table("recording", *(f"videos/BBP0{n}.mp4" for n in (1, 2, 3))),
+    })  # fmt: skip
+    layout = open_layout(tmp_path)
+    assert layout.notes() == []
+    assert set(layout.span_labels) == {"phase", "out_of_body", "severe_index", "step"}
+    assert out > 60
+    assert sum(span.end - span.start for span in layout.spans("out_of_body")) == pytest.approx(out)
+    assert len(list(layout.spans("step"))) == steps == 101
+    first = next(layout.spans("phase"))
+    assert (first.recording, first.start, first.end, first.value) == (
+        "videos/BBP01.mp4",
+        13.301,
+        1371.912,
+        "preparation",
+    )

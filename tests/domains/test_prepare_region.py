@@ -100,3 +100,59 @@ def test_whole_keeps_everything():
     picture = region.whole(30, 50)
     assert picture.mask.all()
     assert picture.box == (0, 0, 50, 30)
+
+
+def scope(radius: float, light: tuple[int, int] = (60, 160), count: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    """Frames (count, 120, 160, 3) through a round border, with noise in the black and a name written there; and the disc."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:120, :160]
+    disc = np.hypot(x - 84, y - 58) < radius
+    frames = rng.integers(*light, (count, 120, 160, 3))
+    frames[:, ~disc] = rng.integers(0, 14, (count, int((~disc).sum()), 3))
+    frames = frames.astype(np.uint8)
+    for frame in frames:
+        cv2.putText(frame, "DOE", (1, 10), cv2.FONT_HERSHEY_SIMPLEX, 0.34, (230, 230, 230), 1)
+        cv2.putText(frame, "1931", (137, 119), cv2.FONT_HERSHEY_SIMPLEX, 0.34, (230, 230, 230), 1)
+    return frames, disc
+
+
+@pytest.mark.parametrize("radius", [52.0, 66.0, 74.0])
+def test_the_round_picture_of_an_endoscope_without_what_is_written_beside_it(radius: float):
+    frames, disc = scope(radius)
+    picture = region.endoscope(frames, 0.1)
+    assert picture.source == "endoscope"
+    assert (picture.mask & disc).sum() > 0.94 * disc.sum()
+    assert (picture.mask & ~disc).sum() <= 4  # where the round is cut by the edge of the frame
+    assert frames[:, picture.mask & ~disc].max(initial=0) < 14  # black, and no letter
+    x0, y0, x1, y1 = picture.box
+    assert picture.mask[y0:y1, x0:x1].sum() == picture.mask.sum()
+
+
+def test_a_menu_that_is_shown_for_a_while_is_no_part_of_the_picture():
+    frames, disc = scope(52.0)
+    frames[:2, 60:100, :60] = 200  # reaches into the border
+    assert not (region.endoscope(frames, 0.1).mask & ~disc).any()
+
+
+def test_an_endoscope_without_a_border_keeps_its_dark_corners():
+    frames, _ = scope(300.0)
+    frames[:, :14, :14] = 3
+    picture = region.endoscope(frames, 0.1)
+    assert picture.mask.all()
+    assert picture.box == (0, 0, 160, 120)
+
+
+def test_black_bars_are_a_border():
+    frames, _ = scope(300.0)
+    frames[:, :, :22] = frames[:, :, 140:] = 4
+    x0, y0, x1, y1 = region.endoscope(frames, 0.1).box
+    assert abs(x0 - 22) <= 2
+    assert abs(x1 - 140) <= 2
+    assert (y0, y1) == (0, 120)
+
+
+def test_a_dark_recording_is_set_aside():
+    frames, _ = scope(52.0, light=(0, 14))
+    with pytest.raises(SetAside, match=r"less than 10% of the frame is lit") as caught:
+        region.endoscope(frames, 0.1)
+    assert caught.value.category == "no region"

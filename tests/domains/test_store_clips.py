@@ -226,3 +226,37 @@ def test_resize_averages_when_it_shrinks():
     small = resize(frames, (0, 0, 4), 2, np.array([0, 0]))
     assert (small == 50).all()
     assert small.shape == (2, 2, 2, 1)
+
+
+def test_no_clip_meets_withheld_frames_where_there_is_another_place() -> None:
+    """8 frames of a second each; frames 20 to 59 of 100 are withheld."""
+    second = ClipSettings(frames=8, size=24, rate=1.0)
+    store = Recorder(100, 1.0, ((20, 60),))
+    views = {"a": Clip(augment="none"), "b": Clip(augment="none", near="a", within=1.0)}
+    met, starts = [], set()
+    for epoch in range(60):
+        drawn = draw_views(store, 0, views, second, POLICIES, seed=1, epoch=epoch)
+        met += [20 <= time < 60 for view in drawn.values() for time in times(view.frames)]
+        starts.add(times(drawn["a"].frames)[0] // 10)
+    assert not any(met)
+    assert starts >= {0, 1, 6, 7, 8}
+    clear = Recorder(100, 1.0)
+    same = draw_views(clear, 0, views, second, POLICIES, seed=1, epoch=3)
+    assert times(same["a"].frames) == times(
+        draw_views(Recorder(100, 1.0, ((0, 0),)), 0, views, second, POLICIES, seed=1, epoch=3)["a"].frames
+    )
+
+
+def test_a_clip_that_cannot_avoid_withheld_frames_meets_the_fewest() -> None:
+    second = ClipSettings(frames=8, size=24, rate=1.0)
+    store = Recorder(12, 1.0, ((5, 12),))
+    drawn = draw_views(store, 0, {"a": Clip(augment="none")}, second, POLICIES, seed=0, epoch=0)
+    assert times(drawn["a"].frames)[0] == 0
+
+
+def test_evaluation_clips_step_aside() -> None:
+    second = ClipSettings(frames=4, size=24, rate=1.0)
+    store = Recorder(40, 1.0, ((10, 30),))
+    found = [times(clip)[0] for clip in evaluation_clips(store, 0, second, 3)]
+    assert found == [0, 6, 36]  # the middle would begin at 18: 6 is as near as 30, and comes first
+    assert [times(clip)[0] for clip in evaluation_clips(Recorder(40, 1.0, ((0, 40),)), 0, second, 3)] == [0, 18, 36]

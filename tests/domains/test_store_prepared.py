@@ -11,7 +11,7 @@ from store_factory import make_prepared
 
 from domains.errors import DataError, MediaError
 from domains.store import frames as jpeg
-from domains.store.index import open_index
+from domains.store.index import open_index, write_index
 from domains.store.manifest import INDEX, MANIFEST, SCHEMA, frame_file
 from domains.store.prepared import Prepared
 
@@ -178,3 +178,20 @@ def test_rows_are_read_from_any_row_group(prepared: Prepared) -> None:
     opened = Prepared.open(prepared.folder)
     order = [len(opened) - 1, 0, 3, 4, 1, -1]
     assert [opened.row(number).video_id for number in order] == [opened.video_id(number) for number in order]
+
+
+def test_a_folder_of_an_earlier_version_withholds_nothing(prepared: Prepared):
+    """Its manifest and its index lack the columns that came later."""
+    folder = prepared.folder
+    table = pq.read_table(folder / MANIFEST).drop_columns(["source_fps", "outside"])
+    pq.write_table(table, folder / MANIFEST)
+    for written in (False, True):
+        if written:
+            write_index(folder)
+        old = Prepared.open(folder)
+        assert old.outside(3).shape == (0, 2)
+        assert (old.row(3).source_fps, old.row(3).outside) == (None, ())
+        assert (old.column("outside"), old.column("source_fps")) == ([()] * 6, [None] * 6)
+        assert "outside" not in old.summary()
+    with pytest.raises(KeyError):
+        prepared.column("nothing")

@@ -14,6 +14,7 @@ from vfm_cli.engines import engine_options, hands
 from vfm_cli.options import LOCAL, PLACE, json_option, key_option, overwrite_option
 
 if TYPE_CHECKING:
+    from domains.base import Domain
     from domains.layouts import Layout
     from domains.prepare.decodable import Missing
     from domains.prepare.ingest import PrepareResult
@@ -66,7 +67,6 @@ def prepare(
     picture and no name is written to --out; the table that leads back to the sources lies beside it, in OUT.private, and never leaves the
     machine. Where SOURCE is a public data set, its labels, official splits and texts come along.
     """
-    from domains.base import load_domain
     from domains.prepare.ingest import prepare as run
     from domains.prepare.privacy import key_path, load_key
     from domains.prepare.to_storage import prepare_to
@@ -74,8 +74,7 @@ def prepare(
     if engine == "ray" and isinstance(source, Path):  # workers elsewhere stand in other folders
         source = source.absolute()
     data_set = find_layout(source, layout)
-    domain = domain or domain_of(data_set, source)
-    declared = load_domain(domain)
+    declared = declared_for(data_set, source, domain)
     fresh = not key_path(key).exists()
     made = local_folder(out, local)
     secret = load_key(key, create=True, outside=made)
@@ -104,7 +103,7 @@ def prepare(
         emit_json(as_data(result, out))
         return
     tell(result, out, made)
-    click.echo(f"next:         vfm pretrain --domain {domain} --data {out} --out runs/{declared.name}")
+    click.echo(f"next:         vfm pretrain --domain {domain or declared.name} --data {out} --out runs/{declared.name}")
 
 
 def as_data(result: PrepareResult, out: Place) -> dict[str, object]:
@@ -171,17 +170,19 @@ def find_layout(source: Place, wanted: str) -> Layout | None:
     return found
 
 
-def domain_of(layout: Layout | None, source: Place) -> str:
-    """The domain where none is named: that of the data set."""
-    from domains.base import domain_names
+def declared_for(layout: Layout | None, source: Place, named: str | None) -> Domain:
+    """The domain that is named; else that of the data set, with what its recordings need otherwise."""
+    from domains.base import domain_names, load_domain
     from domains.errors import ConfigError
 
+    if named is not None:
+        return load_domain(named)
     if layout is None:
-        return "echo"
+        return load_domain("echo")
     if layout.domain not in domain_names():
         what = f"{layout.title} is {layout.domain}, a domain that does not ship with vfm yet"
         raise ConfigError(what, where=source, do="Declare one: --domain ./ours.yaml (docs/domains.md)")
-    return layout.domain
+    return load_domain(layout.domain).changed(layout.changes)
 
 
 def show_listed(listed: Listed) -> None:
@@ -211,13 +212,12 @@ def check(source: Place, domain: str | None, layout: str, workers: int | None, a
 
     Every frame is decoded: what is called usable here will be read in training. Exit code 3 where nothing is usable.
     """
-    from domains.base import load_domain
     from domains.errors import DataError
     from domains.machine import cores
     from domains.prepare.ingest import check as run
 
     data_set = find_layout(source, layout)
-    declared = load_domain(domain or domain_of(data_set, source))
+    declared = declared_for(data_set, source, domain)
     missing: list[Missing] = []
 
     def told(found: list[Missing]) -> None:
