@@ -138,14 +138,14 @@ class TaskSettings(Strict):
     parts: tuple[str, ...] = Field(
         (), description="presence: what class names are made of, joined by commas, e.g. instrument, verb, target"
     )
-    null: tuple[str, ...] = Field(
+    nothing: tuple[str, ...] = Field(
         (), description="presence: classes, or words of parts, that stand for nothing and are scored apart"
     )
 
     @model_validator(mode="after")
     def _parts(self) -> TaskSettings:
-        if (self.parts or self.null) and self.kind != "presence":
-            raise ValueError("'parts' and 'null' are for tasks of kind presence")
+        if (self.parts or self.nothing) and self.kind != "presence":
+            raise ValueError("'parts' and 'nothing' are for tasks of kind presence")
         if self.parts and (odd := [name for name in self.classes if len(name.split(",")) != len(self.parts)]):
             raise ValueError(f"class '{odd[0]}' has not the {len(self.parts)} parts")
         return self

@@ -326,7 +326,7 @@ def x_ego(root: Path) -> Path:
 
 def annotated(root: Path) -> Path:
     """Two videos, one of them not on disk; a line backwards, one of nobody, one without a value; a label of no task; no split for the second."""
-    about = "title: Ours\ndomain: surgical\ngrouped_by: patients\ntasks:\n  phase: {kind: classification, column: phase, classes: [first, second]}\n"
+    about = "title: Ours\ndomain: surgical\ngrouped_by: patients\ntasks:\n  phase: {kind: phases, column: phase, classes: [first, second]}\n"
     spans = (
         "videos/a.mp4,0,2.5,phase,first", "videos/a.mp4,2.5,4,phase,second", "videos/a.mp4,1,3,bleeding,much", "videos/a.mp4,3,1,phase,first",
         "videos/z.mp4,0,1,phase,first", "videos/a.mp4,0,1,bleeding,", "videos/b.mp4,0,1,phase,second",

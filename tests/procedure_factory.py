@@ -27,7 +27,8 @@ TASKS = {
     "phase": {"kind": "phases", "column": "phase", "classes": PHASES},
     "tool": {"kind": "presence", "column": "tool", "classes": TOOLS},
     "triplet": {
-        "kind": "presence", "column": "triplet", "classes": TRIPLETS, "parts": ("instrument", "verb", "target"), "null": ("null_verb", "null_target"),
+        "kind": "presence", "column": "triplet", "classes": TRIPLETS, "parts": ("instrument", "verb", "target"),
+        "nothing": ("null_verb", "null_target"),
     },
 }  # fmt: skip
 

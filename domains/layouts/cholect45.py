@@ -65,7 +65,7 @@ def triplet_tasks() -> dict[str, TaskSettings]:
     """The tasks of both triplet data sets."""
     return {
         label: TaskSettings(
-            kind="presence", column=label, classes=classes, parts=PARTS.get(label, ()), null=NULL.get(label, ())
+            kind="presence", column=label, classes=classes, parts=PARTS.get(label, ()), nothing=NULL.get(label, ())
         )
         for label, classes in VOCABULARY.items()
     }

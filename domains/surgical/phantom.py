@@ -100,7 +100,7 @@ def about() -> dict[str, Any]:
     tasks: dict[str, dict[str, Any]] = {"phase": {"kind": "phases", "column": "phase", "classes": list(PHASES)}}
     for label, names in {"tool": TOOLS, "triplet": TRIPLETS, "out_of_body": ("trocar", "room")}.items():
         tasks[label] = {"kind": "presence", "column": label, "classes": list(names)}
-    tasks["triplet"] |= {"parts": list(PARTS["triplet"]), "null": list(NULL["triplet"])}
+    tasks["triplet"] |= {"parts": list(PARTS["triplet"]), "nothing": list(NULL["triplet"])}
     return {"title": "Surgical phantom", "domain": "surgical", "grouped_by": "procedures", "tasks": tasks}
 
 

@@ -183,13 +183,15 @@ def _read_ahead(
     return read_ahead(index, read)
 
 
-def read_ahead(tasks: Iterable[Task], read: Callable[[Task], Result]) -> Iterator[tuple[Task, Result]]:
-    """(task, what it read) in order; read in a thread of its own, no more than READ_AHEAD before they are asked for."""
+def read_ahead(
+    tasks: Iterable[Task], read: Callable[[Task], Result], depth: int = READ_AHEAD
+) -> Iterator[tuple[Task, Result]]:
+    """(task, what it read) in order; read in a thread of its own, no more than `depth` before they are asked for."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         waiting: deque[tuple[Task, Future[Result]]] = deque()
         for task in tasks:
             waiting.append((task, pool.submit(read, task)))
-            if len(waiting) > READ_AHEAD:
+            if len(waiting) > depth:
                 first, found = waiting.popleft()
                 yield first, found.result()
         while waiting:

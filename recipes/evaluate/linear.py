@@ -4,6 +4,8 @@ patients.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -77,18 +79,27 @@ def _logistic(train: Array, truth: Array, query: Array, classes: int, folds: NDA
 
 def logistic(train: Array, truth: Array, query: Array, classes: int, inverse_strength: float) -> Array:
     """(m, classes) probabilities of L2-regularised logistic regression; a class that `truth` lacks gets 0."""
+    return fit_logistic(train, truth, classes, inverse_strength)(query)
+
+
+def fit_logistic(train: Array, truth: Array, classes: int, inverse_strength: float) -> Callable[[Array], Array]:
+    """`logistic`, fitted once: queries (m, D) -> (m, classes)."""
     from sklearn.linear_model import LogisticRegression
 
-    probability = np.zeros((len(query), classes))
     present = np.unique(truth.astype(int))
     if len(present) == 1:
-        probability[:, present[0]] = 1
-        return probability
+        return lambda query: np.tile((np.arange(classes) == present[0]).astype(np.float64), (len(query), 1))
     # The solution lies in the span of the rows: with fewer rows than features, solving there is the same and faster.
+    rotation = None
     if train.shape[1] > train.shape[0]:
         _, _, right = np.linalg.svd(train, full_matrices=False)
-        train, query = train @ right.T, query @ right.T
+        rotation, train = right.T, train @ right.T
     model = LogisticRegression(C=inverse_strength, max_iter=1000, tol=1e-4)
     model.fit(train, truth.astype(int))
-    probability[:, model.classes_] = model.predict_proba(query)
-    return probability
+
+    def predict(query: Array) -> Array:
+        probability = np.zeros((len(query), classes))
+        probability[:, model.classes_] = model.predict_proba(query if rotation is None else query @ rotation)
+        return probability
+
+    return predict

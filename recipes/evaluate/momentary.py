@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domains.store.moments import UNLABELLED
-from recipes.evaluate.linear import INVERSE_STRENGTHS, STRENGTHS, logistic
+from recipes.evaluate.linear import INVERSE_STRENGTHS, STRENGTHS, fit_logistic
 from recipes.evaluate.metrics import Array
 from recipes.evaluate.written import Written
+from recipes.finetune.temporal import PIECE
 
 TAUGHT, ASKED = (
     4000,
@@ -46,13 +47,10 @@ def linear_probe(written: Written, taught: Truths, asked: Truths, classes: int) 
 
     known, held = even(train), even(held)
     if truth.ndim == 1:
-        numbers = truth.astype(np.float64)
-        losses = [
-            -np.log(np.maximum(logistic(known, numbers, held, classes, float(c))[np.arange(len(wanted)), wanted], 1e-6)).mean()
-            for c in INVERSE_STRENGTHS
-        ]  # fmt: skip
-        best = float(INVERSE_STRENGTHS[int(np.argmin(losses))])
-        return lambda descriptions: logistic(known, numbers, even(descriptions), classes, best)
+        fits = [fit_logistic(known, truth.astype(np.float64), classes, float(c)) for c in INVERSE_STRENGTHS]
+        likely = [np.maximum(fit(held)[np.arange(len(wanted)), wanted], 1e-6) for fit in fits]
+        best = fits[int(np.argmax([np.log(one).mean() for one in likely]))]
+        return lambda descriptions: best(even(descriptions))
     offset = truth.mean(axis=0)
     values, directions = np.linalg.eigh(known.T @ known)
     against = directions.T @ (known.T @ (truth - offset))
@@ -64,6 +62,12 @@ def linear_probe(written: Written, taught: Truths, asked: Truths, classes: int) 
     errors = [((offset + held @ weights(float(strength)) - wanted) ** 2).mean() for strength in STRENGTHS]
     chosen = weights(float(STRENGTHS[int(np.argmin(errors))]))
     return lambda descriptions: offset + even(descriptions) @ chosen
+
+
+def probed(probe: Probe, descriptions: NDArray[np.float32]) -> Array:
+    """(T, C) of a whole procedure, read piece by piece."""
+    cuts = range(0, len(descriptions), PIECE)
+    return np.concatenate([probe(np.asarray(descriptions[first : first + PIECE], np.float64)) for first in cuts])
 
 
 def sample(written: Written, truths: Truths, most: int) -> tuple[Array, NDArray[np.int64]]:

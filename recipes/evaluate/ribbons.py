@@ -97,7 +97,7 @@ def _phases(axes: Any, one: Timeline, name: str, classes: Sequence[str], minutes
     patches = [Patch(color=palette[number], label=classes[number]) for number in used]
     if (one.truth == UNLABELLED).any():
         patches.append(Patch(color=GREY, label="unlabelled"))
-    axes.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, -0.35), ncols=4, fontsize=8, frameon=False)
+    axes.figure.legend(handles=patches, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
 
 
 def _presence(

@@ -188,7 +188,7 @@ class MomentEvaluation:
     def _of_presence(self) -> dict[str, Any]:
         """What is told of presence besides: each class, per video and over the moments of all."""
         last, found = self.rows[-1].name, {}
-        whole = components(self.classes, self.settings.parts, self.settings.null)[-1]
+        whole = components(self.classes, self.settings.parts, self.settings.nothing)[-1]
         truths, scores = known_of(self.timelines, last)
         table, pooled = ap_table(truths, scores), ap_over_all(truths, scores)
         ones = np.ones((1, len(self.timelines)))
@@ -243,7 +243,7 @@ def measure_presence(
     """Mean average precision; of classes that are made of parts, of the whole first and then of every component, null classes apart."""
     metrics: list[Metric] = []
     values: dict[str, dict[str, Array]] = {name: {} for name in names}
-    found = components(classes, settings.parts, settings.null)
+    found = components(classes, settings.parts, settings.nothing)
     for component in [found[-1], *found[:-1]]:
         for word, kept in (("", ~component.null), ("null", component.null)):
             if not kept.any():

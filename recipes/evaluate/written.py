@@ -33,6 +33,7 @@ from recipes.encoders.base import VideoEncoder
 from recipes.evaluate.features import Extractor, Failure, describing, read_ahead
 from recipes.training.lock import FolderLock
 
+FORMAT = 1  # of these files, and of what is shown at a moment
 BATCH = 16  # moments that are read and described at once
 KEEP = 20.0  # seconds of work that a kill may cost
 Told = Callable[[int, int, float], None]
@@ -104,7 +105,7 @@ def write_descriptions(
     Returns the descriptions, and the recordings that could not be read. Raises StorageError (a disk that refuses, another run that writes there),
     DataError for a recording without frame rate.
     """
-    about = {"encoder": fingerprint(encoder), "clip": clip.model_dump(mode="json"), "rate": rate}
+    about = {"format": FORMAT, "encoder": fingerprint(encoder), "clip": clip.model_dump(mode="json"), "rate": rate}
     key = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=8).hexdigest()
     written = Written(place / key, prepared, rate, encoder.description)
     missing = [row for row in rows if not written.file(row).is_file()]
@@ -202,4 +203,4 @@ def _clips(
         except MediaError as error:
             return error
 
-    return read_ahead(range(first, len(ends), BATCH), read)
+    return read_ahead(range(first, len(ends), BATCH), read, depth=2)  # at 224 pixels a batch is 40 MB

@@ -28,7 +28,7 @@ class TemporalHeadSettings(ObjectiveSettings):
     kind: Literal["phases", "presence"]
     classes: tuple[str, ...] = Field(description="class names in the order of the outputs")
     parts: tuple[str, ...] = Field((), description="presence: what class names are made of")
-    null: tuple[str, ...] = Field((), description="presence: classes, or words of parts, that stand for nothing")
+    nothing: tuple[str, ...] = Field((), description="presence: classes, or words of parts, that stand for nothing")
     head: Literal["causal", "offline"] = "causal"
     rate: PositiveFloat = Field(1.0, description="moments a second")
     channels: PositiveInt = Field(description="D, channels of a description")

@@ -24,11 +24,11 @@ from domains.store.prepared import Prepared
 from recipes.config import Resolved, RunConfig, TaskRunSettings
 from recipes.encoders import VideoEncoder, build_encoder, open_encoder
 from recipes.evaluate.features import Failure, clip_of
-from recipes.evaluate.momentary import frequencies, linear_probe
+from recipes.evaluate.momentary import frequencies, linear_probe, probed
 from recipes.evaluate.procedures import ProcedureData, spread_of
 from recipes.evaluate.ribbons import write_moments, write_table
 from recipes.evaluate.timeline import MomentEvaluation, Timeline, headline_of
-from recipes.evaluate.written import Written, write_descriptions
+from recipes.evaluate.written import Told, Written, write_descriptions
 from recipes.finetune.best import Best
 from recipes.finetune.head import load_temporal_head, save_head
 from recipes.finetune.material import split_of, task_of_run
@@ -166,7 +166,7 @@ def describe(
     return Procedures(prepared, labels.task, labels, written, found[0], found[1], found[2], failed)
 
 
-def said_by(reporter: Reporter) -> Any:
+def said_by(reporter: Reporter) -> Told:
     """How far the encoder is, as lines."""
 
     def told(done: int, total: int, left: float) -> None:
@@ -182,7 +182,7 @@ def build_head(config: RunConfig, material: Procedures) -> TemporalObjective:
     truths = list(material.train.values())
     weights = balanced(truths, task.kind, len(classes)) if config.task.balance else ()
     settings = TemporalHeadSettings.model_validate({
-        "task": config.task.name, "kind": task.kind, "classes": classes, "parts": task.parts, "null": task.null,
+        "task": config.task.name, "kind": task.kind, "classes": classes, "parts": task.parts, "nothing": task.nothing,
         "head": temporal.head, "rate": temporal.rate, "channels": material.written.channels, "stages": temporal.stages,
         "layers": temporal.layers, "width": temporal.width, "dropout": config.task.dropout, "smooth": temporal.smooth,
         "smooth_limit": temporal.smooth_limit, "class_weights": weights,
@@ -256,7 +256,7 @@ def evaluate_test(objective: TemporalObjective, material: Procedures, config: Ru
     lines = []
     for line, row in zip(timelines(material, material.test, {"head": objective}), material.test, strict=True):
         said = {
-            "majority": np.tile(share, (len(line.times), 1)), "linear": probe(np.asarray(material.written.read(row))), **line.said,
+            "majority": np.tile(share, (len(line.times), 1)), "linear": probed(probe, material.written.read(row)), **line.said,
         }  # fmt: skip
         lines.append(Timeline(line.video_id, line.patient, line.times, line.truth, said))
     tested = [line.patient for line in lines]

@@ -119,9 +119,24 @@ def test_without_spans_it_is_said_what_to_give(prepared, tmp_path):
 
 def test_what_a_task_of_moments_declares():
     with pytest.raises(ValueError, match="for tasks of kind presence"):
-        TaskSettings(kind="phases", column="phase", null=("none",))
+        TaskSettings(kind="phases", column="phase", nothing=("none",))
     with pytest.raises(ValueError, match="class 'a,b' has not the 3 parts"):
         TaskSettings(kind="presence", column="triplet", classes=("a,b",), parts=("i", "v", "t"))
     assert [TaskSettings(kind=kind, column="x").of_moments for kind in ("regression", "classification", "phases", "presence")] == [
         False, False, True, True,
     ]  # fmt: skip
+
+
+def test_the_surgical_domain_and_its_phantom_declare_moments():
+    from domains.base import load_domain
+    from domains.surgical.phantom import about
+
+    tasks = load_domain("surgical").tasks
+    assert {name: task.kind for name, task in tasks.items()} == {
+        "phase": "phases",
+        "tool": "presence",
+        "triplet": "presence",
+    }
+    assert tasks["triplet"].nothing == ("null_verb", "null_target")  # a key called `null` would be none at all in YAML
+    declared = {name: TaskSettings.model_validate(task) for name, task in about()["tasks"].items()}
+    assert (declared["phase"].kind, declared["triplet"].parts) == ("phases", ("instrument", "verb", "target"))
