@@ -286,7 +286,7 @@ def _moments(asking: _Asking, held: MomentLabels, tested: set[int]) -> _Found:
         confusion = confusion_counts(known, called, len(held.classes))
         metrics, settings = PHASES, {**settings, "absent": absent, "relaxed": relaxed}
     else:
-        parts = components(held.classes, held.task.parts, held.task.null)
+        parts = components(held.classes, held.task.parts, held.task.nothing)
         scorers, metrics = score_presence(truth_of, cosines, parts, rules.seed), presence_metrics(parts)
         how = (
             f"{seen}; average precision of each class in each recording that has it, averaged over recordings, then over classes",
