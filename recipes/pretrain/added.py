@@ -59,7 +59,7 @@ class WithPretext(Objective):
         self.weights = {name: weight for name, (weight, _) in added.items()}
         self.added = nn.ModuleDict({name: pretext for name, (_, pretext) in added.items()})
         first = next(iter(main.views))
-        self.adapts = main.adapts  # type: ignore[misc]
+        self.adapts, self.asks_encoder = main.adapts, main.asks_encoder  # type: ignore[misc]
         self.views, self.labelled = dict(main.views), main.labelled
         self.texts, self.silent = main.texts, main.silent
         for name, pretext in self.tasks():

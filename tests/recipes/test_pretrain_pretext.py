@@ -92,7 +92,8 @@ def test_what_all_clips_share_is_not_read(name: str) -> None:
     assert norm is not None
     loss = objective(batch)["loss"]
     loss.backward()
-    assert norm.bias.grad.abs().max() < 1e-5 * max(1.0, norm.weight.grad.abs().max().item())
+    largest = max(parameter.grad.abs().max() for parameter in objective.parameters() if parameter.grad is not None)
+    assert norm.bias.grad.abs().max() < 1e-5 * largest  # rounding, which differs between processors
     with torch.no_grad():
         norm.bias += 3.0
     torch.testing.assert_close(objective(batch)["loss"], loss, rtol=1e-4, atol=1e-5)

@@ -13,6 +13,7 @@ from objective_factory import CLASSES
 from objective_factory import SMALL as TINY
 from safetensors.torch import load_file
 from store_factory import make_prepared
+from text_factory import small_text
 
 from domains.errors import ConfigError, TrainingError
 from recipes.config import Layer, Resolved, resolve
@@ -81,7 +82,8 @@ def test_operations_are_counted_without_computing_anything(name: str) -> None:
     torch.manual_seed(0)
     encoder = fresh_videomae(Geometry(frames=4, size=32, rate=12.5), seed=0, **SMALL)
     learned = {"classes": CLASSES} if kind.labelled else {}
-    objective = kind(encoder, kind.Settings(**OBJECTIVES[name], **learned)).train()
+    words = (small_text(),) if kind.texts else ()
+    objective = kind(encoder, kind.Settings(**OBJECTIVES[name], **learned), *words).train()
     objective.before_step(Progress(0, 1, 0.0))
     batch = memory.made_up(objective, 4, torch.device("cpu"))
     before, generator = {k: v.clone() for k, v in objective.state_dict().items()}, torch.get_rng_state()

@@ -32,7 +32,7 @@ KINDS = {
     "videomae, accumulating": ("videomae", ("encoder.checkpointing=true",), NOISE),
     "simclr, V-JEPA 2": ("simclr", (*ONE_PASS, "objective.head_motion=true", "encoder.name={vjepa2}"), EXACT),
     "simclr, in pieces": ("simclr", (*ONE_PASS, "train.piece=1"), NOISE),
-    "discovr": ("discovr", (*ONE_PASS, "objective.standardise=true", "objective.head_motion=true"), EXACT),
+    "discovr": ("discovr", (*ONE_PASS, "objective.standardise=true", "objective.head_motion=true"), NOISE),
     "discovr with LoRA": ("discovr", (*ONE_PASS, "encoder.mode=lora", "encoder.lora.dropout=0.1"), EXACT),
     "fine-tuning": ("finetune", (*ONE_PASS, "encoder.mode=full"), NOISE),
     "fine-tuning with LoRA": ("finetune", (*ONE_PASS, "task.dropout=0.1"), EXACT),
