@@ -27,12 +27,14 @@ ONE_PASS = ("train.accumulate=1",)
 EXACT = 1e-6
 # Adam makes whole steps of the rounding of gradients that are 0 but for it (of the keys' biases): another order of sums is enough.
 NOISE = 5e-5
+# DISCOVR's standardisation takes these out again: gradients of 6e-8 where the next smallest is 9e-3. They alone are held to NOISE.
+NO_GRADIENT = {"discovr": ("frame_encoder.model.layernorm.bias", "decoder.leave.bias", "decoder.norm.bias")}
 KINDS = {
     "videomae": ("videomae", ONE_PASS, EXACT),
     "videomae, accumulating": ("videomae", ("encoder.checkpointing=true",), NOISE),
     "simclr, V-JEPA 2": ("simclr", (*ONE_PASS, "objective.head_motion=true", "encoder.name={vjepa2}"), EXACT),
     "simclr, in pieces": ("simclr", (*ONE_PASS, "train.piece=1"), NOISE),
-    "discovr": ("discovr", (*ONE_PASS, "objective.standardise=true", "objective.head_motion=true"), NOISE),
+    "discovr": ("discovr", (*ONE_PASS, "objective.standardise=true", "objective.head_motion=true"), EXACT),
     "discovr with LoRA": ("discovr", (*ONE_PASS, "encoder.mode=lora", "encoder.lora.dropout=0.1"), EXACT),
     "fine-tuning": ("finetune", (*ONE_PASS, "encoder.mode=full"), NOISE),
     "fine-tuning with LoRA": ("finetune", (*ONE_PASS, "task.dropout=0.1"), EXACT),
@@ -117,19 +119,21 @@ def left(out: Path) -> dict[str, torch.Tensor]:
     return {f"{file.name}/{name}": tensor for file in files for name, tensor in load_file(file).items()}
 
 
-def apart(one: Path, two: Path) -> float:
-    """Largest difference of anything that two runs left."""
+def apart(one: Path, two: Path, noisy: tuple[str, ...] = ()) -> float:
+    """Largest difference of anything that two runs left, but for what is `noisy`: that differs by less than NOISE."""
     first, second = left(one), left(two)
     assert first.keys() == second.keys()
     assert all(first[name].shape == second[name].shape for name in first)
-    return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
+    found = {name: float((first[name].double() - second[name].double()).abs().max()) for name in first}
+    assert all(found[name] < NOISE for name in found if name.endswith(noisy))
+    return max(found[name] for name in found if not name.endswith(noisy))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_sharded_learns_what_whole_learns(kind: str, runs: tuple[Path, list[dict[str, list[float]]]]) -> None:
     folder, held = runs
     whole, sharded = folder / kind, folder / f"{kind}, sharded"
-    assert apart(whole, sharded) < KINDS[kind][2]
+    assert apart(whole, sharded, NO_GRADIENT.get(kind, ())) < KINDS[kind][2]
     logs = [[json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()] for out in (whole, sharded)]
     clocks = {"seconds", "device_seconds", "monitor_seconds", "clips_per_second", "data_wait", "tflops"}
     for before, now in zip(*logs, strict=True):  # what monitors and validation saw, too
