@@ -13,11 +13,11 @@ from domains.errors import ConfigError, DataError
 from domains.store.prepared import Prepared
 from recipes.bench.outcome import REFERENCE, Outcome, Question, answer
 from recipes.bench.page import write_outcome
+from recipes.bench.parallel import Job, make_trials, threads_of
 from recipes.bench.plan import Plan, open_plan
-from recipes.bench.trial import Trial, load_features, make_trial, read_trial, save_features, trial_name
+from recipes.bench.trial import Trial, keep_features, load_features, make_trial, read_trial, save_features
 from recipes.config import Layer, parse_assignments, recipe_yaml, yaml_layer
 from recipes.encoders import open_encoder
-from recipes.encoders.base import VideoEncoder
 from recipes.evaluate.baselines import random_like
 from recipes.evaluate.compare import Labelled, protocol_of
 from recipes.evaluate.features import Extractor, Features, clip_of, embedding, extract_all
@@ -36,9 +36,10 @@ def bench(
     key: bytes | None = None,
     overwrite: bool = False,
     online: bool = False,
+    workers: int = 1,
     reporter: Reporter,
 ) -> Outcome:
-    """Make every trial of `plan` that is not there yet, ask all questions, and leave table and picture in `out`.
+    """Make every trial of `plan` that is not there yet, `workers` at a time, ask all questions, and leave table and picture in `out`.
 
     A recipe that cannot run is in the outcome with its reason, and is tried again by the next call. Raises ConfigError (labels, tasks, a folder that
     holds another comparison) before anything is trained; Interrupted and StorageError, after which the same call goes on.
@@ -51,18 +52,28 @@ def bench(
         protocol_of(protocol)
     open_plan(out, plan, overwrite=overwrite)
     features = _baselines(plan, prepared, wanted, out, domain, online=online)
+    if workers > 1:
+        missing = [(recipe, seed) for recipe, seed in plan.trials() if read_trial(out, recipe, seed) is None]
+        threads = threads_of(workers)
+        jobs = [
+            Job(out, recipe, seed, layers[recipe], plan.budget, plan.data, wanted, plan.clips, threads, online)
+            for recipe, seed in missing
+        ]
+        make_trials(jobs, workers, reporter)
     trials: dict[str, list[Trial]] = {recipe: [] for recipe in plan.recipes}
     for number, (recipe, seed) in enumerate(plan.trials(), start=1):
-        trial = read_trial(out, recipe, seed)
+        trial = read_trial(out, recipe, seed, failed=workers > 1)
         if trial is None:
             reporter.note(f"trial {number} of {len(plan.trials())}: {recipe}, seed {seed}")
             trial = make_trial(out, recipe, seed, layers[recipe], plan.budget, online=online, reporter=reporter)
         trials[recipe].append(trial)
         if not trial.failed:
-            _learned(plan, prepared, wanted, out, trial)
+            keep_features(out, trial, prepared, wanted, plan.clips)
     found = {recipe: [t for t in each if not t.failed] for recipe, each in trials.items()}
     learned = {
-        recipe: [_learned(plan, prepared, wanted, out, t) for t in each] for recipe, each in found.items() if each
+        recipe: [keep_features(out, t, prepared, wanted, plan.clips) for t in each]
+        for recipe, each in found.items()
+        if each
     }
     outcome = _ask(plan, labelled, features, learned, trials)
     write_outcome(outcome, out)
@@ -104,18 +115,6 @@ def _baselines(
         for name, path in files.items():
             save_features(path, _there(known[name]))
     return {name: _there(one) for name, one in known.items()}
-
-
-def _learned(plan: Plan, prepared: Prepared, wanted: NDArray[np.int64], out: Path, trial: Trial) -> Features:
-    """Features of what a trial learned; computed once."""
-    path = out / "features" / f"{trial_name(trial.recipe, trial.seed)}.safetensors"
-    known = load_features(path, wanted)
-    if known is None:
-        encoder: VideoEncoder = open_encoder(out / "runs" / trial.name)
-        with embedding(encoder) as extractor:
-            known = extract_all({"": extractor}, prepared, wanted, clip_of(encoder.geometry), plan.clips)[""]
-        save_features(path, known)
-    return known
 
 
 def _ask(

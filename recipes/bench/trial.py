@@ -16,8 +16,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from domains.errors import AlarmError, ConfigError, DataError, ModelError, StorageError, TrainingError
+from domains.store.prepared import Prepared
 from recipes.config import Layer, Resolved, resolve
-from recipes.evaluate.features import Failure, Features
+from recipes.encoders import open_encoder
+from recipes.encoders.base import VideoEncoder
+from recipes.evaluate.features import Failure, Features, clip_of, embedding, extract_all
 from recipes.jobs.pretrain import complete, pretrain
 from recipes.runs.metrics import read_json, read_metrics
 from recipes.training.reporter import Reporter, SilentReporter
@@ -62,10 +65,10 @@ def trial_name(recipe: str, seed: int) -> str:
     return f"{Path(recipe).stem}-{seed}"
 
 
-def read_trial(folder: Path, recipe: str, seed: int) -> Trial | None:
-    """The trial as it ended; None where it has not, or failed."""
+def read_trial(folder: Path, recipe: str, seed: int, *, failed: bool = False) -> Trial | None:
+    """The trial as it ended; None where it has not. One that failed counts as none, unless `failed`."""
     values = read_json(folder / "trials" / f"{trial_name(recipe, seed)}.json")
-    return Trial(**values) if values and not values.get("failed") else None
+    return Trial(**values) if values and (failed or not values.get("failed")) else None
 
 
 def make_trial(
@@ -174,6 +177,18 @@ def load_features(path: Path, wanted: NDArray[np.int64]) -> Features | None:
     if len(arrays["index"]) + len(failed) != len(wanted) or not np.isin(arrays["index"], wanted).all():
         return None
     return Features(arrays["index"], arrays["values"], tuple(Failure(**one) for one in failed))
+
+
+def keep_features(folder: Path, trial: Trial, prepared: Prepared, wanted: NDArray[np.int64], clips: int) -> Features:
+    """Features of what a trial learned, of the manifest rows `wanted`, each the mean of `clips` clips; computed once."""
+    path = folder / "features" / f"{trial.name}.safetensors"
+    known = load_features(path, wanted)
+    if known is None:
+        encoder: VideoEncoder = open_encoder(folder / "runs" / trial.name)
+        with embedding(encoder) as extractor:
+            known = extract_all({"": extractor}, prepared, wanted, clip_of(encoder.geometry), clips)[""]
+        save_features(path, known)
+    return known
 
 
 def device_name() -> str:

@@ -110,6 +110,25 @@ def test_every_trial_is_made_and_every_question_answered(done: tuple[Plan, Path,
     assert first["losses"] != second["losses"]
 
 
+def test_trials_side_by_side_are_those_of_one_after_the_other(done: tuple[Plan, Path, Outcome], tmp_path: Path) -> None:
+    plan, out, alone = done
+    together = tmp_path / "together"
+    asked = plan.model_copy(update={"seeds": 1})
+    (together / "trials").mkdir(parents=True)
+    (together / "bench.json").write_text(asked.model_dump_json())
+    for cost in (out / "trials").glob("*.cost.json"):  # as many steps as there
+        shutil.copy(cost, together / "trials")
+    outcome = bench(asked, together, ECHO, workers=2, reporter=SilentReporter())
+    assert not outcome.failed()
+    for name in plan.recipes:
+        assert [trial.steps for trial in outcome.trials[name]] == [alone.trials[name][0].steps]
+        trial = outcome.trials[name][0].name
+        assert read_json(together / "runs" / trial / "record.json")["losses"] == pytest.approx(
+            read_json(out / "runs" / trial / "record.json")["losses"], rel=1e-4
+        )
+        assert outcome.answers[name, 0].seeds[0] == pytest.approx(alone.answers[name, 0].seeds[0], rel=1e-3)
+
+
 def test_it_leaves_a_table_a_picture_and_no_checkpoints(done: tuple[Plan, Path, Outcome]) -> None:
     plan, out, outcome = done
     assert (out / "results.png").read_bytes().startswith(b"\x89PNG")

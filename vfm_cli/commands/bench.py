@@ -39,6 +39,13 @@ SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
     "--split", default="", help="An official split: trials learn from its training part, its test part is asked."
 )
 @click.option("--clips", type=click.IntRange(1), default=3, show_default=True, help="Clips averaged per recording.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Trials at a time, each a process; for many cores.",
+)
 @click.option("--out", type=LOCAL, required=True, help="Folder of the comparison; the same command goes on in it.")
 @key_option
 @overwrite_option
@@ -47,8 +54,8 @@ SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 @assignments
 def command(
     domain: str | None, data: str, recipes: str, budget: str, labels: Path | None, tasks: tuple[str, ...], protocols: tuple[str, ...],
-    fractions: tuple[float, ...], seeds: int, encoder: str, folds: int, split: str, clips: int, out: Path, key: Path | None, overwrite: bool,
-    online: bool, as_json: bool, settings: tuple[str, ...],
+    fractions: tuple[float, ...], seeds: int, encoder: str, folds: int, split: str, clips: int, workers: int, out: Path, key: Path | None,
+    overwrite: bool, online: bool, as_json: bool, settings: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Train every recipe from the same encoder for the same time of the device, over several seeds, and ask all of them the same.
 
@@ -81,10 +88,17 @@ def command(
     )  # fmt: skip
     count = len(plan.trials())
     say(
-        f"{count} trials of {duration(seconds)}: about {duration(1.1 * count * seconds)} for those that are not there yet"
+        f"{count} trials of {duration(seconds)}: about {duration(1.1 * -(-count // workers) * seconds)} for those that are not there yet"
     )
     outcome = bench(
-        plan, out, declared, key=find_key(key), overwrite=overwrite, online=online, reporter=TerminalReporter()
+        plan,
+        out,
+        declared,
+        key=find_key(key),
+        overwrite=overwrite,
+        online=online,
+        workers=workers,
+        reporter=TerminalReporter(),
     )
     if as_json:
         emit_json(outcome.to_dict())
