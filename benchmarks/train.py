@@ -180,7 +180,10 @@ def measure(asked: argparse.Namespace, device: torch.device, bf16: bool) -> dict
             trial = Trial(name, asked, device, bf16)
             best[name] = min(best[name], trial.seconds(asked.steps))
             del trial
-    memory = {name: memory_of(name, sys.argv[1:]) for name in best}
+    on_gpu = device.type == "cuda"  # torch knows what a step reserves there; resident memory is of a whole process
+    memory = {
+        name: Trial(name, asked, device, bf16).memory() if on_gpu else memory_of(name, sys.argv[1:]) for name in best
+    }
     flops = {
         name: flops_of(Trial(name, asked, device, bf16).pass_) for name in ("masked", "half decoded", "transformers")
     }

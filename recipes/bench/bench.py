@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from domains.base import Domain
+from domains.base import ClipSettings, Domain
 from domains.errors import ConfigError, DataError
+from domains.schema import parse
 from domains.store.prepared import Prepared
 from recipes.bench.outcome import REFERENCE, Outcome, Question, answer
 from recipes.bench.page import write_outcome
@@ -51,15 +53,17 @@ def bench(
     for protocol in plan.protocols:
         protocol_of(protocol)
     open_plan(out, plan, overwrite=overwrite)
-    features = _baselines(plan, prepared, wanted, out, domain, online=online)
-    if workers > 1:
-        missing = [(recipe, seed) for recipe, seed in plan.trials() if read_trial(out, recipe, seed) is None]
-        threads = threads_of(workers)
-        jobs = [
-            Job(out, recipe, seed, layers[recipe], plan.budget, plan.data, wanted, plan.clips, threads, online)
-            for recipe, seed in missing
-        ]
-        make_trials(jobs, workers, reporter)
+    with ThreadPoolExecutor(1) as aside:  # what trials are compared with is computed beside trials that are elsewhere
+        baselines = aside.submit(_baselines, plan, prepared, wanted, out, domain, online=online)
+        if workers > 1:
+            threads = threads_of(workers)
+            jobs = [
+                Job(out, recipe, seed, layers[recipe], plan.budget, plan.data, wanted, plan.clips, threads, online)
+                for recipe, seed in plan.trials()
+                if read_trial(out, recipe, seed) is None
+            ]
+            make_trials(jobs, workers, reporter)
+        features = baselines.result()
     trials: dict[str, list[Trial]] = {recipe: [] for recipe in plan.recipes}
     for number, (recipe, seed) in enumerate(plan.trials(), start=1):
         trial = read_trial(out, recipe, seed, failed=workers > 1)
@@ -91,6 +95,13 @@ def layers_of(plan: Plan, recipe: str, domain: Domain) -> list[Layer]:
     ]
 
 
+def clip_settings(plan: Plan, domain: Domain) -> ClipSettings:
+    """The clips of every trial that does not decide on others, and so of what stands beside them."""
+    layers = [Layer("", domain.run_layer()), Layer("command line", parse_assignments(plan.settings))]
+    values = {key: value for layer in layers for key, value in layer.values.get("clip", {}).items()}
+    return parse(ClipSettings, values, "clip")
+
+
 def _read(prepared: Prepared, plan: Plan, task: str, key: bytes | None) -> tuple[Labelled, NDArray[np.int64], str]:
     """A task's labels in folds, their manifest rows, and the unit of the task."""
     settings, found = read_task(prepared, plan.labels, task, plan.domain, key)
@@ -106,7 +117,7 @@ def _baselines(
     files = {name: out / "features" / f"{name}.safetensors" for name in (PIXELS, RANDOM, REFERENCE)}
     known = {name: load_features(path, wanted) for name, path in files.items()}
     if any(one is None for one in known.values()):
-        clip = domain.clip
+        clip = clip_settings(plan, domain)
         unadapted = open_encoder(plan.encoder, frames=clip.frames, size=clip.size, online=online)
         unadapted.set_geometry(unadapted.geometry.model_copy(update={"rate": clip.rate, "stride": clip.stride}))
         with embedding(random_like(unadapted)) as random, embedding(unadapted) as generic:

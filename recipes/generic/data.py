@@ -14,30 +14,31 @@ from domains.store.clips import DrawnClip
 from domains.store.prepared import Prepared
 
 EPOCH = 65536  # samples that are called an epoch
-SCENES, SHOWN = (
-    64,
-    2,
-)  # so many scenes are shown so often, one after the other, before new ones are drawn; drawing costs as much as learning
+# So many scenes are shown so often, one after the other, before new ones are drawn. On a CPU drawing costs as much as learning; many loader processes
+# beside a GPU share no drawn scenes, and are better asked for each once (`shown` of SceneData).
+SCENES, SHOWN = 64, 2
 _drawn = lru_cache(maxsize=SCENES)(draw_sample)
 
 
-def scene_of(position: int) -> int:
+def scene_of(position: int, shown: int = SHOWN) -> int:
     """The number of the scene that a sample shows."""
-    turn, place = divmod(position, SCENES * SHOWN)
+    turn, place = divmod(position, SCENES * shown)
     return turn * SCENES + place % SCENES
 
 
 class SceneData(Dataset[dict[str, Any]]):
     """What `ClipData` is to the loop; the same scene is seen through other masks when it comes again.
 
-    prepared: some clips that are only looked at, by the monitors; rows: theirs.
+    prepared: some clips that are only looked at, by the monitors; rows: theirs. shown: how often a scene comes.
 
     Targets, of each of the clips `first` and `second`: flow (tokens, 2) in quarter patches a frame, front (tokens,), facts (6,), as logarithms; of
     both: pace, backwards, swapped, texture.
     """
 
-    def __init__(self, prepared: Prepared, clip: ClipSettings, patch: tuple[int, int], *, seed: int = 0) -> None:
-        self.prepared, self.clip, self.patch, self.seed = prepared, clip, patch, seed
+    def __init__(
+        self, prepared: Prepared, clip: ClipSettings, patch: tuple[int, int], *, seed: int = 0, shown: int = SHOWN
+    ) -> None:
+        self.prepared, self.clip, self.patch, self.seed, self.shown = prepared, clip, patch, seed, shown
         self.rows = list(range(len(prepared)))
 
     def __len__(self) -> int:
@@ -45,14 +46,14 @@ class SceneData(Dataset[dict[str, Any]]):
 
     def fingerprint(self) -> str:
         """What samples follow from, beside their number."""
-        return f"generic-{self.seed}-{self.clip.frames}x{self.clip.size}-{SCENES}x{SHOWN}"
+        return f"generic-{self.seed}-{self.clip.frames}x{self.clip.size}-{SCENES}x{self.shown}"
 
     def place(self, position: int) -> tuple[int, int, int]:
         """(epoch, place, draw), as of `ClipData`."""
         return position // EPOCH, position % EPOCH, 0
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        sample = _drawn(self.seed, scene_of(position), self.clip.frames, self.clip.size, self.patch)
+        sample = _drawn(self.seed, scene_of(position, self.shown), self.clip.frames, self.clip.size, self.patch)
         names = ("first", "second")
         return {
             "views": {name: _as_drawn(clip) for name, clip in zip(names, sample.clips, strict=True)},

@@ -22,7 +22,7 @@ from domains.prepare.privacy import load_key
 from domains.store.prepared import Prepared
 from recipes.config import Layer, parse_assignments, resolve
 from recipes.encoders import TINY_RANDOM, build_encoder, open_encoder
-from recipes.generic.data import SceneData
+from recipes.generic.data import SHOWN, SceneData
 from recipes.generic.objective import Generic
 from recipes.training.checkpoint import TENSORS, candidates, restore
 from recipes.training.loop import train
@@ -122,6 +122,12 @@ def main() -> None:
     parser.add_argument(
         "--ship", type=Path, default=None, help="write the encoder of the finished run here, in half precision"
     )
+    parser.add_argument(
+        "--shown",
+        type=int,
+        default=SHOWN,
+        help="how often a scene comes before new ones; 1 beside a GPU with many cores",
+    )
     parser.add_argument("settings", nargs="*", help="key=value")
     asked = parser.parse_intermixed_args()
     if asked.ship is not None:
@@ -142,7 +148,7 @@ def main() -> None:
         asked.out / "run", resolved, resume=True
     )  # its last checkpoint, if it has one, is gone on with
     try:
-        data = SceneData(prepared, config.clip, encoder.patch, seed=config.train.seed)
+        data = SceneData(prepared, config.clip, encoder.patch, seed=config.train.seed, shown=asked.shown)
         train(objective, data, config, run, Lines(), resume=True)  # type: ignore[arg-type]
         encoder.save(run.encoder)
     except VfmError as error:

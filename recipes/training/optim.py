@@ -12,12 +12,17 @@ from recipes.parts.schedules import cosine
 def make_optimiser(objective: nn.Module, settings: OptimSettings) -> torch.optim.AdamW:
     """Parameters with gradients, in groups: biases, norms and other vectors without weight decay.
 
-    A parameter may carry `lr_scale` (an attribute), a factor on the learning rate: fresh heads learn quicker than an adapted encoder.
+    A parameter may carry `lr_scale` (an attribute), a factor on the learning rate: fresh heads learn quicker than an adapted encoder. Those of
+    `objective.encoder` have `settings.encoder_lr` as well.
     """
+    encoder = getattr(objective, "encoder", None)
+    learned = {id(parameter) for parameter in encoder.parameters()} if isinstance(encoder, nn.Module) else set()
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for parameter in objective.parameters():
         if parameter.requires_grad:
-            groups.setdefault((parameter.ndim > 1, float(getattr(parameter, "lr_scale", 1.0))), []).append(parameter)
+            scale = float(getattr(parameter, "lr_scale", 1.0))
+            scale *= settings.encoder_lr if id(parameter) in learned else 1.0
+            groups.setdefault((parameter.ndim > 1, scale), []).append(parameter)
     return torch.optim.AdamW(
         [
             {"params": parameters, "weight_decay": settings.weight_decay if decays else 0.0, "lr_scale": scale}

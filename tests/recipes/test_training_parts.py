@@ -103,6 +103,18 @@ def test_batch_is_augmented_and_normalised(data: ClipData) -> None:
     torch.testing.assert_close(batch["clip"][1, 2, 0], ((raw[1, 2, :, :, 0] + 0.1).clamp(0, 1) - 0.5) / 0.1)
 
 
+def test_an_encoder_that_has_learned_moves_less_than_fresh_heads() -> None:
+    module = nn.ModuleDict({"encoder": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    module["encoder"].weight.lr_scale = 0.5  # type: ignore[assignment]
+    holder = nn.Module()
+    holder.encoder, holder.head = module["encoder"], module["head"]
+    optimiser = make_optimiser(holder, OptimSettings(encoder_lr=0.1))
+    set_learning_rate(optimiser, 1.0)
+    rates = {id(parameter): group["lr"] for group in optimiser.param_groups for parameter in group["params"]}
+    found = {name: rates[id(parameter)] for name, parameter in module.named_parameters()}
+    assert found == pytest.approx({"encoder.weight": 0.05, "encoder.bias": 0.1, "head.weight": 1.0, "head.bias": 1.0})
+
+
 def test_learning_rate_rises_then_falls() -> None:
     settings = OptimSettings(lr=1.0, final_lr=0.1, warmup=0.2)
     rates = [learning_rate(settings, step, 11) for step in range(11)]
