@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from functools import reduce
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 
+from domains.errors import ModelError
 from recipes.encoders.base import Geometry, VideoEncoder
 from recipes.encoders.positions import interpolate_positions
 from recipes.encoders.tokens import embed_patches
@@ -103,11 +106,21 @@ class ImageEncoder(VideoEncoder):
         hidden = torch.cat([heads, hidden], dim=1)
         if (before := self.part(BEFORE)) is not None:
             hidden = before(hidden)
+        masked = self._takes_mask()
+        if mask is not None and not masked:
+            kind, here = self.model.config.model_type, transformers.__version__
+            what = f"masked clips need transformers 5.18 or later for a model of type '{kind}' (here is {here})"
+            do = "pip install --upgrade transformers, or choose a recipe without masks"
+            raise ModelError(what, where=self.source, do=do)
         for block in self.blocks:
-            hidden = self.through(block, hidden, mask)
+            hidden = self.through(block, hidden, mask) if masked else self.through(block, hidden)
             hidden = hidden[0] if isinstance(hidden, tuple) else hidden
         tokens = self.final_norm(hidden[:, heads.shape[1] :]).reshape(shape)
         return self.over_time(tokens, visible)
+
+    def _takes_mask(self) -> bool:
+        """Whether blocks can be told who sees whom: those of DINOv2 cannot with transformers 5.17."""
+        return "attention_mask" in inspect.signature(self.blocks[0].forward).parameters
 
     def tokens_of(self, hidden: Tensor) -> Tensor:
         """See `VideoEncoder.tokens_of`: blocks see frames, each behind its CLS token."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,7 @@ def load_model(model_class: Any, folder: Path, weights: Path, **settings: Any) -
     """A model of transformers from `folder`, in fp32. Raises ModelError for weights that are damaged, or lack what is used of them."""
     from safetensors import SafetensorError
 
+    renamed = renamed_weights(model_class)
     try:
         with quiet():
             model, report = model_class.from_pretrained(
@@ -205,6 +207,7 @@ def load_model(model_class: Any, folder: Path, weights: Path, **settings: Any) -
                 use_safetensors=True,
                 output_loading_info=True,
                 dtype="float32",
+                **({"key_mapping": renamed} if renamed else {}),
                 **settings,
             )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
@@ -213,11 +216,42 @@ def load_model(model_class: Any, folder: Path, weights: Path, **settings: Any) -
             f"the weights cannot be loaded: {why}", where=weights, do="Download or copy the model again"
         ) from None
     # transformers fills what is missing with random numbers and only warns; what is not used here may be missing
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith(NOT_NEEDED))
+    unneeded = {key for key in report["missing_keys"] if key.startswith(NOT_NEEDED)}
+    if renamed:
+        unneeded |= _without_key_bias(model, report["missing_keys"])
+    missing = sorted(set(report["missing_keys"]) - unneeded)
     if missing:
         what = f"{len(missing)} of the encoder's weights are missing, e.g. {missing[0]}"
         raise ModelError(what, where=weights, do="Download or copy the model again")
     return model
+
+
+# How VideoMAE's checkpoints call two biases that its class has under other names. transformers knows that from 5.18 on; 5.17 does not, and
+# would draw them at random.
+VIDEOMAE_BIASES = {
+    r"attention\.attention\.q_bias": "attention.attention.query.bias",
+    r"attention\.attention\.v_bias": "attention.attention.value.bias",
+}
+KEY_BIAS = ".attention.attention.key.bias"
+
+
+def renamed_weights(model_class: Any) -> dict[str, str]:
+    """The names that this version of transformers must be told; none for most."""
+    config = getattr(model_class, "config_class", None)
+    old = config is not None and config.model_type == "videomae" and hasattr(config(), "qkv_bias")
+    return VIDEOMAE_BIASES if old else {}
+
+
+def _without_key_bias(model: Any, missing: Collection[str]) -> set[str]:
+    """Those of the missing weights that are biases of keys, which an old class has and VideoMAE has not: 0 from here on. (What they add to a query's
+    scores is the same for all keys, so that the softmax does not see it, whatever they are.)
+    """
+    found = {key for key in missing if key.endswith(KEY_BIAS)}
+    for key in found:
+        bias = model.get_parameter(key)
+        bias.data.zero_()
+        bias.requires_grad_(False)
+    return found
 
 
 def _classes(kind: str) -> tuple[Any, Any]:
