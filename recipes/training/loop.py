@@ -12,13 +12,14 @@ from typing import Any
 from accelerate import Accelerator
 from torch import Tensor
 
-from domains.errors import TrainingError
+from domains.errors import ConfigError, TrainingError
 from recipes.config import RunConfig
 from recipes.objective import Batch, Objective, Progress
 from recipes.runs.status import write_status
 from recipes.training.board import Board
 from recipes.training.broken import seed_step, stop_not_finite
 from recipes.training.checkpoint import load_checkpoint, save_checkpoint
+from recipes.training.compiled import compile_blocks
 from recipes.training.data import ClipData, StreamSampler, batches_of, make_loader, to_batch
 from recipes.training.failures import check_replaced, in_one_line
 from recipes.training.flops import flops_on_paper, peak
@@ -136,6 +137,12 @@ def _ready(
     if not any(parameter.requires_grad for parameter in objective.parameters()):
         raise TrainingError("nothing to train: every parameter is frozen", do="Use another encoder.mode")
     check_piece(objective, config.train)
+    if config.train.compile:
+        if accelerator.device.type != "cuda":
+            raise ConfigError(
+                "train.compile needs a GPU; on a CPU it gains nothing (docs/benchmarks.md)", do="Leave it out"
+            )
+        compile_blocks(objective)
     if config.train.shard and accelerator.num_processes == 1:
         reporter.note("train.shard: one process holds all weights; there is nobody to share them with")
     return config

@@ -104,8 +104,13 @@ class Profiler:
 
 
 def summarise(events: Any, steps: int, workers: int) -> Summary:
-    """From the events of torch's profiler."""
+    """From the events of torch's profiler.
+
+    On a GPU the kernels of a backward pass are started by a thread of autograd's, and stand in no phase's range there: what runs outside of the other
+    phases is the backward pass.
+    """
     phases = dict.fromkeys(PHASES, 0.0)
+    ranges: list[tuple[float, float]] = []
     kernels: list[tuple[float, float]] = []
     spent: dict[str, float] = {}
     first, last = float("inf"), 0.0
@@ -117,12 +122,16 @@ def summarise(events: Any, steps: int, workers: int) -> Summary:
             first, last = min(first, start), max(last, end)
             if gpu == on_gpu and event.name.removeprefix(MARK) in phases:
                 phases[event.name.removeprefix(MARK)] += end - start
+                if on_gpu and not event.name.endswith("backward"):
+                    ranges.append((start, end))
         elif gpu:
             kernels.append((start, end))
             spent[event.name] = spent.get(event.name, 0.0) + end - start
         elif not on_gpu and event.name.startswith("aten::"):
             spent[event.name] = spent.get(event.name, 0.0) + event.self_cpu_time_total
     whole = max(1e-9, last - first)
+    if on_gpu:
+        phases["backward"] = _covered([span for span in kernels if not _within(span[0], ranges)])
     busy = sum(spent.values()) or 1.0
     top = sorted(spent.items(), key=lambda item: -item[1])[:TOP]
     return Summary(
@@ -133,6 +142,10 @@ def summarise(events: Any, steps: int, workers: int) -> Summary:
         operations={name: time / busy for name, time in top},
         workers=workers,
     )
+
+
+def _within(moment: float, ranges: list[tuple[float, float]]) -> bool:
+    return any(start <= moment < end for start, end in ranges)
 
 
 def _covered(spans: list[tuple[float, float]]) -> float:

@@ -6,15 +6,18 @@ import gzip
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from objective_factory import build, make_batch
 from torch import nn
 from torch.nn import functional as F
 
+from recipes.training.compiled import compile_blocks
 from recipes.training.flops import flops_of, peak
 from recipes.training.phases import PHASES, Phases
-from recipes.training.profile import Profiler, Summary, _covered
+from recipes.training.profile import Profiler, Summary, _covered, summarise
 
 CPU = torch.device("cpu")
 
@@ -62,7 +65,8 @@ def steps_of(
     with profiler.running():
         for _ in range(steps):
             with phases("data"):
-                time.sleep(wait)
+                if wait:  # sleeping for no time at all still lets others run first, on a busy machine for long
+                    time.sleep(wait)
             with phases("forward"):
                 loss = layer(x).square().mean()
             with phases("backward"):
@@ -118,3 +122,38 @@ def test_an_idle_gpu_is_named() -> None:
     summary = Summary(5, 0.1, {**dict.fromkeys(PHASES, 0.0), "forward": 0.5}, 0.3, {"gemm": 0.6}, 2)
     assert summary.bottleneck.startswith("the GPU is idle for 30% of the time")
     assert _covered([(0, 2), (1, 3), (5, 6), (5.5, 5.7)]) == 4
+
+
+def test_on_a_gpu_the_backward_pass_is_what_runs_outside_of_the_other_phases() -> None:
+    """autograd starts its kernels from a thread of its own: the range of the phase on the GPU is all but empty."""
+
+    def event(name: str, start: float, end: float, gpu: bool = True) -> SimpleNamespace:
+        kind = torch.autograd.DeviceType.CUDA if gpu else torch.autograd.DeviceType.CPU
+        span = SimpleNamespace(start=start, end=end)
+        return SimpleNamespace(name=name, time_range=span, device_type=kind, self_cpu_time_total=0.0)
+
+    events = [
+        event("vfm.forward", 0, 30), event("product", 0, 20), event("sum", 22, 30),
+        event("vfm.backward", 31, 31.5), event("product", 31, 70), event("product", 60, 80),
+        event("vfm.optimiser", 80, 90), event("adam", 80, 90), event("vfm.backward", 5, 10, gpu=False),
+    ]  # fmt: skip
+    found = summarise(events, steps=1, workers=2)
+    assert found.seconds == pytest.approx(90e-6)
+    shares = {phase: round(share * 90, 6) for phase, share in found.phases.items()}
+    assert shares == {"data": 0, "transfer": 0, "forward": 30, "backward": 49, "optimiser": 10}
+    assert found.idle == pytest.approx(3 / 90)
+
+
+def test_compiled_blocks_are_those_of_encoders_decoders_and_teachers_and_give_the_same() -> None:
+    """With the backend that only traces: what is compiled for a GPU needs one."""
+    plain, traced = build("discovr"), build("discovr")
+    count = compile_blocks(traced, backend="eager")
+    assert count > len(traced.encoder.blocks)
+    losses = [objective(make_batch(objective))["loss"] for objective in (plain, traced)]
+    for loss in losses:
+        loss.backward()
+    torch.testing.assert_close(losses[0], losses[1])
+    assert traced.state_dict().keys() == plain.state_dict().keys()
+    for one, other in zip(plain.parameters(), traced.parameters(), strict=True):
+        if one.grad is not None:
+            torch.testing.assert_close(one.grad, other.grad)
