@@ -20,8 +20,10 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from multiprocessing import connection
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -64,7 +66,7 @@ class Kill:
 
 @dataclass
 class Ended:
-    """How the ranks of a run ended: exit codes, what vfm said, and how many points they passed (all, while saving)."""
+    """How the ranks of a run ended: exit codes, what vfm said, and how many points they passed (all, while saving) if they were counted."""
 
     codes: list[int]
     lines: list[str] = field(default_factory=list)
@@ -72,14 +74,14 @@ class Ended:
     notes: list[str] = field(default_factory=list)
 
 
-def run(job: Job, kill: Kill | None = None, timeout: float = 120) -> Ended:
-    """Run a job to its end, whatever that is."""
+def run(job: Job, kill: Kill | None = None, timeout: float = 120, *, count: bool = False) -> Ended:
+    """Run a job to its end, whatever that is. count: its points, which takes half as long again."""
     server = server_context()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     answers = server.SimpleQueue()
-    group = [server.Process(target=rank_of, args=(job, rank, port, kill, answers)) for rank in range(job.processes)]
+    group = [
+        server.Process(target=rank_of, args=(job, rank, port, kill, count, answers)) for rank in range(job.processes)
+    ]
     for process in group:
         process.start()
     end = time.monotonic() + timeout
@@ -98,6 +100,42 @@ def run(job: Job, kill: Kill | None = None, timeout: float = 120) -> Ended:
     return ended
 
 
+def together(work: Callable[..., None], *arguments: object, processes: int = 2, timeout: float = 300) -> None:
+    """work(rank, port, *arguments) in several processes at once; `work` is a function of a test module. What one of them raises is raised here."""
+    server = server_context()
+    answers = server.SimpleQueue()
+    port = free_port()
+    group = [server.Process(target=told, args=(answers, work, rank, port, *arguments)) for rank in range(processes)]
+    for process in group:
+        process.start()
+    end = time.monotonic() + timeout
+    while any(process.exitcode is None for process in group) and time.monotonic() < end:
+        connection.wait([process.sentinel for process in group if process.exitcode is None], timeout=1)
+        if any(process.exitcode for process in group):  # nobody waits for those that are left
+            break
+    for process in group:
+        process.kill()
+        process.join()
+    said = "" if answers.empty() else answers.get()
+    assert [process.exitcode for process in group] == [0] * processes, said
+
+
+def told(answers: Any, work: Callable[..., None], *arguments: object) -> None:
+    """What `work` raises is put into words for who started this process."""
+    try:
+        work(*arguments)
+    except BaseException:
+        answers.put(traceback.format_exc())
+        raise
+
+
+def free_port() -> int:
+    """One that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 def server_context() -> Any:
     """A fork server that has imported everything a run needs."""
     paths = [str(REPO), str(REPO / "tests")]
@@ -112,7 +150,7 @@ def server_context() -> Any:
     return context
 
 
-def rank_of(job: Job, rank: int, port: int, kill: Kill | None, answers: Any) -> None:
+def rank_of(job: Job, rank: int, port: int, kill: Kill | None, count: bool, answers: Any) -> None:
     """One process of a run; its exit code is vfm's."""
     import torch
 
@@ -138,7 +176,7 @@ def rank_of(job: Job, rank: int, port: int, kill: Kill | None, answers: Any) -> 
     points = Points(kill if kill is not None and kill.rank == rank else None)
     try:
         with patched(job.patch, rank):
-            if not job.resume and job.from_step is None:
+            if count or points.kill is not None:
                 sys.settrace(points)
             start(job, reporter)
     except VfmError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from layout_factory import filmed_echonet
+from once_factory import once
 
 from vfm_cli.console import run_guarded
 from vfm_cli.main import cli
@@ -27,24 +28,31 @@ def commands(page: Path) -> list[list[str]]:
     return [shlex.split(line) for line in lines]
 
 
-@pytest.fixture(scope="module")
-def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Studies and a prepared folder that pages share; they are made once."""
+def make_phantom(folder: Path) -> None:
+    """`studies`, half of those that `vfm data synth echo --patients 10` makes: of each patient two of the four views. And `prepared`, of them."""
     from domains.base import load_domain
-    from domains.echo.phantom import synthesise
+    from domains.echo import phantom
     from domains.prepare.ingest import prepare
     from domains.prepare.privacy import load_key
 
-    folder = tmp_path_factory.mktemp("phantom")
-    synthesise(folder / "studies", 10, workers=1)
-    prepare(
-        folder / "studies",
-        folder / "prepared",
-        load_domain("echo"),
-        key=load_key(folder / "test.key", create=True),
-        workers=1,
-    )
-    return folder
+    whole, every = phantom._write_study, phantom.VIEWS
+
+    def half(task: tuple[str, int, int]) -> phantom.Study:
+        phantom.VIEWS = (every * 2)[task[2] % 4 :][:2]
+        return whole(task)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phantom, "VIEWS", every)
+        patch.setattr(phantom, "_write_study", half)
+        phantom.synthesise(folder / "studies", 10, workers=1)
+    key = load_key(folder / "test.key", create=True)
+    prepare(folder / "studies", folder / "prepared", load_domain("echo"), key=key, workers=1)
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Studies and a prepared folder that pages share."""
+    return once(tmp_path_factory, "documented", make_phantom)
 
 
 @pytest.mark.parametrize("page", [REPO / "README.md", *PAGES], ids=lambda page: page.stem)

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from once_factory import once
 from source_factory import cine, region_item, sector_mask, write_dicom
 
 from domains.base import Domain, RegionSettings
@@ -31,8 +32,7 @@ FONTS = {  # font, scale, thickness, colour
 @pytest.fixture(scope="module")
 def cines(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Frames, np.ndarray]]:
     """Frames and region of phantom cines."""
-    folder = tmp_path_factory.mktemp("phantom")
-    synthesise(folder, 4, seed=5)
+    folder = once(tmp_path_factory, "four patients", lambda folder: synthesise(folder, 4, seed=5))
     found = []
     for path in sorted(folder.rglob("*.dcm")):
         try:

@@ -1,12 +1,11 @@
 """Two ranks of a half batch each compute what one process with the whole batch does."""
 
-import socket
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from alignment_factory import gradients, modalities
+from kill_factory import together
 from torch import distributed as dist
 
 from recipes.parts.centre import Centre
@@ -64,10 +63,7 @@ def rank_main(rank: int, port: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, torch.Tensor]]:
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(rank_main, args=(port, str(folder)), nprocs=2)
+    together(rank_main, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

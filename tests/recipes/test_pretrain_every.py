@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-import socket
 from pathlib import Path
 
 import pytest
 import torch
+from kill_factory import together
 from objective_factory import RECORDINGS, SHORT, SMALL, WATCHED, build, make_batch, small_encoder
 from store_factory import make_prepared
 from text_factory import write_narrations, write_text
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch import multiprocessing as mp
 
 from domains.base import load_domain
 from recipes.config import Layer, parse_assignments, recipe_names, recipe_yaml, resolve, yaml_layer
@@ -223,10 +222,7 @@ def rank_main(rank: int, port: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(rank_main, args=(port, str(folder)), nprocs=2)
+    together(rank_main, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

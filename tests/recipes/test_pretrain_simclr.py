@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import socket
 from pathlib import Path
 
 import pytest
 import torch
 from encoder_factory import clips, write_encoder
+from kill_factory import together
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch import multiprocessing as mp
 from torch.nn import functional as F
 
 from recipes.encoders import open_encoder
@@ -132,10 +131,7 @@ def rank_main(rank: int, port: int, folder: str) -> None:
 
 
 def test_two_ranks_are_one_with_the_whole_batch(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(rank_main, args=(port, str(tmp_path)), nprocs=2)
+    together(rank_main, str(tmp_path))
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     objective = build()
     loss = objective(batch(6))["loss"]

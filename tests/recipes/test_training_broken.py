@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,14 @@ def stopped(out: Path, data: Path, patch: str, processes: int, *settings: str) -
         assert "\n" not in line
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3]
+
+
+@pytest.fixture(scope="module")
+def without_loss(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that stopped at a loss; nobody may change it."""
+    out = tmp_path_factory.mktemp("broken") / "run"
+    stopped(out, data, "nan-loss:4:0", 1)
+    return out
 
 
 @pytest.mark.parametrize(
@@ -87,10 +96,11 @@ def test_all_ranks_stop_before_the_update_and_the_step_can_be_run_again(
         assert found.first in found.verdict()
 
 
-def test_the_run_goes_on_once_the_cause_is_gone(data: Path, tmp_path: Path) -> None:
+def test_the_run_goes_on_once_the_cause_is_gone(data: Path, without_loss: Path, tmp_path: Path) -> None:
     """With other settings of the kind that mends it, and only with those."""
-    out, whole = tmp_path / "run", tmp_path / "whole"
-    stopped(out, data, "nan-loss:4:0", 1)
+    out, whole, mended = tmp_path / "run", tmp_path / "whole", tmp_path / "mended"
+    shutil.copytree(without_loss, out)
+    shutil.copytree(without_loss, mended)
     refused = run(Job(out, data, "videomae", resume=True, settings=("objective.mask_ratio=0.5",)))
     assert refused.codes == [2]
     assert "'objective.mask_ratio' was 0.9" in refused.lines[0]
@@ -101,8 +111,6 @@ def test_the_run_goes_on_once_the_cause_is_gone(data: Path, tmp_path: Path) -> N
     one, two = (load_file(file) for file in files)
     assert all(torch.equal(one[name], two[name]) for name in one)
 
-    mended = tmp_path / "mended"
-    stopped(mended, data, "nan-loss:4:0", 1)
     assert run(Job(mended, data, "videomae", resume=True, settings=("optim.lr=1e-5",))).codes == [0]
     rows = [json.loads(line) for line in (mended / "metrics.jsonl").read_text().splitlines()]
     assert rows[1]["lr"] > 1e-5 > rows[2]["lr"]
@@ -157,10 +165,8 @@ def test_discovr_and_finetuning_are_built_again_from_what_was_kept(data: Path, t
         assert "loss" in found.terms
 
 
-def test_weights_and_norms_that_are_too_large_are_told_apart(data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    stopped(out, data, "nan-loss:4:0", 1)
-    broken = read_broken(out)
+def test_weights_and_norms_that_are_too_large_are_told_apart(without_loss: Path) -> None:
+    broken = read_broken(without_loss)
     objective = build(broken)
     before = {name: value.clone() for name, value in objective.state_dict().items()}
     found = replay(objective, broken, "fp32", torch.device("cpu"))
@@ -178,11 +184,11 @@ def test_weights_and_norms_that_are_too_large_are_told_apart(data: Path, tmp_pat
     assert "weights were not finite before step 4, first decoder.leave.bias" in found.verdict()
 
 
-def test_what_is_missing_or_damaged_is_said_in_one_line(data: Path, tmp_path: Path) -> None:
+def test_what_is_missing_or_damaged_is_said_in_one_line(without_loss: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no step of this run was kept"):
         read_broken(tmp_path)
     out = tmp_path / "run"
-    stopped(out, data, "nan-loss:4:0", 1)
+    shutil.copytree(without_loss, out)
     (out / "broken" / "step_00000004" / "rank_0000.safetensors").write_bytes(b"no tensors")
     with pytest.raises(ModelError, match="cannot be read"):
         read_broken(out)

@@ -55,7 +55,7 @@ def logged(out: Path) -> list[tuple[int, float]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_anywhere_and_resumed_equals_uninterrupted(kind: str, data: Path, tmp_path: Path) -> None:
     method, processes, settings, count = KINDS[kind]
-    whole = run(Job(tmp_path / "whole", data, method, processes, settings=settings))
+    whole = run(Job(tmp_path / "whole", data, method, processes, settings=settings), count=True)
     assert whole.codes == [0] * processes, whole.lines
     expected, log = left(tmp_path / "whole"), logged(tmp_path / "whole")
     assert [step for step, _ in log] == [1, 2, 3, 4, 5, 6]
