@@ -178,10 +178,19 @@ class Domain(Strict):
     augment: AugmentPolicies = AugmentPolicies()
     recipe: str = Field("videomae", description="the recipe that `vfm pretrain --domain` starts from")
     tasks: dict[str, TaskSettings] = Field(default_factory=dict)
+    study_task: str = Field(
+        "", description="the task that `vfm finetune --task study` means: one answer to all clips of a study"
+    )
     prompts: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     run: dict[str, Any] = Field(
         default_factory=dict, description="run settings that this domain changes, e.g. optim: {lr: ...}"
     )
+
+    @model_validator(mode="after")
+    def _study(self) -> Domain:
+        if self.study_task and (self.study_task not in self.tasks or self.tasks[self.study_task].of_moments):
+            raise ValueError(f"study_task '{self.study_task}' is no task of whole recordings that this domain declares")
+        return self
 
     @model_validator(mode="after")
     def _colour(self) -> Domain:

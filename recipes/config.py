@@ -190,10 +190,35 @@ class TemporalSettings(Strict):
     )
 
 
+class StudySettings(Strict):
+    """Tasks of whole studies (task.level=study): how their clips are read together."""
+
+    views: Literal["auto", "probe", "labels", "none"] = Field(
+        "auto",
+        description="which view a clip is of: as a probe of the training patients' labels tells it, as the label table says, or not told; "
+        "auto: probe where there are labels of views, else none",
+    )
+    view_task: str = Field("view", description="the task of the domain whose classes are the views")
+    width: PositiveInt = Field(32, description="channels of a clip within the head")
+    attention: PositiveInt = Field(16, description="hidden channels of the attention over clips")
+    clips: PositiveInt = Field(
+        32, description="clips of a study learned from at once, drawn anew every epoch; predictions are of all"
+    )
+    drop: float = Field(
+        0.2, ge=0, lt=1, description="share of a study's clips that is left out in training: studies lack views"
+    )
+    features: str = Field(
+        "", description="folder in which descriptions of recordings are kept; empty: features, beside the run"
+    )
+
+
 class TaskRunSettings(Strict):
     """Fine-tuning: which task of the domain, learned from which labels."""
 
     name: str = Field("", description="a task of the domain, e.g. ef or view")
+    level: Literal["recording", "study"] = Field(
+        "recording", description="what has one answer: each recording by itself, or all clips of a study together"
+    )
     labels: str = Field("", description="CSV with the labels; empty: those that came with a public data set")
     split: str = Field(
         "", description="an official split of a public data set, e.g. official; empty: patients are split into folds"
@@ -213,6 +238,7 @@ class TaskRunSettings(Strict):
     lr_head: PositiveFloat = Field(1e-3, description="learning rate of the new head")
     clips_per_video: PositiveInt = Field(3, description="clips averaged for one prediction at test time")
     temporal: TemporalSettings = TemporalSettings()
+    study: StudySettings = StudySettings()
 
 
 class RunConfig(Strict):

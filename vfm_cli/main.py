@@ -19,6 +19,7 @@ VERBS = {
     "evaluate": "Measure what its features hold: kNN, linear probe, zero-shot; with intervals.",
     "embed": "Turn a prepared folder into vectors that can be searched.",
     "search": "Find clips by a text, or by an example.",
+    "report": "Draft findings of a study from the reports of similar ones, with the evidence. For research.",
     "bench": "Which recipe suits these recordings? Same budget and evaluation for each.",
     "runs": "List, show, compare and watch runs: settings, curves, alarms, checkpoints.",
     "recipes": "The methods of pretraining and their settings.",

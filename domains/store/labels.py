@@ -139,6 +139,16 @@ def read_lines(path: Path, kind: str = "label") -> tuple[list[str], list[Line]]:
     return columns, lines
 
 
+def has_label(path: str | Path, task: TaskSettings) -> bool:
+    """Whether a label table has a column of this task. Raises DataError for a table that cannot be read."""
+    columns, _ = read_lines(Path(path))
+    try:
+        _label_column(Path(path), columns, task)
+    except DataError:
+        return False
+    return True
+
+
 def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
 

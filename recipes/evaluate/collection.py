@@ -14,6 +14,7 @@ import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -122,13 +123,14 @@ def _table(one: Stretches) -> pa.Table:
 
 
 class Collection:
-    """Opened with `Collection.open`. Attributes: folder, about, vectors (n, D), mapped."""
+    """Opened with `Collection.open`. Attributes: folder, about, vectors (n, D), mapped; video_ids, and video_of (n,), the place in them
+    of each vector."""
 
     def __init__(self, folder: Path, about: About, vectors: NDArray[np.float32], moments: pa.Table) -> None:
         self.folder, self.about, self.vectors = folder, about, vectors
         coded = moments.column("video_id").combine_chunks().dictionary_encode()
-        self._names: list[str] = coded.dictionary.to_pylist()
-        self._video: NDArray[np.int32] = coded.indices.to_numpy()
+        self.video_ids: list[str] = coded.dictionary.to_pylist()
+        self.video_of: NDArray[np.int32] = coded.indices.to_numpy()
         self._frames: Array = moments.column("frame").to_numpy()
         self._starts, self._ends = (
             moments.column(name).combine_chunks().cast(pa.float64()).to_numpy(zero_copy_only=False)
@@ -179,16 +181,26 @@ class Collection:
             best = np.argpartition(-scores, many - 1)[:many] if many < len(scores) else np.arange(len(scores))
             kept: list[int] = []
             for place in best[np.lexsort((best, -scores[best]))].tolist():
-                same = [k for k in kept if self._video[k] == self._video[place]]
+                same = [k for k in kept if self.video_of[k] == self.video_of[place]]
                 if all(abs(when[k] - when[place]) >= near[place] - ROUNDING for k in same):
                     kept.append(place)
                 if len(kept) == count:
                     break
             if len(kept) == count or many == len(scores):
-                return [self._hit(place, float(scores[place])) for place in kept]
+                return [self.hit(place, float(scores[place])) for place in kept]
             many = min(len(scores), 4 * many)
 
-    def _hit(self, place: int, similarity: float) -> Hit:
+    @cached_property
+    def _code(self) -> dict[str, int]:
+        return {video_id: code for code, video_id in enumerate(self.video_ids)}
+
+    def stretches(self, video_id: str) -> tuple[Array, Array]:
+        """(frames (n,) at which the clips of a recording begin, their vectors (n, D)); none for a recording that is not in the collection."""
+        places = np.flatnonzero(self.video_of == self._code.get(video_id, -1))
+        return self._frames[places], self.vectors[places].astype(np.float64)
+
+    def hit(self, place: int, similarity: float) -> Hit:
+        """Stretch `place` as an answer."""
         known = bool(np.isfinite(self._starts[place]))
         start, end = (float(self._starts[place]), float(self._ends[place])) if known else (None, None)
-        return Hit(self._names[self._video[place]], float(self._frames[place]), start, end, similarity)
+        return Hit(self.video_ids[self.video_of[place]], float(self._frames[place]), start, end, similarity)

@@ -30,6 +30,7 @@ class Evaluation:
         excluded: videos that could not be read; they are in no figure.
         unmatched, unlabelled: label rows without a recording, and without a value.
         notes: what a reader must know to read the table rightly.
+        recordings: None where an entry of `labelled` is a video. Else an entry is a study, `video_ids` are theirs, and this counts their recordings.
     """
 
     protocol: str
@@ -48,6 +49,12 @@ class Evaluation:
     unlabelled: int = 0
     split: str = ""
     notes: tuple[str, ...] = ()
+    recordings: int | None = None
+
+    @property
+    def of_studies(self) -> bool:
+        """Whether an entry is a study, predicted as a whole."""
+        return self.recordings is not None
 
     @property
     def kind(self) -> str:
@@ -67,7 +74,7 @@ class Evaluation:
     @property
     def counted(self) -> str:
         """What the headline figures count: "study" (mean over the predictions for its videos) or "video"."""
-        return "study" if self.labelled.by_study else "video"
+        return "study" if self.of_studies or self.labelled.by_study else "video"
 
     @property
     def patients(self) -> int:
@@ -139,9 +146,10 @@ class Evaluation:
 
     def size(self) -> str:
         """How much the figures rest on."""
-        return (
-            f"{len(self.video_ids)} videos, {self.patients} patients, counted per {self.counted}, {LEVEL:.0%} intervals"
-        )
+        people = f"{self.patients} patients, counted per {self.counted}, {LEVEL:.0%} intervals"
+        if self.of_studies:
+            return f"{len(self.video_ids)} studies of {self.recordings} videos, {people}"
+        return f"{len(self.video_ids)} videos, {people}"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the predictions, JSON-ready; a figure without meaning is null."""
@@ -162,7 +170,7 @@ class Evaluation:
             "kind": self.kind,
             "unit": self.unit,
             "classes": list(self.labelled.classes),
-            "videos": len(self.video_ids),
+            "videos": len(self.video_ids) if self.recordings is None else self.recordings,
             "patients": self.patients,
             "studies": len(set(self.labelled.studies)),
             "counted_per": self.counted,
@@ -182,16 +190,17 @@ class Evaluation:
         }
 
     def predictions(self) -> tuple[list[str], list[list[str]]]:
-        """One line per video and row of the table: encoder, pseudonyms, fold, truth, prediction, and a probability per
+        """One line per video (of studies: per study) and row of the table: encoder, pseudonyms, fold, truth, prediction, and a probability per
         class.
         """
         classes = self.labelled.classes if self.kind == "classification" else ()
-        head = ["encoder", "video_id", "patient", "study", "fold", "truth", "prediction", *(f"p_{c}" for c in classes)]
+        each = [] if self.of_studies else ["video_id"]
+        head = ["encoder", *each, "patient", "study", "fold", "truth", "prediction", *(f"p_{c}" for c in classes)]
         lines = []
         for row in self.rows:
             for place, video_id in enumerate(self.video_ids):
                 who = (self.labelled.patients[place], self.labelled.studies[place], str(int(self.labelled.fold[place])))
-                lines.append([row.name, video_id, *who, *self._outcome(row, place)])
+                lines.append([row.name, *([video_id] if each else []), *who, *self._outcome(row, place)])
         return head, lines
 
     def _outcome(self, row: Row, place: int) -> Sequence[str]:

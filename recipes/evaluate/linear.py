@@ -63,8 +63,12 @@ def _ridge(train: Array, truth: Array, query: Array, folds: NDArray[np.int64] | 
 
 
 def _logistic(train: Array, truth: Array, query: Array, classes: int, folds: NDArray[np.int64] | None) -> Array:
+    return logistic(train, truth, query, classes, _inverse_strength(train, truth, classes, folds))
+
+
+def _inverse_strength(train: Array, truth: Array, classes: int, folds: NDArray[np.int64] | None) -> float:
     if folds is None:
-        return logistic(train, truth, query, classes, 1.0)
+        return 1.0
     loss = np.zeros(len(INVERSE_STRENGTHS))
     for fold in np.unique(folds):
         held = folds == fold
@@ -74,7 +78,21 @@ def _logistic(train: Array, truth: Array, query: Array, classes: int, folds: NDA
             loss[place] -= np.log(
                 np.maximum(of_truth, 1e-6)
             ).sum()  # a class that the inner training part lacks costs, finitely
-    return logistic(train, truth, query, classes, float(INVERSE_STRENGTHS[int(np.argmin(loss))]))
+    return float(INVERSE_STRENGTHS[int(np.argmin(loss))])
+
+
+def linear_classifier(train: Array, truth: Array, patients: list[str], classes: int) -> tuple[Array, Array]:
+    """The classifier of `linear` as weights (C, D) and biases (C,) of its logits, of features (n, D) that are standardised already; every class must
+    occur in `truth`."""
+    from sklearn.linear_model import LogisticRegression
+
+    strength = _inverse_strength(train, truth, classes, inner_folds(patients))
+    model = LogisticRegression(C=strength, max_iter=1000, tol=1e-4).fit(train, truth.astype(int))
+    if classes == 2:  # one line: the logit of the second against the first
+        return np.concatenate([-model.coef_, model.coef_]) / 2, np.concatenate(
+            [-model.intercept_, model.intercept_]
+        ) / 2
+    return model.coef_, model.intercept_
 
 
 def logistic(train: Array, truth: Array, query: Array, classes: int, inverse_strength: float) -> Array:

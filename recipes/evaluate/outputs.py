@@ -72,7 +72,8 @@ def _confusion(axes: Any, evaluation: Evaluation, row: Row) -> None:
     metric = evaluation.headline
     figure = evaluation.interval(row.per_video[metric.name], metric)
     draw_confusion(axes, matrix, labelled.classes)
-    axes.set_title(f"{evaluation.protocol} {evaluation.task}, videos\n{metric.title} {figure}", fontsize=9)
+    counted = "studies" if evaluation.of_studies else "videos"
+    axes.set_title(f"{evaluation.protocol} {evaluation.task}, {counted}\n{metric.title} {figure}", fontsize=9)
 
 
 def draw_confusion(axes: Any, matrix: NDArray[Any], classes: Sequence[str]) -> None:

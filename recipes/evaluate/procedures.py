@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,19 +66,23 @@ class ProcedureData(ClipData):
 
 
 def spread_of(written: Written, rows: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(D,) mean and deviation of all moments of `rows`, read piece by piece. A channel that never changes has deviation 1."""
-    count, total = 0, np.zeros(written.channels)
-    squares = np.zeros(written.channels)
+    """`spread` of all moments of `rows`."""
+    tables = (written.read(row) for row in rows)
+    return spread(table[first : first + PIECE] for table in tables for first in range(0, len(table), PIECE))
+
+
+def spread(pieces: Iterable[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(D,) mean and deviation of all rows of the pieces (n, D), of which one is in memory at a time. A channel that never changes has deviation 1.
+    There is at least one row."""
+    count, total, squares = 0, np.zeros(1), np.zeros(1)
     shift: NDArray[np.float64] | None = None  # near the mean: squares of small numbers lose nothing
-    for row in rows:
-        table = written.read(row)
-        for first in range(0, len(table), PIECE):
-            piece = table[first : first + PIECE].astype(np.float64)
-            shift = piece.mean(axis=0) if shift is None else shift
-            count += len(piece)
-            total += (piece - shift).sum(axis=0)
-            squares += ((piece - shift) ** 2).sum(axis=0)
-    assert shift is not None  # there are rows, and no recording is without a moment
+    for one in pieces:
+        piece = one.astype(np.float64)
+        shift = piece.mean(axis=0) if shift is None else shift
+        count += len(piece)
+        total = total + (piece - shift).sum(axis=0)
+        squares = squares + ((piece - shift) ** 2).sum(axis=0)
+    assert shift is not None
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
     deviation[deviation < SMALLEST * (1 + np.abs(mean + shift))] = 1.0

@@ -9,9 +9,10 @@ from recipes.config import Layer, RunConfig, yaml_layer
 __all__ = ["clip_of_run", "defaults"]
 
 
-def defaults(*, of_moments: bool = False) -> Layer:
-    """What `vfm finetune` starts from: the layer above the schema's defaults. of_moments: for a task of moments (phases, presence)."""
-    name = "temporal.yaml" if of_moments else "finetune.yaml"
+def defaults(*, of_moments: bool = False, of_studies: bool = False) -> Layer:
+    """What `vfm finetune` starts from: the layer above the schema's defaults. of_moments: for a task of moments (phases, presence); of_studies: for
+    one answer to all clips of a study."""
+    name = "temporal.yaml" if of_moments else "study.yaml" if of_studies else "finetune.yaml"
     return yaml_layer(Path(str(resources.files("recipes.finetune").joinpath(name))), name)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -13,14 +13,19 @@ from torch import Tensor
 from domains.errors import ModelError
 from domains.schema import Strict, parse
 from recipes.encoders.base import VideoEncoder
+from recipes.finetune.study import StudyHeadSettings, StudyObjective
 from recipes.finetune.task import TaskHeadSettings, TaskObjective
 from recipes.finetune.temporal import TemporalHeadSettings, TemporalObjective
 
 S = TypeVar("S", bound=Strict)
+H = TypeVar("H", TemporalObjective, StudyObjective)
+LEVELS: dict[type[Strict], str] = {
+    TaskHeadSettings: "single recordings", TemporalHeadSettings: "moments", StudyHeadSettings: "whole studies",
+}  # fmt: skip
 WEIGHTS, MEANING = "head.safetensors", "head.json"
 
 
-def save_head(objective: TaskObjective | TemporalObjective, folder: Path) -> None:
+def save_head(objective: TaskObjective | TemporalObjective | StudyObjective, folder: Path) -> None:
     """Write the head of `objective` into `folder`."""
     save_file(
         {name: value.detach().cpu().contiguous() for name, value in objective.head.state_dict().items()},
@@ -46,7 +51,17 @@ def load_head(encoder: VideoEncoder, folder: Path) -> TaskObjective:
 def load_temporal_head(folder: Path) -> TemporalObjective:
     """The task of moments in `folder`, ready to `predict` from descriptions. Raises ModelError."""
     settings, weights = _read(TemporalHeadSettings, folder)
-    objective = TemporalObjective(settings)
+    return _filled(TemporalObjective(settings), weights, folder)
+
+
+def load_study_head(folder: Path) -> StudyObjective:
+    """The task of studies in `folder`, ready to `predict` from descriptions. Raises ModelError."""
+    settings, weights = _read(StudyHeadSettings, folder)
+    return _filled(StudyObjective(settings), weights, folder)
+
+
+def _filled(objective: H, weights: dict[str, Tensor], folder: Path) -> H:
+    """A head over descriptions with its weights, in evaluation mode."""
     try:
         objective.head.load_state_dict(weights)
     except RuntimeError:
@@ -55,11 +70,20 @@ def load_temporal_head(folder: Path) -> TemporalObjective:
     return objective.eval()
 
 
+def _level(meaning: Any) -> str:
+    """What a head's outputs are about, by what is written beside it."""
+    said = meaning if isinstance(meaning, dict) else {}
+    return "whole studies" if said.get("level") == "study" else "moments" if "rate" in said else "single recordings"
+
+
 def _read(kind: type[S], folder: Path) -> tuple[S, dict[str, Tensor]]:
     """What a head means, and its weights. Raises ModelError."""
     try:
-        settings = parse(kind, json.loads((folder / MEANING).read_text(encoding="utf-8")), folder / MEANING)
-        return settings, load_file(folder / WEIGHTS)
+        meaning = json.loads((folder / MEANING).read_text(encoding="utf-8"))
+        if (is_of := _level(meaning)) != (wanted := LEVELS[kind]):
+            do = "Give the folder of another 'vfm finetune' run"
+            raise ModelError(f"its head answers for {is_of}, not for {wanted}", where=folder, do=do)
+        return parse(kind, meaning, folder / MEANING), load_file(folder / WEIGHTS)
     except FileNotFoundError as error:
         what = f"no {Path(error.filename or WEIGHTS).name}"
         raise ModelError(what, where=folder, do="Give the folder of a finished 'vfm finetune' run") from None

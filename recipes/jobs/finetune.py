@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from domains.errors import ConfigError, StorageError
-from recipes.config import Resolved, RunConfig, TemporalSettings
+from recipes.config import Resolved, RunConfig, StudySettings, TemporalSettings
 from recipes.encoders import TINY, TINY_RANDOM, VideoEncoder, build_encoder, open_encoder, save_adapter
 from recipes.encoders.base import quiet
 from recipes.evaluate.compare import Labelled, score
@@ -74,17 +74,30 @@ def finetune(
         encoder/ (adapters merged), adapter/ (peft; mode lora), base/ (where the start has no folder of its own),
         head.safetensors, head.json, predictions.csv, evaluation.json, scatter.png or confusion.png
 
-    A task of moments (phases, presence) leaves what `recipes.jobs.moments` says. from_step: go on from the checkpoint of that step. key: needed
-    where the labels name original identifiers. Raises VfmError subclasses; see `recipes.training.loop.train`.
+    A task of moments (phases, presence) leaves what `recipes.jobs.moments` says, one of studies what `recipes.jobs.studies` says. from_step: go on
+    from the checkpoint of that step. key: needed where the labels name original identifiers. Raises VfmError subclasses; see
+    `recipes.training.loop.train`.
     """
     config = resolved.config
     check_settings(config)
     if task_of_run(config).of_moments:
+        if config.task.level == "study":
+            what = f"'{config.task.name}' is a task of moments, and a study has one answer"
+            raise ConfigError(what, do="Leave --level out")
         from recipes.jobs.moments import finetune_moments
 
         return finetune_moments(
             resolved, out, key=key, overwrite=overwrite, resume=resume, from_step=from_step, online=online, reporter=reporter
         )  # fmt: skip
+    if config.task.level == "study":
+        from recipes.jobs.studies import finetune_studies
+
+        return finetune_studies(
+            resolved, out, key=key, overwrite=overwrite, resume=resume, from_step=from_step, online=online, reporter=reporter
+        )  # fmt: skip
+    if config.task.study != StudySettings():
+        what = "'task.study' is for tasks of whole studies, and this one is of recordings"
+        raise ConfigError(what, do="Add --level study, or leave it out")
     if config.task.temporal != TemporalSettings():
         what = f"'task.temporal' (--head) is for tasks of moments, and '{config.task.name}' is one of whole recordings"
         raise ConfigError(what, do="Leave it out")

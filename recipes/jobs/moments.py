@@ -166,12 +166,12 @@ def describe(
     return Procedures(prepared, labels.task, labels, written, found[0], found[1], found[2], failed)
 
 
-def said_by(reporter: Reporter) -> Told:
+def said_by(reporter: Reporter, what: str = "moments") -> Told:
     """How far the encoder is, as lines."""
 
     def told(done: int, total: int, left: float) -> None:
         minutes = f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
-        reporter.note(f"describing moments: {done:,} of {total:,} ({done / total:.0%}), about {minutes} left")
+        reporter.note(f"describing {what}: {done:,} of {total:,} ({done / total:.0%}), about {minutes} left")
 
     return told
 

@@ -14,7 +14,12 @@ from recipes.evaluate.statistics import LEVEL, Difference, Interval
 from recipes.report.charts import Whisker, agreement, whiskers
 from recipes.report.html import card, count, minus, section, table, task_name
 
-PROTOCOLS = {"knn": "k nearest neighbours", "linear": "linear probe", "finetune": "fine-tuned"}
+PROTOCOLS = {
+    "knn": "k nearest neighbours",
+    "linear": "linear probe",
+    "finetune": "fine-tuned",
+    "study": "whole studies",
+}
 
 
 def heading(evaluation: Evaluation) -> str:
@@ -69,17 +74,22 @@ def comparison(evaluations: Sequence[Evaluation]) -> str:
         "pixel statistics (16 × 16 mean and deviation over time), and the same architecture without the adaptation. "
         f"Brackets are {LEVEL:.0%} intervals from a bootstrap over patients."
     )
-    return section("comparison", "Comparison", lead, *(_one(evaluation) for evaluation in evaluations))
+    return section("comparison", "Comparison", lead, *(compared_in(evaluation) for evaluation in evaluations))
 
 
-def _one(evaluation: Evaluation) -> str:
+def compared_in(evaluation: Evaluation) -> str:
+    """One evaluation: its table, its charts, its predictions."""
     last, metric = evaluation.rows[-1], evaluation.headline
     unit, also = "video", ""
-    if evaluation.counted == "study":
+    if evaluation.of_studies:
+        unit = "study"
+    elif evaluation.counted == "study":
         unit = "study (the mean over its videos' predictions)"
         figure = minus(evaluation.interval(last.per_video[metric.name], metric))
         also = f" Counted per video instead, {escape(short(last))} has {figure}."
-    videos, patients = count(len(evaluation.video_ids), "video"), count(evaluation.patients, "patient")
+    number = len(evaluation.video_ids)
+    videos = count(number, "study", "studies") if evaluation.of_studies else count(number, "video")
+    patients = count(evaluation.patients, "patient")
     notes = "".join(f"<p class='lead'>{escape(note)}.</p>" for note in evaluation.notes)
     charts = f"<div>{_figures(evaluation)}{_differences(evaluation)}</div>"
     return card(

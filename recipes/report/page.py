@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from html import escape
 from importlib import resources
@@ -32,7 +33,11 @@ NAVIGATION = {
 
 def write_report(path: Path, contents: Contents) -> Path:
     """Write the page to `path`, whole or not at all. Raises StorageError."""
-    page = render(contents)
+    return write_page(path, render(contents))
+
+
+def write_page(path: Path, page: str) -> Path:
+    """Write HTML to `path`, whole or not at all. Raises StorageError."""
     part = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,12 +63,21 @@ def render(contents: Contents) -> str:
         provenance(contents),
     ]
     joined = "".join(body)
-    links = "".join(
-        f'<a href="#{name}">{words}</a>' for name, words in NAVIGATION.items() if f'<section id="{name}"' in joined
-    )
+    opening = f"{tiles(contents)}{verdicts(contents.evaluations)}"
     badge = ' <span class="badge phantom">phantom data</span>' if contents.phantom else ""
+    return framed(contents.title, contents.prepared.domain, joined, NAVIGATION, opening=opening, badge=badge)
+
+
+def framed(
+    title: str, domain: str, body: str, navigation: Mapping[str, str], *, opening: str = "", badge: str = ""
+) -> str:
+    """A whole page around `body`. navigation: name of a section -> words, for those that `body` has. opening, badge: HTML above it, and beside the
+    title. All but title and domain are HTML already."""
+    links = "".join(
+        f'<a href="#{name}">{words}</a>' for name, words in navigation.items() if f'<section id="{name}"' in body
+    )
     style = resources.files("recipes.report").joinpath("page.css").read_text(encoding="utf-8")
-    title = escape(contents.title)
+    title = escape(title)
     when = datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0")
     version = escape(vfm_version())
     # Nothing may be fetched or run, whatever a label or a reason contains.
@@ -73,8 +87,8 @@ def render(contents: Contents) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         f"<title>{title}</title><style>{style}</style></head><body><main>"
-        f"<header><h1>{title}{badge}</h1><p>vfm {version} · {escape(contents.prepared.domain)} · {when}</p>"
-        f"<nav>{links}</nav></header>{tiles(contents)}{verdicts(contents.evaluations)}{joined}"
+        f"<header><h1>{title}{badge}</h1><p>vfm {version} · {escape(domain)} · {when}</p>"
+        f"<nav>{links}</nav></header>{opening}{body}"
         f"<footer>Made by vfm {version}. No name on this page leads back to a person.</footer>"
         "</main></body></html>\n"
     )

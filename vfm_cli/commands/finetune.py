@@ -33,6 +33,19 @@ def is_of_moments(data: str | None, domain: str, task: str | None) -> bool:
         return False
 
 
+def named_study(asked: Asked, domain: str) -> Asked:
+    """`--task study` as the task that the domain means by it, at the level of studies; whatever else was asked as it is. Raises ConfigError."""
+    from domains.base import load_domain
+    from recipes.config import Layer
+
+    if asked.get("task.name") != "study" or "study" in (declared := load_domain(domain)).tasks:
+        return asked
+    if not declared.study_task:
+        what = f"domain '{declared.name}' does not say which task a study is asked"
+        raise ConfigError(what, do="Name it: --task NAME --level study; or declare study_task in the domain")
+    return Asked((*asked.layers, Layer("--task study", {"task": {"name": declared.study_task, "level": "study"}})))
+
+
 @click.command()
 @click.option("--encoder", default=None, help="vfm-tiny, a folder, a vfm run, or a hub name.")
 @click.option("--data", default=None, help="A prepared folder, or its URL.")
@@ -42,7 +55,15 @@ def is_of_moments(data: str | None, domain: str, task: str | None) -> bool:
     help="CSV with one row per recording, study or patient; for phases and tools one per span [those of the public data set].",
 )
 @click.option("--split", default=None, help="An official split of the public data set, instead of folds.")
-@click.option("--task", default=None, help="A task of the domain, e.g. ef or view.")
+@click.option(
+    "--task", default=None, help="A task of the domain, e.g. ef or view; study: the domain's task of whole studies."
+)
+@click.option(
+    "--level",
+    type=click.Choice(["recording", "study"]),
+    default=None,
+    help="study: one answer to all clips of a study, by attention over them [recording].",
+)
 @click.option(
     "--label-fraction", type=float, default=None, help="Share of the training patients whose labels are used."
 )
@@ -64,13 +85,15 @@ def is_of_moments(data: str | None, domain: str, task: str | None) -> bool:
 @run_options
 def command(
     encoder: str | None, data: str | None, labels: str | None, split: str | None, task: str | None, label_fraction: float | None, mode: str | None,
-    head: str | None, domain: str | None, key: Path | None, slurm: bool, slurm_option: tuple[str, ...], no_submit: bool, config: Path | None,
-    out: Path | None, resume: bool, from_step: int | None, overwrite: bool, dry_run: bool, as_json: bool, online: bool, settings: tuple[str, ...],
+    head: str | None, level: str | None, domain: str | None, key: Path | None, slurm: bool, slurm_option: tuple[str, ...], no_submit: bool,
+    config: Path | None, out: Path | None, resume: bool, from_step: int | None, overwrite: bool, dry_run: bool, as_json: bool, online: bool,
+    settings: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Learn a task from the labels of some patients; test once, on patients that were never seen.
 
     The run folder holds the adapter (plain peft loads it), the merged encoder, the head, and a prediction for every test recording. A task of
-    moments (phase, tool, triplet) gets a head over time, and a prediction and a picture of every moment of every test procedure.
+    moments (phase, tool, triplet) gets a head over time, and a prediction and a picture of every moment of every test procedure. With --level study
+    the clips of a study are read together, and every clip's weight in the answer is shown.
     """
     resume = resume or from_step is not None
     check_slurm(slurm, slurm_option, no_submit)
@@ -78,17 +101,21 @@ def command(
         config,
         {
             "domain": domain, "encoder.name": encoder, "encoder.mode": mode, "data.path": data, "task.labels": labels, "task.split": split,
-            "task.name": task, "task.label_fraction": label_fraction, "task.temporal.head": head,
+            "task.name": task, "task.label_fraction": label_fraction, "task.temporal.head": head, "task.level": level,
         },
         settings,
     )  # fmt: skip
     from recipes.finetune import clip_of_run, defaults
 
     start, of_domain = asked.get("encoder.name"), asked.get("domain") or prepared_domain(asked.get("data.path"))
+    asked = named_study(asked, of_domain)
     resolved = resolve_run(
         asked,
         domain=of_domain,
-        base=defaults(of_moments=is_of_moments(asked.get("data.path"), of_domain, asked.get("task.name"))),
+        base=defaults(
+            of_moments=is_of_moments(asked.get("data.path"), of_domain, asked.get("task.name")),
+            of_studies=asked.get("task.level") == "study",
+        ),
         encoder=clip_of_run(start) if start else None,
         resumed=out if resume else None,
     )
