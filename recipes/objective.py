@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from recipes.encoders.text import TextEncoder
 
 __all__ = [
+    "ABOUT",
     "LABEL",
     "LEVEL",
+    "SPAN",
     "Asked",
     "Batch",
     "Clip",
@@ -37,6 +39,9 @@ __all__ = [
 Losses = dict[str, Tensor]
 LABEL = "label"  # of the recordings of a second folder, among the targets of a batch
 LEVEL = "level"  # of a sample that is a text: its place in domains.store.texts.LEVELS; -1 for a silent one
+SPAN = "span"  # of such a sample: (2,) int64, from when to when its text is (ms; a text about whole recordings: 0 to FOREVER)
+ABOUT = "about"  # of such a sample: (K,) int64, rows of the recordings that its text is about; -1 where there are fewer
+FOREVER = 2**62
 
 
 class ObjectiveSettings(Strict):

@@ -128,6 +128,7 @@ class Asked:
     count: how many; where there are fewer, the rest is missing. Of more, some are drawn.
     levels, sources: names of those that count, () for all. What `sample` allows is what there are samples of.
     views: clips that are drawn in the time of each of these texts, one a text; where a text is missing, in the sample's.
+    parts: of `sample`, clips that are drawn one after the other, each in its share of the text's time.
     """
 
     what: Literal["sample", "beside", "below"] = "sample"
@@ -135,6 +136,7 @@ class Asked:
     levels: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     views: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
 
     def allowed(self, texts: Texts) -> NDArray[np.bool_]:
         """(n,): which texts are of these levels and sources. Raises ConfigError for a source that there is not."""

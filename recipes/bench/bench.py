@@ -69,7 +69,9 @@ def bench(
         trial = read_trial(out, recipe, seed, failed=workers > 1)
         if trial is None:
             reporter.note(f"trial {number} of {len(plan.trials())}: {recipe}, seed {seed}")
-            trial = make_trial(out, recipe, seed, layers[recipe], plan.budget, online=online, reporter=reporter)
+            trial = make_trial(
+                out, recipe, seed, layers[recipe], plan.budget, key=key, online=online, reporter=reporter
+            )
         trials[recipe].append(trial)
         if not trial.failed:
             keep_features(out, trial, prepared, wanted, plan.clips)

@@ -72,14 +72,22 @@ def read_trial(folder: Path, recipe: str, seed: int, *, failed: bool = False) ->
 
 
 def make_trial(
-    folder: Path, recipe: str, seed: int, layers: list[Layer], budget: float, *, online: bool, reporter: Reporter
+    folder: Path,
+    recipe: str,
+    seed: int,
+    layers: list[Layer],
+    budget: float,
+    *,
+    key: bytes | None = None,
+    online: bool,
+    reporter: Reporter,
 ) -> Trial:
     """Train one recipe for `budget` seconds of the device; goes on where it was interrupted. What is wrong with the recipe alone is the outcome.
 
-    layers: defaults < recipe < domain < the command line; without steps and seed.
+    layers: defaults < recipe < domain < the command line; without steps and seed. key: for texts and labels that name original identifiers.
     """
     try:
-        trial = _train(folder, recipe, seed, layers, budget, online=online, reporter=reporter)
+        trial = _train(folder, recipe, seed, layers, budget, key, online=online, reporter=reporter)
     except OF_A_RECIPE as error:
         trial = Trial(recipe, seed, failed=str(error))
         reporter.warn(f"{trial.name}: {error}")
@@ -88,18 +96,26 @@ def make_trial(
 
 
 def _train(
-    folder: Path, recipe: str, seed: int, layers: list[Layer], budget: float, *, online: bool, reporter: Reporter
+    folder: Path,
+    recipe: str,
+    seed: int,
+    layers: list[Layer],
+    budget: float,
+    key: bytes | None,
+    *,
+    online: bool,
+    reporter: Reporter,
 ) -> Trial:
     run = folder / "runs" / trial_name(recipe, seed)
     measured = _Measured.of(folder, recipe)
     if measured is None:
         began = with_steps(layers, WARM + MEASURED, seed, log_every=1)
-        measured = _Measured(step_seconds(began, online=online))
+        measured = _Measured(step_seconds(began, key, online=online))
         measured.keep(folder, recipe)
     steps = max(1, int(budget / measured.step_seconds))
     resolved = with_steps(layers, steps, seed)
     reporter.note(f"{run.name}: {steps} steps of {measured.step_seconds:.3g} s")
-    pretrain(resolved, run, resume=True, online=online, reporter=reporter)
+    pretrain(resolved, run, resume=True, online=online, key=key, reporter=reporter)
     rows = read_metrics(run)
     train = resolved.config.train
     spent = sum(row.get("device_seconds", 0.0) for row in rows)
@@ -118,11 +134,11 @@ def with_steps(layers: list[Layer], steps: int, seed: int, log_every: int | None
     return complete(resolve([*layers, Layer("vfm bench", {"train": train})]))
 
 
-def step_seconds(resolved: Resolved, *, online: bool) -> float:
+def step_seconds(resolved: Resolved, key: bytes | None = None, *, online: bool) -> float:
     """Seconds of the device for a step of a run: the median of a few, without those that warm up and without waiting for data."""
     with tempfile.TemporaryDirectory(prefix="vfm-bench-") as folder:
         run = Path(folder) / "run"
-        pretrain(resolved, run, online=online, reporter=SilentReporter())
+        pretrain(resolved, run, online=online, key=key, reporter=SilentReporter())
         rows = [row for row in read_metrics(run) if "device_seconds" in row]
     return max(1e-6, statistics.median(row["device_seconds"] for row in rows[WARM:]))
 

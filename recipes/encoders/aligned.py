@@ -66,9 +66,13 @@ class Alignment(nn.Module):
         """Keep the scale at `most` or below, after a step, as CLIP does: beyond, single pairs are all that counts."""
         self.log_scale.clamp_(max=math.log(most))
 
+    def read(self, encoder: VideoEncoder, pixel_values: Tensor) -> Tensor:
+        """What the projection reads of clips (B, T, C, H, W): (B, shape.video)."""
+        return (encoder.describe if self.shape.motion else encoder.embed)(pixel_values)
+
     def clips(self, encoder: VideoEncoder, pixel_values: Tensor) -> Tensor:
         """(B, T, C, H, W) -> (B, D), not yet of length one."""
-        said: Tensor = self.video((encoder.describe if self.shape.motion else encoder.embed)(pixel_values))
+        said: Tensor = self.video(self.read(encoder, pixel_values))
         return said
 
     def texts(self, text: TextEncoder, tokens: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import Field, PositiveInt
 from torch import Tensor
@@ -11,7 +12,7 @@ from domains.store.texts import Asked
 from recipes.encoders.aligned import Alignment
 from recipes.encoders.base import VideoEncoder
 from recipes.encoders.text import TextEncoder
-from recipes.objective import LEVEL, Batch, Contrast, ObjectiveSettings, Progress
+from recipes.objective import ABOUT, LEVEL, SPAN, Batch, Contrast, ObjectiveSettings, Progress
 
 
 class AligningSettings(ObjectiveSettings):
@@ -24,6 +25,10 @@ class AligningSettings(ObjectiveSettings):
     motion: bool = Field(False, description="the projection of clips also reads how tokens change over time")
     sources: tuple[str, ...] = Field(
         (), description="sources of the texts that samples are made of, e.g. the name of a --text file; empty: all"
+    )
+    same_time: Literal["apart", "strangers"] = Field(
+        "apart",
+        description="texts in other words about times of a recording that overlap: not compared, or strangers as in the papers",
     )
 
 
@@ -73,6 +78,15 @@ class Aligning(Contrast):
     def said(self, batch: Batch, name: str = "text") -> Tensor:
         """What is made of the texts of a name (B, K, D), of any length; of missing ones it means nothing."""
         return self.alignment.texts(self.text, batch.texts[name].tokens)
+
+    def facts(self, batch: Batch) -> dict[str, Tensor]:
+        """What `recipes.parts.alignment.set_apart` needs to know of each sample: its words, and which recording and time they are
+        about (left out where overlapping times make strangers)."""
+        words = batch.texts[next(name for name, asked in self.texts.items() if asked.what == "sample")].numbers[:, 0]
+        if self.settings.same_time == "strangers":
+            return {"words": words}
+        row = batch.index.to(words.device, non_blocking=True)
+        return {"words": words, "row": row, ABOUT: batch.targets[ABOUT], SPAN: batch.targets[SPAN]}
 
     def levels(self, batch: Batch) -> Tensor:
         """Level of each sample (B,) int64: its place in `domains.store.texts.LEVELS`, -1 for a silent one."""

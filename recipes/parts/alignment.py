@@ -6,10 +6,13 @@ gradients are those of one rank with the whole batch of N. Every rank must hold 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recipes.objective import ABOUT, SPAN
 from recipes.parts.contrast import info_nce
 from recipes.parts.distributed import gather, mean_of_counted, places
 from recipes.parts.precision import as_they_are
@@ -108,6 +111,29 @@ def shared_nce(first: Tensor, second: Tensor, temperature: float | Tensor, posit
 def of_one_group(groups: Tensor) -> Tensor:
     """Which samples of all ranks are of the same group (recording, report, sentence) as each of this rank's: (B,) int64 -> (B, N) bool."""
     return groups.unsqueeze(1) == gather(groups)
+
+
+def same_time(row: Tensor, about: Tensor, span: Tensor) -> Tensor:
+    """Pairs (B, N) of samples whose times overlap, where the text of one is about the recording of the other's clip: what is said of one may well be
+    true of the other.
+
+    row (B,) int64: the recording of each clip; about (B, K) int64: the recordings that each text is about, -1 where there are fewer; span (B, 2)
+    int64: from when to when. To touch is not to overlap, but for single moments.
+    """
+    rows, abouts, (starts, ends) = gather(row), gather(about), gather(span).unbind(1)
+    mine = (about.unsqueeze(1) == rows.view(1, -1, 1)).any(dim=2)
+    theirs = (row.view(-1, 1, 1) == abouts.unsqueeze(0)).any(dim=2)
+    start, end = span.unsqueeze(2).unbind(1)
+    first, last = torch.maximum(start, starts), torch.minimum(end, ends)
+    moment = (start == end) | (starts == ends)
+    return (mine | theirs) & ((first < last) | ((first == last) & moment))
+
+
+def set_apart(facts: Mapping[str, Tensor]) -> Tensor:
+    """Pairs (B, N) that a contrast leaves out: of the same words, and (where `facts`, those of `Aligning.facts`, say when and of what they are) of
+    times that overlap."""
+    same = of_one_group(facts["words"])
+    return same | same_time(facts["row"], facts[ABOUT], facts[SPAN]) if SPAN in facts else same
 
 
 def sharing(*facts: Tensor) -> Tensor:

@@ -73,15 +73,15 @@ class Centroids(nn.Module):
         stacked = torch.stack([one.float() for one in modalities], dim=1)
         present = torch.ones(stacked.shape[:2], dtype=torch.bool, device=stacked.device) if present is None else present
         stacked = torch.where(present.unsqueeze(2), stacked, 0.0)
-        if not self.fitted:
-            return 0 * stacked.sum()
         with as_they_are(stacked):
             nearest = (joint(stacked.detach(), present) @ self.rows.T).argmax(dim=1)  # (B,)
             scores = F.normalize(stacked, dim=-1) @ self.rows.T  # (B, M, K)
         theirs = F.one_hot(nearest, len(self.rows)).unsqueeze(1)
         scores = (scores - margin * theirs) / temperature
         each = F.cross_entropy(scores.flatten(0, 1), nearest.repeat_interleave(stacked.shape[1]), reduction="none")
-        return mean_of_counted(each, present.flatten())
+        return (
+            mean_of_counted(each, present.flatten()) * self.fitted
+        )  # by its value and not by a question: nothing waits for the device
 
 
 def _far_apart(rows: Tensor, count: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from recipes.objective import Losses
 from recipes.parts.aligning import AligningSettings
-from recipes.parts.alignment import both_ways, of_one_group
+from recipes.parts.alignment import both_ways, of_one_group, set_apart
 from recipes.parts.contrast import accuracy, info_nce
 from recipes.parts.distributed import gather
 
@@ -34,10 +34,15 @@ class LevelSettings(AligningSettings):
         return table[levels]
 
 
-def no_strangers(words: Tensor, levels: Tensor) -> Tensor:
-    """Pairs (B, N) of samples that are neither partners nor strangers: of the same words, or of different levels (a step is true of its moments).
-    words, levels (B,) int64 of this rank."""
-    return of_one_group(words) | ~of_one_group(levels)
+def no_strangers(facts: Mapping[str, Tensor], levels: Tensor) -> Tensor:
+    """Pairs (B, N) of samples that are neither partners nor strangers: of the same words or overlapping times (`set_apart`), or of
+    different levels (a step is true of its moments). levels (B,) int64 of this rank."""
+    return set_apart(facts) | ~of_one_group(levels)
+
+
+def step_names(count: int) -> tuple[str, ...]:
+    """Names of the views of `count` steps, one after the other."""
+    return tuple(f"step {number}" for number in range(1, count + 1))
 
 
 def mean_text(vectors: Tensor, present: Tensor) -> Tensor:
@@ -62,7 +67,7 @@ def hierarchy_loss(embedded: Mapping[str, Tensor], settings: LevelSettings) -> L
     the paper takes steps in every third and wholes in every fifth epoch.
     """
     clips, texts, below, has = (embedded[name] for name in ("clips", "texts", "below", "has_below"))
-    apart = no_strangers(embedded["words"], embedded["levels"])
+    apart = no_strangers(embedded, embedded["levels"])
     weights = settings.weights(embedded["levels"])
     above = has.to(weights.dtype)
     tau = settings.temperature

@@ -38,6 +38,7 @@ def gram_loss(
     temperature: float | Tensor,
     *,
     present: Tensor | None = None,
+    apart: Tensor | None = None,
     smoothing: float = 0.1,
     eps: float = 1e-6,
 ) -> Tensor:
@@ -46,8 +47,9 @@ def gram_loss(
         loss = 1/2 [ CE(- Vol(a_i, {m_j}) / tau) over j  +  CE(- Vol(a_i, {m_j}) / tau) over i ],   label smoothing over those compared
 
     anchors (B, D) of this rank, the modality that all samples have (the official one is text); others (B, M, D), of which those count that
-    `present` (B, M) bool says are there. Samples that have the anchor alone are not asked, and their empty sets are no strangers. fp32. Averaged
-    over ranks, values and gradients are those of one rank with the whole batch; every rank must hold as many samples.
+    `present` (B, M) bool says are there. Samples that have the anchor alone are not asked, and their empty sets are no strangers; neither are pairs
+    that `apart` (B, N) bool, alike in both directions, sets aside (`alignment.set_apart`). fp32. Averaged over ranks, values and gradients are
+    those of one rank with the whole batch; every rank must hold as many samples.
     """
     present = torch.ones(others.shape[:2], dtype=torch.bool, device=others.device) if present is None else present
     others = torch.where(present.unsqueeze(2), others, 0.0)  # before it is gathered: a placeholder may be no number
@@ -55,8 +57,10 @@ def gram_loss(
     to_sets = -volumes(anchors, gather(others), all_present, eps=eps).float() / temperature
     to_anchors = -volumes(gather(anchors), others, present, eps=eps).T.float() / temperature
     sets = all_present.any(dim=1).expand_as(to_sets)
-    rows = _smoothed(to_sets, sets, smoothing)
-    columns = _smoothed(to_anchors, torch.ones_like(sets), smoothing)
+    itself = places(len(anchors), sets.device).unsqueeze(1) == torch.arange(sets.shape[1], device=sets.device)
+    asked = torch.ones_like(sets) if apart is None else itself | ~apart
+    rows = _smoothed(to_sets, sets & asked, smoothing)
+    columns = _smoothed(to_anchors, asked, smoothing)
     return mean_of_counted((rows + columns) / 2, some)
 
 

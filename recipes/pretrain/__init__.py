@@ -26,9 +26,11 @@ from recipes.pretrain.dino import DINO
 from recipes.pretrain.discovr import DISCOVR
 from recipes.pretrain.dsm import DSM
 from recipes.pretrain.everest import EVEREST
+from recipes.pretrain.gram import GRAM
 from recipes.pretrain.hecvl import HecVL
 from recipes.pretrain.iic import IIC
 from recipes.pretrain.marlin import MARLIN
+from recipes.pretrain.mcn import MCN
 from recipes.pretrain.mme import MME
 from recipes.pretrain.moco import MoCo
 from recipes.pretrain.oddoneout import OddOneOut
@@ -43,12 +45,15 @@ from recipes.pretrain.smile import SMILE
 from recipes.pretrain.statistics import Statistics
 from recipes.pretrain.surgvlp import SurgVLP
 from recipes.pretrain.swav import SwAV
+from recipes.pretrain.symile import Symile
 from recipes.pretrain.tt import TT
+from recipes.pretrain.tvts import TVTS
 from recipes.pretrain.vicmae import ViCMAE
 from recipes.pretrain.videomae import VideoMAE
 from recipes.pretrain.vididi import ViDiDi
 from recipes.pretrain.vjepa import VJEPA
 from recipes.pretrain.vthcl import VTHCL
+from recipes.pretrain.weaksvr import WeakSVR
 
 # Each is a method by itself, and can be added to any other (`pretext` in the settings of a run).
 PRETEXTS: list[type[Pretext]] = [RSPNet, TT, Order, OddOneOut, CPNet, Statistics]
@@ -84,6 +89,11 @@ METHODS: list[type[Objective]] = [
     HecVL,
     PeskaVLP,
     OphCLIP,
+    GRAM,
+    Symile,
+    MCN,
+    TVTS,
+    WeakSVR,
 ]
 
 

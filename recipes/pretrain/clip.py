@@ -13,7 +13,7 @@ from recipes.encoders.base import VideoEncoder
 from recipes.encoders.text import TextEncoder
 from recipes.objective import Batch, Clip, Losses
 from recipes.parts.aligning import Aligning, AligningSettings
-from recipes.parts.alignment import both_ways, of_one_group, sigmoid_loss
+from recipes.parts.alignment import both_ways, set_apart, sigmoid_loss
 from recipes.parts.contrast import accuracy
 
 START = {"info_nce": (1 / 0.07, 0.0), "sigmoid": (10.0, -10.0)}  # scale and bias, as CLIP and SigLIP begin
@@ -65,7 +65,7 @@ class CLIP(Aligning):
             "clips": self.clips(batch),
             "texts": self.said(batch)[:, 0],
             "scale": self.scale(batch),
-            "words": batch.texts["text"].numbers[:, 0],
+            **self.facts(batch),
         }
         if self.settings.loss == "sigmoid":
             found["bias"] = self.alignment.bias.expand(len(batch))
@@ -74,9 +74,9 @@ class CLIP(Aligning):
     def compare(self, embedded: Mapping[str, Tensor]) -> Losses:
         """v, t of the whole batch -> the loss, the scale, and the share of clips whose nearest text is their own."""
         clips, texts, scale = embedded["clips"], embedded["texts"], embedded["scale"].mean()
-        same = of_one_group(embedded["words"])
+        apart = set_apart(embedded)
         if self.settings.loss == "sigmoid":
-            loss = sigmoid_loss(clips, texts, scale, embedded["bias"].mean(), apart=same)
+            loss = sigmoid_loss(clips, texts, scale, embedded["bias"].mean(), apart=apart)
         else:
-            loss = both_ways(clips, texts, 1 / scale, apart=same)
+            loss = both_ways(clips, texts, 1 / scale, apart=apart)
         return {"loss": loss, "accuracy": accuracy(clips, texts), "scale": scale.detach()}

@@ -43,7 +43,7 @@ class HecVL(Aligning):
             "texts": self.said(batch)[:, 0],
             "below": mean_text(self.said(batch, "below"), present),
             "has_below": present.any(dim=1),
-            "words": batch.texts["text"].numbers[:, 0],
+            **self.facts(batch),
             "levels": self.levels(batch),
         }
 

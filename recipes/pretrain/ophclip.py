@@ -69,7 +69,7 @@ class OphCLIP(Aligning):
             "clips": self.clips(batch),
             "texts": self.said(batch)[:, 0],
             "scale": self.scale(batch),
-            "words": batch.texts["text"].numbers[:, 0],
+            **self.facts(batch),
             "levels": self.levels(batch),
         }
         return {**found, "recordings": batch.index.to(found["levels"].device, non_blocking=True)}
@@ -79,7 +79,7 @@ class OphCLIP(Aligning):
         s, clips, texts = self.settings, embedded["clips"], embedded["texts"]
         scale, levels = embedded["scale"].mean(), embedded["levels"]
         weights = torch.tensor([1.0, 1.0, s.weight_titles, 0.0], device=levels.device)[levels]
-        apart = no_strangers(embedded["words"], levels)
+        apart = no_strangers(embedded, levels)
         own = both_ways(clips, texts, 1 / scale, apart=apart, weights=weights)
         retrieved = self.of_silent(clips, texts, scale, apart, levels == TITLE)
         silent = levels < 0

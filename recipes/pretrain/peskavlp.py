@@ -13,7 +13,7 @@ from recipes.encoders.base import VideoEncoder
 from recipes.encoders.text import TextEncoder
 from recipes.objective import Batch, Clip, Losses
 from recipes.parts.aligning import Aligning
-from recipes.parts.levels import LevelSettings, hierarchy_loss, mean_text
+from recipes.parts.levels import LevelSettings, hierarchy_loss, mean_text, step_names
 from recipes.parts.soft_dtw import procedure_loss
 
 
@@ -42,7 +42,7 @@ class PeskaVLP(Aligning):
 
     def __init__(self, encoder: VideoEncoder, settings: Settings, text: TextEncoder) -> None:
         super().__init__(encoder, settings, text, scale=1 / settings.temperature, learned=False)
-        steps = tuple(f"step {number}" for number in range(1, settings.below + 1))
+        steps = step_names(settings.below)
         self.views = {name: Clip(augment=settings.augment) for name in ("clip", *steps)}
         self.texts = {
             "text": Asked(sources=settings.sources),
@@ -57,7 +57,7 @@ class PeskaVLP(Aligning):
             "texts": self.said(batch)[:, 0],
             "below": mean_text(said, present),
             "has_below": present.any(dim=1),
-            "words": batch.texts["text"].numbers[:, 0],
+            **self.facts(batch),
             "levels": self.levels(batch),
             "steps": said,
             "step_clips": torch.stack([self.clips(batch, view) for view in self.texts["below"].views], dim=1),

@@ -14,7 +14,7 @@ from recipes.encoders.base import VideoEncoder
 from recipes.encoders.text import TextEncoder
 from recipes.objective import Batch, Clip, Losses
 from recipes.parts.aligning import Aligning, AligningSettings
-from recipes.parts.alignment import both_ways, mil_nce, of_one_group
+from recipes.parts.alignment import both_ways, mil_nce, set_apart
 from recipes.parts.contrast import accuracy, info_nce
 
 
@@ -63,16 +63,16 @@ class SurgVLP(Aligning):
             "texts": self.said(batch)[:, 0],
             "beside": self.said(batch, "beside"),
             "present": batch.texts["beside"].present,
-            "words": batch.texts["text"].numbers[:, 0],
+            **self.facts(batch),
         }
 
     def compare(self, embedded: Mapping[str, Tensor]) -> Losses:
         """v, a, b of the whole batch -> the loss and its three terms, and the share of clips whose nearest text is their own."""
         clips, texts, tau = embedded["clips"], embedded["texts"], self.settings.temperature
-        same = of_one_group(embedded["words"])
+        apart = set_apart(embedded)
         terms = {
-            "loss_info_nce": info_nce(clips, texts, tau, apart=same),
-            "loss_nt_xent": both_ways(clips, texts, tau, forward=0.75, apart=same),
+            "loss_info_nce": info_nce(clips, texts, tau, apart=apart),
+            "loss_nt_xent": both_ways(clips, texts, tau, forward=0.75, apart=apart),
             "loss_mil_nce": mil_nce(clips, embedded["beside"], tau, embedded["present"]),
         }
         figures = {name: term.detach() for name, term in terms.items()}

@@ -15,7 +15,7 @@ from domains.store.clips import Clip, Span, draw_views, generator, sample_seed
 from domains.store.prepared import Prepared
 from domains.store.texts import LEVELS, Asked, Texts, pick
 from recipes.encoders.text import Reader, padded
-from recipes.objective import LEVEL
+from recipes.objective import ABOUT, FOREVER, LEVEL, SPAN
 from recipes.training.data import ClipData
 
 SILENT = -1  # level of a sample that nobody said anything of
@@ -63,7 +63,11 @@ class TextData(ClipData):
             quiet = [row for row in rows if not len(texts.about(row))]
             self.anchors += [SILENT] * len(quiet)
             self.recordings += [[row] for row in quiet]
+        self.most = max(map(len, self.recordings), default=1)
         met = sorted({row for about in self.recordings for row in about})
+        if any(one.parts for one in self.asked.values()) and any(not prepared.fps(row) for row in met):
+            what = "the frame rate of a recording is not known, and the method wants clips of it in their order"
+            raise DataError(what, where=prepared.place, do="Prepare it with one, or use --recipe clip")
         super().__init__(
             prepared, met, views, clip, policies, seed=seed, clips_per_video=clips_per_video, regions=regions
         )
@@ -105,20 +109,34 @@ class TextData(ClipData):
         }
         views = draw_views(
             self.prepared, row, self.views, self.clip, self.policies, self.seed, epoch, draw, regions=self.regions,
-            spans=self.spans(anchor, picked), sample=name,
+            spans=self.spans(anchor, picked, row), sample=name,
         )  # fmt: skip
         return {
             "views": views,
             "seed": number,
-            "targets": {LEVEL: np.int64(SILENT if anchor == SILENT else self.texts.levels[anchor])},
+            "targets": self.facts(where),
             "texts": {title: self.words(picked[title], asked.count) for title, asked in self.asked.items()},
         }
 
-    def spans(self, anchor: int, picked: Mapping[str, Sequence[int]]) -> dict[str, Span]:
-        """When the clips of a sample are from: that of its own text, or of the text that a view belongs to."""
+    def facts(self, where: int) -> dict[str, Any]:
+        """What a method is told of a sample beside its clips and words: level, time, and the recordings that it is about."""
+        anchor, about = self.anchors[where], self.recordings[where]
+        span = None if anchor == SILENT else self.texts.span(anchor)
+        return {
+            LEVEL: np.int64(SILENT if anchor == SILENT else self.texts.levels[anchor]),
+            SPAN: np.array([0, FOREVER] if span is None else [round(1000 * second) for second in span], np.int64),
+            ABOUT: np.array([*about, *[-1] * (self.most - len(about))], np.int64),
+        }
+
+    def spans(self, anchor: int, picked: Mapping[str, Sequence[int]], row: int = 0) -> dict[str, Span]:
+        """When the clips of a sample of recording `row` are from: that of its own text, its share of that, or that of the text that a view belongs
+        to."""
         own = None if anchor == SILENT else self.texts.span(anchor)
         found = {} if own is None else dict.fromkeys(self.views, own)
         for title, asked in self.asked.items():
+            start, end = own or (0.0, self.prepared.length(row) / (self.prepared.fps(row) or 1.0))
+            each = (end - start) / max(1, len(asked.parts))
+            found |= {view: (start + n * each, start + (n + 1) * each) for n, view in enumerate(asked.parts)}
             for view, index in zip(asked.views, picked[title], strict=False):
                 if (span := self.texts.span(index)) is not None:
                     found[view] = span

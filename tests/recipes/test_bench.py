@@ -15,6 +15,7 @@ from store_factory import Made, make_prepared
 from domains.base import load_domain
 from domains.errors import ConfigError
 from recipes.bench import bench as module
+from recipes.bench import trial
 from recipes.bench.bench import bench, check_recipes
 from recipes.bench.outcome import Outcome
 from recipes.bench.plan import Plan
@@ -202,3 +203,19 @@ def test_another_comparison_is_not_mixed_in(
         check_recipes(["discover"])
     with pytest.raises(ConfigError, match="two recipes are called 'simclr'"):
         check_recipes(["simclr", str(tmp_path / "simclr.yaml")])
+
+
+def test_the_key_reaches_what_reads_texts_and_labels(
+    made: tuple[Path, Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: list[object] = []
+    whole = trial.pretrain
+
+    def watched(*words: object, **how: object) -> Path:
+        keys.append(how.get("key"))
+        return whole(*words, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trial, "pretrain", watched)
+    plan = plan_of(made, seeds=1, recipes=[recipe(made[0], "contrast", "simclr")], fractions=[1.0], budget=0.01)
+    bench(plan, tmp_path / "bench", ECHO, key=b"k" * 32, reporter=SilentReporter())
+    assert keys == [b"k" * 32] * 2  # to measure a step, and to train

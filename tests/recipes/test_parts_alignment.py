@@ -12,7 +12,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recipes.parts import draws
-from recipes.parts.alignment import both_ways, mil_nce, of_one_group, shared_nce, sharing, sigmoid_loss
+from recipes.parts.alignment import (
+    both_ways,
+    mil_nce,
+    of_one_group,
+    same_time,
+    set_apart,
+    shared_nce,
+    sharing,
+    sigmoid_loss,
+)
 from recipes.parts.centroids import Centroids, joint
 from recipes.parts.contrast import info_nce
 from recipes.parts.multilinear import Placeholder, symile
@@ -239,6 +248,29 @@ def test_gram_by_hand() -> None:
     assert gram_loss(a, others, 0.07).item() == pytest.approx(float(plain), abs=1e-5)
 
 
+def test_gram_leaves_out_pairs_that_are_set_apart() -> None:
+    a, others = rows(3, 6), rows(3, 2, 6, seed=1)
+    apart = of_one_group(torch.tensor([0, 1, 0]))
+    vol = (-volumes(a, others).float() / 0.5).masked_fill(apart & ~torch.eye(3).bool(), -torch.inf)
+    expected = sum(F.cross_entropy(one, torch.arange(3)) for one in (vol, vol.T)) / 2
+    assert gram_loss(a, others, 0.5, apart=apart, smoothing=0.0).item() == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_times_that_overlap_in_one_recording_make_no_strangers() -> None:
+    row = torch.tensor([0, 0, 0, 1, 2, 0])
+    about = torch.tensor(
+        [[0, -1], [0, -1], [0, -1], [1, -1], [1, 2], [0, -1]]
+    )  # the fifth is a report of two recordings
+    span = torch.tensor([[0, 1000], [500, 1500], [1500, 2500], [0, 1000], [0, 2**62], [1500, 1500]])
+    found = same_time(row, about, span)
+    expected = {(0, 1), (3, 4), (1, 5), (2, 5)}  # the second and third touch; the last is a moment at their border
+    assert {(i, j) for i, j in found.nonzero().tolist() if i < j} == expected
+    assert found.equal(found.T)
+    assert set_apart({"words": row}).equal(of_one_group(row))
+    told = {"words": torch.arange(6), "row": row, "about": about, "span": span}
+    assert set_apart(told).equal(found | torch.eye(6).bool())
+
+
 def test_gram_does_not_ask_those_who_have_the_anchor_alone() -> None:
     a, others = rows(3, 6), rows(3, 2, 6, seed=1)
     present = torch.tensor([[True, True], [False, False], [True, True]])
@@ -265,26 +297,51 @@ def test_symile_against_all_is_brute_force_over_all_combinations() -> None:
     assert found.item() == pytest.approx(total / 9, abs=1e-5)
 
 
+def test_symile_against_all_leaves_out_what_is_all_set_apart() -> None:
+    parts, apart = [F.normalize(rows(3, 5, seed=seed), dim=1) for seed in range(3)], torch.eye(3).bool()
+    apart[0, 2] = apart[2, 0] = True
+    total = 0.0
+    for a in range(3):
+        others = [parts[m] for m in range(3) if m != a]
+        for i in range(3):
+            alike = {j for j in range(3) if apart[i, j]}
+            scores = {
+                (j, k): 4 * sum((parts[a][i] * others[0][j] * others[1][k]).tolist())
+                for j, k in product(range(3), repeat=2)
+                if (j, k) == (i, i) or not {j, k} <= alike
+            }
+            total += nce([scores.pop((i, i))], *scores.values())
+    assert symile(parts, 4.0, torch.arange(3), "all", apart=apart).item() == pytest.approx(total / 9, abs=1e-5)
+
+
 def test_symile_of_two_modalities_against_all_is_infonce_both_ways() -> None:
     clips, texts = rows(5, 6), rows(5, 6, seed=1)
     expected = both_ways(clips, texts, 0.25).item()
-    assert symile([clips, texts], 4.0, torch.arange(5), strangers="all").item() == pytest.approx(expected, abs=1e-5)
+    for strangers in ("all", "shuffled"):
+        found = symile([clips, texts], 4.0, torch.arange(5), strangers=strangers)  # type: ignore[arg-type]
+        assert found.item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_symiles_shuffled_strangers_are_products_of_rows_in_the_orders_drawn() -> None:
     parts, seeds = [F.normalize(rows(4, 5, seed=seed), dim=1) for seed in range(3)], torch.arange(4) + 7
-    total, left_out = 0.0, 0
+    total, without, left_out = 0.0, 0.0, 0
+    apart = of_one_group(torch.tensor([0, 1, 0, 2]))
     for a in range(3):
         left, right = (parts[m] for m in range(3) if m != a)
         first, second = draws.uniform(seeds, (2,), name=f"symile {a}").argsort(dim=0).T.tolist()
         for i in range(4):
-            pairs = [(first[j], second[j]) for j in range(4) if j != i]
-            strangers = [pair for pair in pairs if pair != (i, i)]
-            left_out += len(pairs) - len(strangers)
-            scores = [4 * sum((parts[a][i] * left[j] * right[k]).tolist()) for j, k in [(i, i), *strangers]]
+            pairs = [pair for pair in zip(first, second, strict=True) if pair[0] != i]  # each row of the first once
+            scores = [4 * sum((parts[a][i] * left[j] * right[k]).tolist()) for j, k in [(i, i), *pairs]]
             total += nce(scores[:1], *scores[1:])
+            alike = {j for j in range(4) if apart[i, j]} | {i}
+            strangers = [score for score, pair in zip(scores[1:], pairs, strict=True) if not set(pair) <= alike]
+            left_out += len(pairs) - len(strangers)
+            without += nce(scores[:1], *strangers)
     assert left_out > 0
     assert symile(parts, 4.0, seeds).item() == pytest.approx(total / 12, abs=1e-5)
+    assert symile(parts, 4.0, seeds, apart=apart).item() == pytest.approx(without / 12, abs=1e-5)
+    order = torch.tensor([2, 0, 3, 1])  # whatever places the samples have
+    assert symile([part[order] for part in parts], 4.0, seeds[order]).item() == pytest.approx(total / 12, abs=1e-5)
 
 
 def test_symile_draws_its_strangers_from_the_seeds_and_never_the_sample_itself() -> None:

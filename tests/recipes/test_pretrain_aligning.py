@@ -49,6 +49,29 @@ def test_clip_by_hand_and_the_same_words_are_no_strangers() -> None:
     assert objective.alignment.log_scale.exp().item() == pytest.approx(1 / 0.07)
 
 
+def test_other_words_about_the_same_time_are_no_strangers_unless_told_so() -> None:
+    """Two transcribers of one moment, a report of that recording, and a moment of another one."""
+    objective = build("clip")
+    assert isinstance(objective, CLIP)
+    v, t, scores = rows(4, 8), rows(4, 8, seed=1), cosines(rows(4, 8), rows(4, 8, seed=1))
+    when = {
+        "row": torch.tensor([0, 0, 0, 1]),
+        "about": torch.tensor([[0], [0], [0], [1]]),
+        "span": torch.tensor([[0, 2000], [1000, 3000], [0, 2**62], [0, 2000]]),
+    }
+    plain = {"clips": v, "texts": t, "scale": torch.full((4,), 4.0), "words": torch.arange(4)}
+    expected = 0.0
+    for i in range(4):
+        strangers = [3] if i < 3 else [0, 1, 2]
+        expected += nce(scores[i][i], [scores[i][j] for j in strangers], 0.25) / 8
+        expected += nce(scores[i][i], [scores[j][i] for j in strangers], 0.25) / 8
+    assert objective.compare({**plain, **when})["loss"].item() == pytest.approx(expected, abs=1e-5)
+    assert objective.embed(make_batch(objective)).keys() >= {"row", "about", "span"}
+    as_in_the_paper = build("clip", same_time="strangers")
+    assert isinstance(as_in_the_paper, CLIP)
+    assert not as_in_the_paper.embed(make_batch(objective)).keys() & {"row", "about", "span"}
+
+
 def test_clip_with_the_sigmoid_loss_begins_as_siglip_does() -> None:
     objective = build("clip", loss="sigmoid")
     assert isinstance(objective, CLIP)

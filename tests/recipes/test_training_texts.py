@@ -15,7 +15,7 @@ from domains.errors import ConfigError, DataError
 from domains.store.clips import Clip
 from domains.store.text_tables import read_texts
 from domains.store.texts import Asked
-from recipes.objective import Words
+from recipes.objective import FOREVER, Words
 from recipes.training.broken import joined
 from recipes.training.data import collate, to_batch
 from recipes.training.texts import TextData
@@ -73,6 +73,9 @@ def test_a_sample_is_a_text_and_a_clip_of_its_time(made: Made, monkeypatch: pyte
         assert sample["row"] in data.texts.rows(anchor)
         assert sample["texts"]["text"]["numbers"].tolist() == [data.texts.numbers[anchor]]
         assert sample["targets"]["level"] == data.texts.levels[anchor]
+        assert sample["targets"]["about"].tolist() == [sample["row"]]
+        told = (0, FOREVER) if span is None else tuple(round(1000 * second) for second in span)
+        assert tuple(sample["targets"]["span"]) == told
         frames = frames_met(data, position, monkeypatch)
         if span is not None:
             assert span[0] * 25 - 0.5 <= min(frames)
@@ -115,6 +118,9 @@ def test_a_report_meets_the_clips_of_its_study_in_turn(made: Made, tmp_path: Pat
     assert len(data) == 3  # a sample is a report
     met = [data[position]["row"] for position in range(60)]
     assert set(met) == set(range(6))
+    for position in range(3):
+        assert data[position]["row"] in (about := data[position]["targets"]["about"].tolist())
+        assert about == [about[0], about[0] + 3]
     for epoch in range(20):
         assert sorted(row % 3 for row in met[3 * epoch : 3 * epoch + 3]) == [0, 1, 2]  # each patient once
     only = stream(made, SAMPLE, rows=[0, 4], texts=data.texts)  # a split
