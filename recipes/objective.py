@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from recipes.encoders.text import TextEncoder
 
 __all__ = [
+    "CAMERA",
+    "EXO",
     "LABEL",
     "LEVEL",
+    "MOMENT",
+    "TEAM",
     "Asked",
     "Batch",
     "Clip",
@@ -37,6 +41,8 @@ __all__ = [
 Losses = dict[str, Tensor]
 LABEL = "label"  # of the recordings of a second folder, among the targets of a batch
 LEVEL = "level"  # of a sample that is a text: its place in domains.store.texts.LEVELS; -1 for a silent one
+# Of a sample that is a recording at a moment of its event (`Objective.together`), see recipes.training.together.
+MOMENT, TEAM, CAMERA, EXO = "moment", "team", "camera", "exo"
 
 
 class ObjectiveSettings(Strict):
@@ -147,6 +153,11 @@ class Objective(nn.Module, ABC):
     texts: Mapping[str, Asked] = {}
     # Whether recordings that nobody said anything of are samples too, with all their texts missing.
     silent: bool = False
+    # Whether a sample is one recording at one moment of its event, next to the others of that moment. Among the targets of a batch are then (B,):
+    # `moment` int64, the same for the same event and moment; `team` int64, the same for recordings of one team within an event, -1 where unknown;
+    # `camera` int64, its number within the event; `exo` bool, a camera that nobody wears. Groups are as large as they are; one may go on in
+    # the next batch. With `texts` it has no effect.
+    together: ClassVar[bool] = False
 
     def __init__(self, encoder: VideoEncoder, settings: ObjectiveSettings) -> None:
         super().__init__()
