@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
 from views_factory import CAMERAS, Camera, make_views, second_of
 
 from domains.base import AugmentPolicies, ClipSettings
@@ -13,7 +20,14 @@ from domains.errors import ConfigError, DataError
 from domains.store.clips import Clip
 from domains.store.prepared import Prepared
 from domains.store.views import moments_of, read_views
+from recipes.config import Layer, parse_assignments, resolve
+from recipes.encoders.base import Geometry
+from recipes.encoders.videomae import fresh_videomae
+from recipes.jobs.pretrain import pretrain
+from recipes.objective import Batch, Contrast, Losses
+from recipes.pretrain import METHODS
 from recipes.training.data import collate
+from recipes.training.reporter import SilentReporter
 from recipes.training.together import TogetherData
 
 CLIP = ClipSettings(frames=8, size=16, rate=4)  # 2 s
@@ -149,3 +163,84 @@ def test_what_cannot_be_learned_from_is_one_line(prepared: Prepared, tmp_path: P
         stream(alone)
     with pytest.raises(ConfigError, match="different frame rates"):
         stream(prepared, clip=ClipSettings(frames=8, size=16, stride=2))
+
+
+class Groups(Contrast):
+    """Recordings of one moment and team attract, all others repel: what is needed of a method to see the loop at work."""
+
+    name = "groups"
+    together = True
+    views: ClassVar[dict[str, Clip]] = {"clip": Clip(augment="none")}  # type: ignore[misc]
+
+    def embed(self, batch: Batch) -> dict[str, torch.Tensor]:
+        targets = {name: batch.targets[name] for name in ("moment", "team")}
+        return {"z": nn.functional.normalize(self.encoder.embed(batch["clip"]), dim=-1), **targets}
+
+    def compare(self, embedded: Mapping[str, torch.Tensor]) -> Losses:
+        z, moment, team = embedded["z"], embedded["moment"], embedded["team"]
+        same = (moment[:, None] == moment) & (team[:, None] == team)
+        return {"loss": -nn.functional.logsigmoid((2.0 * same - 1) * (10 * z @ z.T - 3)).mean()}
+
+
+@pytest.fixture(scope="module")
+def groups_run(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Path]]:
+    """pretrain(out, *assignments, **options) of `Groups` on the tiny store."""
+    METHODS.append(Groups)
+    folder = tmp_path_factory.mktemp("groups")
+    geometry = Geometry(frames=4, size=16, rate=4)
+    small = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "patch_size": 8,
+    }
+    fresh_videomae(geometry, seed=0, tubelet_size=2, **small).save(folder / "encoder")
+
+    def run(out: Path, *assignments: str, **options: object) -> Path:
+        values = {
+            "method": "groups", "encoder": {"name": str(folder / "encoder")}, "data": {"path": str(prepared.folder), "workers": 0},
+            "clip": {"frames": 4, "size": 16, "rate": 4},
+            "train": {"steps": 4, "batch_size": 6, "precision": "fp32", "log_every": 1, "save_every": 2, "keep": 9},
+        }  # fmt: skip
+        pretrain(
+            resolve([Layer("test", values), Layer("line", parse_assignments(assignments))]),
+            out,
+            reporter=SilentReporter(),
+            **options,
+        )  # type: ignore[arg-type]
+        return out
+
+    yield run
+    METHODS.remove(Groups)
+
+
+def losses(run: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_resumed_run_is_as_if_nothing_had_happened(groups_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = groups_run(tmp_path / "run")
+    before = load_file(run / "checkpoints/step_00000004/objective.safetensors")
+    groups_run(run, from_step=2)
+    after = load_file(run / "checkpoints/step_00000004/objective.safetensors")
+    assert all(before[key].equal(after[key]) for key in before)
+    shutil.rmtree(run / "checkpoints/step_00000004")
+    (run / "result.json").unlink(missing_ok=True)
+    with pytest.raises(ConfigError):  # the control is another run
+        groups_run(run, "data.synchronous=false", from_step=2)
+
+
+def test_in_pieces_the_same_is_learned(groups_run: Callable[..., Path], tmp_path: Path) -> None:
+    whole, pieces = (
+        losses(groups_run(tmp_path / "whole", "train.steps=2")),
+        losses(groups_run(tmp_path / "pieces", "train.piece=2", "train.steps=2")),
+    )
+    assert pieces == pytest.approx(whole, rel=1e-4)
+
+
+def test_a_method_of_single_recordings_refuses_the_control(groups_run: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"'simclr' does not learn from several cameras at one moment.*--recipe .*groups"
+    ):
+        groups_run(tmp_path / "run", "method=simclr", "data.synchronous=false")
