@@ -159,10 +159,10 @@ class Objective(nn.Module, ABC):
     # Whether it asks what a text's act is: its targets are then also `verbs` (B, 4) and `nouns` (B, 8) int64 (see domains.store.actions), -1 in empty
     # places, and `exo` (B,) bool, whether the recording is of a camera that nobody wears.
     acts: ClassVar[bool] = False
-    # Whether a sample is one recording at one moment of its event, next to the others of that moment. Among the targets of a batch are then, each
-    # (B,): `moment` int64, the same for the same event and moment; `team` int64, the same for recordings of one team within an event, -1 where unknown;
-    # `camera` int64, its number within the event; `exo` bool, a camera that nobody wears. Groups are as large as they are; one may go on in the next
-    # batch. With `texts` it has no effect.
+    # Whether a sample is one recording at one moment of its event, next to the others of that moment. Among the targets of a batch are then (B,):
+    # `moment` int64, the same for the same event and moment; `team` int64, the same for recordings of one team within an event, -1 where unknown;
+    # `camera` int64, its number within the event; `exo` bool, a camera that nobody wears. Groups are as large as they are; one may go on in
+    # the next batch. With `texts` it has no effect.
     together: ClassVar[bool] = False
 
     def __init__(self, encoder: VideoEncoder, settings: ObjectiveSettings) -> None:
