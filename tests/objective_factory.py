@@ -62,6 +62,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "ophclip": {"outputs": 8, "bank": 16, "retrieved": 2},
     "cecl": {"head_hidden": 16, "head_outputs": 8},
     "egonce": {"outputs": 8},
+    "chirality": {"width": 8, "depth": 1, "heads": 2, "decoder_hidden": 16},
     "cmc": {"head_hidden": 16, "head_outputs": 8},
     "egoexonce": {"outputs": 8},
 }  # fmt: skip

@@ -117,7 +117,10 @@ def write_events(made: Made, table: Path, members: int = 4) -> None:
         writer.writerow(["video_id", "event", "camera", "team", "exo", "offset", "drift"])
         for number, line in enumerate(lines):
             event, camera = divmod(number, members)
-            names = [pseudonym(f"{kind} {name}") for kind, name in (("event", event), ("camera", camera), ("team", camera // 2))]
+            names = [
+                pseudonym(f"{kind} {name}")
+                for kind, name in (("event", event), ("camera", camera), ("team", camera // 2))
+            ]
             writer.writerow([line["video_id"], *names, int(camera == members - 1), 0.0, 0.0])
 
 

@@ -74,7 +74,9 @@ def build_objective(resolved: Resolved, encoder: VideoEncoder, *, online: bool =
     text = None
     if method(config.method).texts:
         text = build_text(config.text, online=online, seed=config.train.seed)
-    encoder.context = None  # it reads the features of the encoder that it was trained on, and those are about to change
+    encoder.context = encoder.trajectory = (
+        None  # they read features of the encoder that they were trained on, which are about to change
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         objective = build_method(config.method, config.objective, config.pretext, encoder, text=text)

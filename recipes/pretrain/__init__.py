@@ -17,6 +17,7 @@ from recipes.pretrain.added import add, alone
 from recipes.pretrain.advise import ADVISE
 from recipes.pretrain.byol import BYOL
 from recipes.pretrain.cecl import CECL
+from recipes.pretrain.chirality import Chirality
 from recipes.pretrain.clip import CLIP
 from recipes.pretrain.cmc import CMC
 from recipes.pretrain.coclr import CoCLR
@@ -92,6 +93,7 @@ METHODS: list[type[Objective]] = [
     EgoNCE,
     CMC,
     EgoExoNCE,
+    Chirality,
 ]
 
 
