@@ -162,8 +162,8 @@ class Objective(nn.Module, ABC):
     # Whether it asks what a text's act is: its targets are then also `verbs` (B, 4) and `nouns` (B, 8) int64 (see domains.store.actions), -1 in empty
     # places, and `exo` (B,) bool, whether the recording is of a camera that nobody wears.
     acts: ClassVar[bool] = False
-    # Signals that were recorded beside the video, by name, at the time of its clips: targets of a batch, (B, T, channels) float32 (of poses: (B, T, joints,
-    # 2) in shares of the picture), NaN where nothing was measured.
+    # Signals that were recorded beside the video, by name, at the time of its clips: targets of a batch, (B, T, channels) float32 (of poses: (B, T,
+    # joints, 2) in shares of the picture), NaN where nothing was measured.
     signals: ClassVar[tuple[str, ...]] = ()
     # Whether a sample is one recording at one moment of its event, next to the others of that moment. Among the targets of a batch are then (B,):
     # `moment` int64, the same for the same event and moment; `team` int64, the same for recordings of one team within an event, -1 where unknown;

@@ -67,6 +67,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "previps": {
         "joints": 5, "steps": 2, "bins": 4, "pose_width": 8, "pose_depth": 1, "pose_heads": 2, "head_hidden": 16, "head_outputs": 8,
     },
+    "procedure": {"outputs": 8, "concepts": 6, "following": 2, "order_depth": 1, "order_heads": 2},
     "cmc": {"head_hidden": 16, "head_outputs": 8},
     "egoexonce": {"outputs": 8},
 }  # fmt: skip
@@ -94,6 +95,8 @@ SHORT: dict[str, tuple[str, ...]] = {
     ),  # as videomae; after step 60 they part again
     # Its weight in SMALL is so that tests see the order of steps; alone, that would let features of a few rings come together at first.
     "peskavlp": ("objective.weight_procedure=0.1",),
+    # Of a ring it keeps the step that narrations name, and these know three views: 2.3 of 6.5 dimensions.
+    "procedure": ("monitor.rankme.drop=0.2", "monitor.deviation.drop=0.1"),
     # Of its two losses that of stage 2; both stages: test_pretrain_latents.
     "salt": ("objective.stage1=0", "monitor.rankme.drop=0.2", "monitor.deviation.drop=0.05"),
 }

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recipes.parts import draws
 from recipes.encoders.positions import sincos_table
+from recipes.parts import draws
 
 
 class PoseTower(nn.Module):
@@ -47,8 +47,8 @@ class PoseTower(nn.Module):
         return tokens.masked_fill(hidden, self.masked), hidden
 
     def forward(self, tokens: Tensor, beside: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """tokens (B, steps, J); beside (B, width): something else to read, the video above all. Returns the description (B, width), and what is made of
-        every token (B, steps, J, width)."""
+        """tokens (B, steps, J); beside (B, width): something else to read, the video above all. Returns the description (B, width), and what is
+        made of every token (B, steps, J, width)."""
         times = sincos_table(self.steps, self.joint.shape[1]).to(self.joint).view(self.steps, 1, -1)
         each = (self.embed(tokens) + self.joint + times).flatten(1, 2)
         gathers = self.whole.expand(len(each), 1, -1).to(each.dtype)

@@ -11,11 +11,11 @@ LAYERS, KERNEL = 3, 5
 
 
 class SignalTower(nn.Module):
-    """Numbers over time (B, T, channels), NaN where nothing was measured -> (B, 2 * width): the mean over time of what three strided convolutions make
-    of them, and how much that changes (the 1D-CNN of IMU2CLIP, Moon et al., 2022, without its recurrent layer).
+    """Numbers over time (B, T, channels), NaN where nothing was measured -> (B, 2 * width): the mean over time of what three strided convolutions
+    make of them, and how much that changes (the 1D-CNN of IMU2CLIP, Moon et al., 2022, without its recurrent layer).
 
-    Any T will do. Values are taken as sign(x) log(1 + |x|), so that gravity does not drown a gesture and units hardly matter; a second channel of each
-    says where something was measured.
+    Any T will do. Values are taken as sign(x) log(1 + |x|), so that gravity does not drown a gesture and units hardly matter; a second channel of
+    each says where something was measured.
     """
 
     def __init__(self, channels: int, width: int) -> None:

@@ -42,6 +42,7 @@ from recipes.pretrain.ophclip import OphCLIP
 from recipes.pretrain.order import Order
 from recipes.pretrain.peskavlp import PeskaVLP
 from recipes.pretrain.previps import PreViPS
+from recipes.pretrain.procedure import Procedure
 from recipes.pretrain.rspnet import RSPNet
 from recipes.pretrain.salt import SALT
 from recipes.pretrain.scale import SCALE
@@ -98,6 +99,7 @@ METHODS: list[type[Objective]] = [
     Chirality,
     IMUVideo,
     PreViPS,
+    Procedure,
 ]
 
 

@@ -29,8 +29,8 @@ class IMUVideo(Contrast):
 
     over the samples of all ranks whose signal was measured; the others are neither anchors nor strangers. s is learned, at most 100.
 
-    The signal says how its wearer moves, and nothing of the scene: an encoder that has to find a clip's signal among others learns motion, the camera's
-    own above all. The signal's tower stays in the run's checkpoints; what is left behind is the video encoder.
+    The signal says how its wearer moves, and nothing of the scene: an encoder that has to find a clip's signal among others learns motion, the
+    camera's own above all. The signal's tower stays in the run's checkpoints; what is left behind is the video encoder.
 
     Conventions of ours: the video encoder is trained, where IMU2CLIP keeps CLIP frozen and trains the signal's side alone (encoder.mode=frozen).
     """
@@ -40,9 +40,7 @@ class IMUVideo(Contrast):
 
         channels: PositiveInt = Field(6, description="of the signal: 3 of acceleration and 3 of turning")
         width: PositiveInt = Field(128, description="of the signal's tower")
-        scale: PositiveFloat = Field(
-            1 / 0.07, le=LARGEST_SCALE, description="first multiple of cosines (s), learned"
-        )
+        scale: PositiveFloat = Field(1 / 0.07, le=LARGEST_SCALE, description="first multiple of cosines (s), learned")
 
     name = "imu"
     paper = "Moon et al., IMU2CLIP: Multimodal Contrastive Learning for IMU Motion Sensors from Egocentric Videos and Text, 2022"

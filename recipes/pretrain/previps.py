@@ -24,7 +24,8 @@ from recipes.parts.projection import ProjectionSettings, projection_head
 
 
 class PreViPS(Contrast):
-    """Multi-view video-pose pretraining (Hamoud et al., Multi-view Video-Pose Pretraining for Operating Room Surgical Activity Recognition, IPCAI 2025).
+    """Multi-view video-pose pretraining (Hamoud et al., Multi-view Video-Pose Pretraining for Operating Room Surgical Activity Recognition,
+    2025).
 
         loss = in-view      1/2 [ InfoNCE(v, p) + InfoNCE(p, v) ]                                    a clip and the poses in it
              + cross-view   1/3 [ pairs(v, v) + 1/2 pairs(v, p) + 1/2 pairs(p, v) + pairs(p, p) ]    of two cameras at one moment
@@ -60,7 +61,7 @@ class PreViPS(Contrast):
             return self
 
     name = "previps"
-    paper = "Hamoud et al., Multi-view Video-Pose Pretraining for Operating Room Surgical Activity Recognition, IPCAI 2025"
+    paper = "Hamoud et al., Multi-view Video-Pose Pretraining for Operating Room Surgical Activity Recognition, 2025"
     views: Mapping[str, Clip] = {"clip": Clip(augment="weak")}
     together: ClassVar[bool] = True
     signals = (POSE,)
@@ -75,7 +76,8 @@ class PreViPS(Contrast):
         self.beside = nn.Linear(s.head_outputs, s.pose_width)
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
-        """clip (B, T, 3, H, W), pose (B, T', J, 2) -> v, p (B, head_outputs); cross-entropy of the hidden tokens, and how many (B,); who is who (B,)."""
+        """clip (B, T, 3, H, W), pose (B, T', J, 2) -> v, p (B, head_outputs); cross-entropy of the hidden tokens, and how many (B,); who is who
+        (B,)."""
         s, pose = self.settings, batch.targets[POSE].float().flatten(2).unflatten(2, (-1, 2))
         if pose.shape[2] != s.joints:
             what = f"poses have {pose.shape[2]} joints, and objective.joints is {s.joints}"
@@ -119,8 +121,8 @@ class PreViPS(Contrast):
 
 
 def geometry(first: Tensor, second: Tensor, counted: Tensor) -> Tensor:
-    """How far two modalities are from having the same cosines (CyCLIP, Goel et al., NeurIPS 2022): between i of the one and k of the other as between k
-    of the one and i of the other, and within the one as within the other.
+    """How far two modalities are from having the same cosines (CyCLIP, Goel et al., NeurIPS 2022): between i of the one and k of the other as
+    between k of the one and i of the other, and within the one as within the other.
 
     first, second (B, D), of any length; counted (B, N) bool: pairs of this rank's samples with those of all. Mean over them of both squares' sum.
     """
