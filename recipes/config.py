@@ -68,6 +68,10 @@ class DataSettings(Strict):
     source: SourceSettings = SourceSettings()
     workers: NonNegativeInt = Field(1, description="loader processes; 0 decodes in the training process")
     clips_per_video: PositiveInt = Field(1, description="clips drawn from each video in an epoch")
+    synchronous: bool = Field(
+        True,
+        description="recipes that learn from several cameras at one moment; false: each at another moment, a control that tells whether it matters",
+    )
     max_failures: float = Field(0.05, ge=0, le=1, description="share of unreadable samples at which a run stops")
 
 

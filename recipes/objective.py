@@ -22,9 +22,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ABOUT",
+    "CAMERA",
+    "EXO",
+    "IMU",
     "LABEL",
     "LEVEL",
+    "MOMENT",
+    "NOUNS",
+    "POSE",
     "SPAN",
+    "TEAM",
+    "VERBS",
     "Asked",
     "Batch",
     "Clip",
@@ -42,6 +50,10 @@ LEVEL = "level"  # of a sample that is a text: its place in domains.store.texts.
 SPAN = "span"  # of such a sample: (2,) int64, from when to when its text is (ms; a text about whole recordings: 0 to FOREVER)
 ABOUT = "about"  # of such a sample: (K,) int64, rows of the recordings that its text is about; -1 where there are fewer
 FOREVER = 2**62
+# Of a sample that is a recording at a moment of its event (`Objective.together`), see recipes.training.together.
+MOMENT, TEAM, CAMERA, EXO = "moment", "team", "camera", "exo"
+IMU, POSE = "imu", "pose"  # of signals (`Objective.signals`)
+VERBS, NOUNS = "verbs", "nouns"  # of a sample that is a narration: numbers of those that it holds, -1 in empty places
 
 
 class ObjectiveSettings(Strict):
@@ -152,6 +164,17 @@ class Objective(nn.Module, ABC):
     texts: Mapping[str, Asked] = {}
     # Whether recordings that nobody said anything of are samples too, with all their texts missing.
     silent: bool = False
+    # Whether it asks what a text's act is: its targets are then also `verbs` (B, 4) and `nouns` (B, 8) int64 (see domains.store.actions), -1 in empty
+    # places, and `exo` (B,) bool, whether the recording is of a camera that nobody wears.
+    acts: ClassVar[bool] = False
+    # Signals that were recorded beside the video, by name, at the time of its clips: targets of a batch, (B, T, channels) float32 (of poses: (B, T,
+    # joints, 2) in shares of the picture), NaN where nothing was measured.
+    signals: ClassVar[tuple[str, ...]] = ()
+    # Whether a sample is one recording at one moment of its event, next to the others of that moment. Among the targets of a batch are then (B,):
+    # `moment` int64, the same for the same event and moment; `team` int64, the same for recordings of one team within an event, -1 where unknown;
+    # `camera` int64, its number within the event; `exo` bool, a camera that nobody wears. Groups are as large as they are; one may go on in
+    # the next batch. With `texts` it has no effect.
+    together: ClassVar[bool] = False
 
     def __init__(self, encoder: VideoEncoder, settings: ObjectiveSettings) -> None:
         super().__init__()

@@ -10,11 +10,27 @@ from typing import Any
 
 import torch
 from text_factory import WORDS, small_text
+from torch import Tensor
 
 from recipes.encoders.base import Geometry, VideoEncoder
 from recipes.encoders.text import NOTHING
 from recipes.encoders.videomae import fresh_videomae
-from recipes.objective import ABOUT, LABEL, LEVEL, SPAN, Batch, Objective, Words
+from recipes.objective import (
+    ABOUT,
+    CAMERA,
+    EXO,
+    IMU,
+    LABEL,
+    LEVEL,
+    MOMENT,
+    NOUNS,
+    SPAN,
+    TEAM,
+    VERBS,
+    Batch,
+    Objective,
+    Words,
+)  # fmt: skip
 from recipes.pretrain import method
 
 # By method: settings of its objective beside which nothing else is made smaller.
@@ -64,6 +80,16 @@ SMALL: dict[str, dict[str, Any]] = {
     "gram": {"outputs": 8, "modalities": ("motion", "second", "beside", "below"), "drawn": 2},
     "symile": {"outputs": 8, "modalities": ("motion", "beside"), "drawn": 2},
     "mcn": {"outputs": 8, "modalities": ("second", "below"), "drawn": 2, "clusters": 4, "memory": 12},
+    "cecl": {"head_hidden": 16, "head_outputs": 8},
+    "egonce": {"outputs": 8},
+    "chirality": {"width": 8, "depth": 1, "heads": 2, "decoder_hidden": 16},
+    "imu": {"channels": 3, "width": 8, "head_hidden": 16, "head_outputs": 8},
+    "previps": {
+        "joints": 5, "steps": 2, "bins": 4, "pose_width": 8, "pose_depth": 1, "pose_heads": 2, "head_hidden": 16, "head_outputs": 8,
+    },
+    "procedure": {"outputs": 8, "concepts": 6, "following": 2, "order_depth": 1, "order_heads": 2},
+    "cmc": {"head_hidden": 16, "head_outputs": 8},
+    "egoexonce": {"outputs": 8},
 }  # fmt: skip
 # Of a method that learns from labels; a run takes those of its labels.
 CLASSES = ("A2C", "A4C", "PLAX")
@@ -92,6 +118,8 @@ SHORT: dict[str, tuple[str, ...]] = {
     # As iic: a clip and its motion first come together, and with them everything; with what changes over time to read, as in the recipes, the way out
     # is quick.
     "symile": ("objective.motion=true", "monitor.deviation.drop=0.2"),
+    # Of a ring it keeps the step that narrations name, and these know three views: 2.3 of 6.5 dimensions.
+    "procedure": ("monitor.rankme.drop=0.2", "monitor.deviation.drop=0.1"),
     # Of its two losses that of stage 2; both stages: test_pretrain_latents.
     "salt": ("objective.stage1=0", "monitor.rankme.drop=0.2", "monitor.deviation.drop=0.05"),
 }
@@ -139,6 +167,11 @@ def make_batch(objective: Objective, count: int = 6, seed: int = 0) -> Batch:
         still = scene + 0.3 * torch.randn(scene.shape, generator=draw)
         clips[name] = torch.stack([still[:, 0].roll(2 * t, dims=-1) for t in range(frames)], dim=1)
     targets = {LABEL: torch.arange(count) % len(CLASSES)} if objective.labelled else {}
+    if objective.together:  # moments of three, two, and one recording; one of the first is of another team
+        numbers = torch.arange(count)
+        moments = numbers // 6 * 3 + torch.tensor([0, 0, 0, 1, 1, 2])[numbers % 6]
+        targets |= {MOMENT: moments, TEAM: (numbers % 6 == 2).long(), CAMERA: numbers % 4, EXO: numbers % 3 == 0}
+    targets |= {name: make_signal(name, objective, count, draw) for name in objective.signals}
     texts = {name: make_words(count, asked.count, draw) for name, asked in objective.texts.items()}
     if texts:
         targets[LEVEL] = torch.arange(count) % 4 - 1 if objective.silent else torch.arange(count) % 3
@@ -147,9 +180,27 @@ def make_batch(objective: Objective, count: int = 6, seed: int = 0) -> Batch:
         targets[ABOUT] = torch.stack([number, number.bitwise_xor(1)], dim=1)
         start = 2000 * number - 1500 * (number == 3)
         targets[SPAN] = torch.stack([start, start + 1000], dim=1)
+        if objective.acts:  # the first two say the same, the third does the same to something else
+            verbs, nouns = torch.arange(count) // 3, torch.tensor([0, 0, 1, 2, 2, 3])[torch.arange(count) % 6]
+            targets |= {VERBS: listed(verbs, 4), NOUNS: listed(nouns, 8), EXO: torch.arange(count) % 2 == 0}
         for words in texts.values():
             words.tokens[targets[LEVEL] < 0], words.numbers[targets[LEVEL] < 0] = NOTHING, NOTHING
     return Batch(clips, torch.arange(count) + 100, targets, torch.arange(count), texts)
+
+
+def make_signal(name: str, objective: Objective, count: int, draw: torch.Generator) -> Tensor:
+    """Numbers over time, of which the first sample has none, and some of the others lack the beginning."""
+    settings = objective.settings
+    shape = (20, settings.channels) if name == IMU else (6, settings.joints, 2)  # type: ignore[attr-defined]
+    signal = torch.rand(count, *shape, generator=draw)
+    signal[::3, :2] = torch.nan
+    signal[0] = torch.nan
+    return signal
+
+
+def listed(first: Tensor, places: int) -> Tensor:
+    """One number of each sample and nothing else: (B,) -> (B, places), -1 beside it."""
+    return torch.cat([first.unsqueeze(1), torch.full((len(first), places - 1), -1)], dim=1)
 
 
 def make_words(count: int, texts: int, draw: torch.Generator) -> Words:

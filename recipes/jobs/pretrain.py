@@ -12,11 +12,13 @@ from accelerate.utils import gather_object
 
 from domains.errors import ConfigError, DataError, StorageError
 from domains.schema import parse
+from domains.store.actions import Actions
 from domains.store.annotated import read_split
 from domains.store.prepared import Prepared
 from domains.store.region_map import check_region_maps
 from domains.store.text_tables import read_texts
 from domains.store.texts import Texts
+from domains.store.views import moments_of, read_views
 from recipes.config import Resolved, RunConfig, TextSettings
 from recipes.encoders import build_encoder
 from recipes.encoders.adapt import save_adapter
@@ -41,6 +43,7 @@ from recipes.training.processes import make_accelerator
 from recipes.training.reporter import Reporter
 from recipes.training.run import RunFolder, replace
 from recipes.training.texts import TextData
+from recipes.training.together import TogetherData, clip_seconds
 
 
 def complete(resolved: Resolved) -> Resolved:
@@ -71,7 +74,9 @@ def build_objective(resolved: Resolved, encoder: VideoEncoder, *, online: bool =
     text = None
     if method(config.method).texts:
         text = build_text(config.text, online=online, seed=config.train.seed)
-    encoder.context = None  # it reads the features of the encoder that it was trained on, and those are about to change
+    encoder.context = encoder.trajectory = (
+        None  # they read features of the encoder that they were trained on, which are about to change
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         objective = build_method(config.method, config.objective, config.pretext, encoder, text=text)
@@ -111,8 +116,7 @@ def pretrain(
         resolved = source.filled_in(resolved)
         config = resolved.config
     if auto_batch and not (resume and is_run(out)):
-        count = len(spoken) if spoken is not None else len(rows_of(prepared, config.data.split))
-        samples = count * config.data.clips_per_video
+        samples = epoch_of(config, prepared, spoken) * config.data.clips_per_video
         resolved = with_largest_batch(resolved, samples, online=online, reporter=reporter)
         config = resolved.config
     if any(view.regions for view in method(config.method).views.values()):
@@ -141,6 +145,8 @@ def pretrain(
                         reporter.note(said.said())
                 if spoken is not None:
                     reporter.note(in_words(spoken, data))
+                if isinstance(data, TogetherData):
+                    reporter.note(data.said())
             result = train(objective, data, config, run, reporter, resume=resume, from_step=from_step, probe=probe)
             if is_main():
                 finish(run, objective, prepared, config, result, source, spoken)
@@ -190,6 +196,15 @@ def texts_of(config: RunConfig, prepared: Prepared, key: bytes | None) -> Texts 
 def samples_of(config: RunConfig, prepared: Prepared, objective: Objective, spoken: Texts | None) -> ClipData:
     """The stream that a run learns from: recordings, or what was said of them. Raises ConfigError, DataError."""
     rows, train = rows_of(prepared, config.data.split), config.train
+    if not config.data.synchronous and (not objective.together or objective.text is not None):
+        learners = ", ".join(one.name for one in METHODS if one.together and not one.texts)
+        what = f"'{objective.name}' does not learn from several cameras at one moment"
+        raise ConfigError(what, do=f"Leave data.synchronous out, or use --recipe {learners}")
+    if objective.together and objective.text is None:
+        return TogetherData(
+            prepared, rows, objective.views, config.clip, config.augment, synchronous=config.data.synchronous, seed=train.seed,
+            clips_per_video=config.data.clips_per_video, regions=config.region_map,
+        )  # fmt: skip
     if spoken is None or objective.text is None:
         return ClipData(
             prepared, rows, objective.views, config.clip, config.augment, seed=train.seed,
@@ -197,13 +212,27 @@ def samples_of(config: RunConfig, prepared: Prepared, objective: Objective, spok
         )  # fmt: skip
     return TextData(
         prepared, rows, objective.views, config.clip, config.augment, texts=spoken, asked=objective.texts, reader=objective.text.reader,
-        silent=objective.silent, seed=train.seed, clips_per_video=config.data.clips_per_video, regions=config.region_map,
+        silent=objective.silent, actions=Actions.of(prepared, spoken) if objective.acts else None, seed=train.seed,
+        clips_per_video=config.data.clips_per_video, regions=config.region_map,
     )  # fmt: skip
+
+
+def epoch_of(config: RunConfig, prepared: Prepared, spoken: Texts | None) -> int:
+    """What an epoch draws `clips_per_video` samples of: texts, recordings of moments, or recordings."""
+    rows, kind = rows_of(prepared, config.data.split), method(config.method)
+    if spoken is not None:
+        return len(spoken)
+    if kind.together:
+        moments = moments_of(prepared, read_views(prepared), rows, clip_seconds(config.clip, kind.views))
+        return sum(len(moment.rows) for moment in moments)
+    return len(rows)
 
 
 def in_words(spoken: Texts, data: ClipData) -> str:
     """What a run says of its texts at its start; none of their words."""
     passed = "".join(f"; {count} {why}" for why, count in sorted(spoken.passed.items()))
+    if isinstance(data, TextData) and data.actions is not None:
+        passed += f"; {data.actions.said()}"
     return f"{data.count} samples from {len(spoken)} texts of {len(spoken.by_row)} recordings, by {len(spoken.sources)} sources{passed}"
 
 

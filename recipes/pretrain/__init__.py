@@ -16,7 +16,10 @@ from recipes.parts.pretext import Pretext, PretextSettings
 from recipes.pretrain.added import add, alone
 from recipes.pretrain.advise import ADVISE
 from recipes.pretrain.byol import BYOL
+from recipes.pretrain.cecl import CECL
+from recipes.pretrain.chirality import Chirality
 from recipes.pretrain.clip import CLIP
+from recipes.pretrain.cmc import CMC
 from recipes.pretrain.coclr import CoCLR
 from recipes.pretrain.comix import CoMix
 from recipes.pretrain.cpnet import CPNet
@@ -25,10 +28,13 @@ from recipes.pretrain.cvrl import CVRL
 from recipes.pretrain.dino import DINO
 from recipes.pretrain.discovr import DISCOVR
 from recipes.pretrain.dsm import DSM
+from recipes.pretrain.egoexonce import EgoExoNCE
+from recipes.pretrain.egonce import EgoNCE
 from recipes.pretrain.everest import EVEREST
 from recipes.pretrain.gram import GRAM
 from recipes.pretrain.hecvl import HecVL
 from recipes.pretrain.iic import IIC
+from recipes.pretrain.imu import IMUVideo
 from recipes.pretrain.marlin import MARLIN
 from recipes.pretrain.mcn import MCN
 from recipes.pretrain.mme import MME
@@ -37,6 +43,8 @@ from recipes.pretrain.oddoneout import OddOneOut
 from recipes.pretrain.ophclip import OphCLIP
 from recipes.pretrain.order import Order
 from recipes.pretrain.peskavlp import PeskaVLP
+from recipes.pretrain.previps import PreViPS
+from recipes.pretrain.procedure import Procedure
 from recipes.pretrain.rspnet import RSPNet
 from recipes.pretrain.salt import SALT
 from recipes.pretrain.scale import SCALE
@@ -94,6 +102,14 @@ METHODS: list[type[Objective]] = [
     MCN,
     TVTS,
     WeakSVR,
+    CECL,
+    EgoNCE,
+    CMC,
+    EgoExoNCE,
+    Chirality,
+    IMUVideo,
+    PreViPS,
+    Procedure,
 ]
 
 

@@ -10,8 +10,27 @@ from torch import Tensor
 
 from domains.errors import TrainingError
 from domains.machine import free_memory
+from domains.store.actions import PLACES
 from recipes.config import RunConfig
-from recipes.objective import ABOUT, FOREVER, LABEL, LEVEL, SPAN, Batch, Contrast, Objective, Progress, Words
+from recipes.objective import (
+    ABOUT,
+    CAMERA,
+    EXO,
+    FOREVER,
+    LABEL,
+    LEVEL,
+    MOMENT,
+    NOUNS,
+    POSE,
+    SPAN,
+    TEAM,
+    VERBS,
+    Batch,
+    Contrast,
+    Objective,
+    Progress,
+    Words,
+)
 from recipes.parts.distributed import world_size
 
 MARGIN = 0.9  # of the memory that is free: fragments, and batches whose masks keep a little more
@@ -124,7 +143,22 @@ def made_up(objective: Objective, size: int, device: torch.device) -> Batch:
         targets[LEVEL] = torch.zeros(size, dtype=torch.int64, device=device)
         targets[SPAN] = torch.tensor([0, FOREVER], device=device).expand(size, 2)
         targets[ABOUT] = torch.arange(size, device=device).unsqueeze(1)
+    if objective.acts:
+        same = torch.zeros(size, max(PLACES), dtype=torch.int64, device=device)
+        targets |= {VERBS: same[:, : PLACES[0]], NOUNS: same[:, : PLACES[1]], EXO: same[:, 0] > 0}
+    if objective.together:  # two recordings a moment, of one team
+        numbers = torch.arange(size, device=device)
+        targets |= {MOMENT: numbers // 2, TEAM: numbers // 2, CAMERA: numbers % 2, EXO: numbers < 0}
+    for name in objective.signals:
+        targets[name] = made_up_signal(name, objective, size, device)
     return Batch(clips, torch.arange(size), targets, torch.arange(size), texts)
+
+
+def made_up_signal(name: str, objective: Objective, size: int, device: torch.device) -> Tensor:
+    """Noise in the shape that the settings of the method name, a hundred times of it."""
+    sizes = objective.settings.model_dump()
+    shape = (sizes["joints"], 2) if name == POSE else (sizes["channels"],)
+    return torch.rand(size, 100, *shape, device=device)
 
 
 def longest_texts(objective: Objective, count: int, size: int) -> Words:
