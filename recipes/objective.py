@@ -26,7 +26,9 @@ __all__ = [
     "LABEL",
     "LEVEL",
     "MOMENT",
+    "NOUNS",
     "TEAM",
+    "VERBS",
     "Asked",
     "Batch",
     "Clip",
@@ -43,6 +45,7 @@ LABEL = "label"  # of the recordings of a second folder, among the targets of a 
 LEVEL = "level"  # of a sample that is a text: its place in domains.store.texts.LEVELS; -1 for a silent one
 # Of a sample that is a recording at a moment of its event (`Objective.together`), see recipes.training.together.
 MOMENT, TEAM, CAMERA, EXO = "moment", "team", "camera", "exo"
+VERBS, NOUNS = "verbs", "nouns"  # of a sample that is a narration: numbers of those that it holds, -1 in empty places
 
 
 class ObjectiveSettings(Strict):
@@ -153,6 +156,9 @@ class Objective(nn.Module, ABC):
     texts: Mapping[str, Asked] = {}
     # Whether recordings that nobody said anything of are samples too, with all their texts missing.
     silent: bool = False
+    # Whether it asks what a text's act is: its targets are then also `verbs` (B, 4) and `nouns` (B, 8) int64 (see domains.store.actions), -1 in empty
+    # places, and `exo` (B,) bool, whether the recording is of a camera that nobody wears.
+    acts: ClassVar[bool] = False
     # Whether a sample is one recording at one moment of its event, next to the others of that moment. Among the targets of a batch are then (B,):
     # `moment` int64, the same for the same event and moment; `team` int64, the same for recordings of one team within an event, -1 where unknown;
     # `camera` int64, its number within the event; `exo` bool, a camera that nobody wears. Groups are as large as they are; one may go on in

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from text_factory import WORDS, small_text
+from torch import Tensor
 
 from recipes.encoders.base import Geometry, VideoEncoder
 from recipes.encoders.text import NOTHING
 from recipes.encoders.videomae import fresh_videomae
-from recipes.objective import LABEL, LEVEL, Batch, Objective, Words
+from recipes.objective import CAMERA, EXO, LABEL, LEVEL, MOMENT, NOUNS, TEAM, VERBS, Batch, Objective, Words
 from recipes.pretrain import method
 
 # By method: settings of its objective beside which nothing else is made smaller.
@@ -59,6 +60,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "hecvl": {"outputs": 8, "below": 2},
     "peskavlp": {"outputs": 8, "below": 3, "weight_procedure": 20.0},
     "ophclip": {"outputs": 8, "bank": 16, "retrieved": 2},
+    "cecl": {"head_hidden": 16, "head_outputs": 8},
+    "egonce": {"outputs": 8},
+    "chirality": {"width": 8, "depth": 1, "heads": 2, "decoder_hidden": 16},
+    "cmc": {"head_hidden": 16, "head_outputs": 8},
+    "egoexonce": {"outputs": 8},
 }  # fmt: skip
 # Of a method that learns from labels; a run takes those of its labels.
 CLASSES = ("A2C", "A4C", "PLAX")
@@ -130,12 +136,24 @@ def make_batch(objective: Objective, count: int = 6, seed: int = 0) -> Batch:
         still = scene + 0.3 * torch.randn(scene.shape, generator=draw)
         clips[name] = torch.stack([still[:, 0].roll(2 * t, dims=-1) for t in range(frames)], dim=1)
     targets = {LABEL: torch.arange(count) % len(CLASSES)} if objective.labelled else {}
+    if objective.together:  # moments of three, two, and one recording; one of the first is of another team
+        numbers = torch.arange(count)
+        moments = numbers // 6 * 3 + torch.tensor([0, 0, 0, 1, 1, 2])[numbers % 6]
+        targets |= {MOMENT: moments, TEAM: (numbers % 6 == 2).long(), CAMERA: numbers % 4, EXO: numbers % 3 == 0}
     texts = {name: make_words(count, asked.count, draw) for name, asked in objective.texts.items()}
     if texts:
         targets[LEVEL] = torch.arange(count) % 4 - 1 if objective.silent else torch.arange(count) % 3
+        if objective.acts:  # the first two say the same, the third does the same to something else
+            verbs, nouns = torch.arange(count) // 3, torch.tensor([0, 0, 1, 2, 2, 3])[torch.arange(count) % 6]
+            targets |= {VERBS: listed(verbs, 4), NOUNS: listed(nouns, 8), EXO: torch.arange(count) % 2 == 0}
         for words in texts.values():
             words.tokens[targets[LEVEL] < 0], words.numbers[targets[LEVEL] < 0] = NOTHING, NOTHING
     return Batch(clips, torch.arange(count) + 100, targets, torch.arange(count), texts)
+
+
+def listed(first: Tensor, places: int) -> Tensor:
+    """One number of each sample and nothing else: (B,) -> (B, places), -1 beside it."""
+    return torch.cat([first.unsqueeze(1), torch.full((len(first), places - 1), -1)], dim=1)
 
 
 def make_words(count: int, texts: int, draw: torch.Generator) -> Words:

@@ -108,6 +108,22 @@ def make_prepared(
     return Made(Prepared.open(folder), table)
 
 
+def write_events(made: Made, table: Path, members: int = 4) -> None:
+    """`views.csv`: recordings of one view, `members` at a time, as if they were of one event; two teams, one camera that nobody wears."""
+    with made.labels.open(newline="", encoding="utf-8") as file:
+        lines = sorted(csv.DictReader(file), key=lambda line: (line["view"], float(line["ef"])))
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["video_id", "event", "camera", "team", "exo", "offset", "drift"])
+        for number, line in enumerate(lines):
+            event, camera = divmod(number, members)
+            names = [
+                pseudonym(f"{kind} {name}")
+                for kind, name in (("event", event), ("camera", camera), ("team", camera // 2))
+            ]
+            writer.writerow([line["video_id"], *names, int(camera == members - 1), 0.0, 0.0])
+
+
 def as_data_set(made: Made, test: int, val: int = 0) -> Prepared:
     """The same folder as if it came from a public data set: labels.csv, and an official split by patient in their order."""
     folder = made.prepared.folder

@@ -1,4 +1,5 @@
-"""What vfm adds to a model of transformers, saved beside it: a temporal module, and a transformer over sets of clips."""
+"""What vfm adds to a model of transformers, saved beside it: a temporal module, a transformer over sets of clips, and an adapter
+that tells which way a clip goes."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from domains.errors import ModelError
 from domains.schema import parse
 from recipes.encoders.context import ContextSettings, SetTransformer
 from recipes.encoders.temporal import TemporalModule, TemporalSettings
+from recipes.encoders.trajectory import Trajectory, TrajectorySettings
 
 if TYPE_CHECKING:
     from recipes.encoders.base import VideoEncoder
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 ADDED: dict[str, tuple[Any, Any]] = {
     "temporal": (TemporalSettings, TemporalModule),
     "context": (ContextSettings, SetTransformer),
+    "trajectory": (TrajectorySettings, Trajectory),
 }
 
 

@@ -21,7 +21,8 @@ from domains.schema import Strict
 from recipes.encoders.added import save_added
 from recipes.encoders.context import SetTransformer
 from recipes.encoders.temporal import TemporalModule
-from recipes.encoders.tokens import deviation_at_places, embed_patches, temporal_change
+from recipes.encoders.tokens import average_at, deviation_at_places, embed_patches, temporal_change
+from recipes.encoders.trajectory import Trajectory
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ENCODER_FILE = "vfm_encoder.json"
@@ -55,6 +56,7 @@ class VideoEncoder(nn.Module, ABC):
         checkpointing: recompute a block's activations in the backward pass instead of keeping them.
         temporal: attention over time on its tokens (`vfm pretrain --recipe advise`); None: what the model has of its own.
         context: what reads the clips of a recording together (`vfm pretrain --recipe scale`); None: a recording is the mean of its clips.
+        trajectory: what tells which way a clip goes (`vfm pretrain --recipe chirality`); None: what tokens say by themselves.
     """
 
     model: Any
@@ -68,6 +70,7 @@ class VideoEncoder(nn.Module, ABC):
         self.checkpointing = False
         self.temporal: TemporalModule | None = None
         self.context: SetTransformer | None = None
+        self.trajectory: Trajectory | None = None
         # peft's wrapper of `model` (mode lora). In a tuple, so that its parameters are not counted a second time.
         self.adapter: tuple[Any, ...] = ()
         self.set_geometry(geometry)
@@ -171,29 +174,48 @@ class VideoEncoder(nn.Module, ABC):
 
     def embed(self, pixel_values: Tensor) -> Tensor:
         """(B, D): the pooled tokens of whole clips, or of what `changing` keeps of them; with a `context`, what it makes of each clip as a set
-        of one, of its own width."""
+        of one, of its own width; with a `trajectory`, what that tells."""
         if self.context is not None:
             summary: Tensor = self.context(self.measure(pixel_values).unsqueeze(1))
             return summary
+        if self.trajectory is not None:
+            return self._read(pixel_values)[1][0]
         return self.pool(self(pixel_values, self.changing(pixel_values)))
 
     def describe(self, pixel_values: Tensor) -> Tensor:
-        """(B, `description`): what probes and heads read of whole clips, what `measure` says; with a `context`, beside it what it makes
-        of each clip as a set of one."""
-        found = self.measure(pixel_values)
-        return found if self.context is None else torch.cat([found, self.context(found.unsqueeze(1)).float()], dim=-1)
+        """(B, `description`): what probes and heads read of whole clips, what `measure` says; beside it what a `context` makes of each clip as a
+        set of one, and which way it goes, as a `trajectory` tells."""
+        found, goes = self._read(pixel_values)
+        together = [] if self.context is None else [self.context(found.unsqueeze(1)).float()]
+        return torch.cat([found, *together, *goes], dim=-1)
 
     def describe_recording(self, pixel_values: Tensor) -> Tensor:
         """Clips (n, T, C, H, W) of one recording -> (`description`,): the mean of what `describe` says of each; with a `context`, beside the mean of
         the clips' statistics what it makes of all of them together."""
-        found = self.measure(pixel_values)
-        mean = found.mean(dim=0)
-        return mean if self.context is None else torch.cat([mean, self.context(found.unsqueeze(0))[0].float()])
+        found, goes = self._read(pixel_values)
+        together = [] if self.context is None else [self.context(found.unsqueeze(0))[0].float()]
+        return torch.cat([found.mean(dim=0), *together, *(one.mean(dim=0) for one in goes)])
+
+    def _read(self, pixel_values: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What `measure` says, and what a `trajectory` does, where there is one."""
+        visible = self.changing(pixel_values)
+        tokens = self(pixel_values, visible)
+        goes = [] if self.trajectory is None else [self.trajectory(self.over_places(tokens, visible))]
+        return self.statistics(tokens, visible), goes
+
+    def over_places(self, tokens: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Tokens (B, V, D) of clips -> (B, t, D): what `pool` says of each time. Where no token of a time is visible, the mean of the clip."""
+        times, places = self.grid[0], self.tokens // self.grid[0]
+        if visible is None:
+            return self.pool(tokens.unflatten(1, (times, places)))
+        mean = average_at(tokens, visible // places, times)
+        return mean if self.final_norm is not None else F.layer_norm(mean, mean.shape[-1:])
 
     @property
     def description(self) -> int:
-        """Channels of `describe`: 2 D, and the width of a `context`."""
-        return 2 * self.width + (self.context.settings.width if self.context is not None else 0)
+        """Channels of `describe`: 2 D, the width of a `context`, and twice that of a `trajectory`."""
+        more = self.context.settings.width if self.context is not None else 0
+        return 2 * self.width + more + (2 * self.trajectory.settings.width if self.trajectory is not None else 0)
 
     def measure(self, pixel_values: Tensor) -> Tensor:
         """(B, 2 D): the `statistics` of all tokens of whole clips, or of those that `changing` keeps."""

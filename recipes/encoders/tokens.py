@@ -48,6 +48,14 @@ def deviation_at_places(tokens: Tensor, places: Tensor, total: int) -> Tensor:
     return (square.clamp_min(1e-12).sqrt() * several).sum(dim=1) / several.sum(dim=1).clamp_min(1)
 
 
+def average_at(tokens: Tensor, where: Tensor, total: int) -> Tensor:
+    """Mean of the tokens (B, V, D) that share a number where (B, V) in [0, total): (B, total, D); the mean of all where there is none."""
+    at = where.unsqueeze(-1).expand_as(tokens)
+    sums = tokens.new_zeros(len(tokens), total, tokens.shape[-1]).scatter_add(1, at, tokens)
+    count = tokens.new_zeros(len(tokens), total).scatter_add(1, where, tokens.new_ones(where.shape)).unsqueeze(-1)
+    return torch.where(count > 0, sums / count.clamp_min(1), tokens.mean(dim=1, keepdim=True))
+
+
 def embed_patches(projection: nn.Module, pixel_values: Tensor, visible: Tensor | None = None) -> Tensor:
     """What a patch-embedding Conv3d, or Conv2d of every frame, whose stride is its kernel gives at the positions `visible`: (B, ..., V, D).
 

@@ -12,6 +12,7 @@ from accelerate.utils import gather_object
 
 from domains.errors import ConfigError, DataError, StorageError
 from domains.schema import parse
+from domains.store.actions import Actions
 from domains.store.annotated import read_split
 from domains.store.prepared import Prepared
 from domains.store.region_map import check_region_maps
@@ -73,7 +74,9 @@ def build_objective(resolved: Resolved, encoder: VideoEncoder, *, online: bool =
     text = None
     if method(config.method).texts:
         text = build_text(config.text, online=online, seed=config.train.seed)
-    encoder.context = None  # it reads the features of the encoder that it was trained on, and those are about to change
+    encoder.context = encoder.trajectory = (
+        None  # they read features of the encoder that they were trained on, which are about to change
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         objective = build_method(config.method, config.objective, config.pretext, encoder, text=text)
@@ -209,7 +212,8 @@ def samples_of(config: RunConfig, prepared: Prepared, objective: Objective, spok
         )  # fmt: skip
     return TextData(
         prepared, rows, objective.views, config.clip, config.augment, texts=spoken, asked=objective.texts, reader=objective.text.reader,
-        silent=objective.silent, seed=train.seed, clips_per_video=config.data.clips_per_video, regions=config.region_map,
+        silent=objective.silent, actions=Actions.of(prepared, spoken) if objective.acts else None, seed=train.seed,
+        clips_per_video=config.data.clips_per_video, regions=config.region_map,
     )  # fmt: skip
 
 
@@ -227,6 +231,8 @@ def epoch_of(config: RunConfig, prepared: Prepared, spoken: Texts | None) -> int
 def in_words(spoken: Texts, data: ClipData) -> str:
     """What a run says of its texts at its start; none of their words."""
     passed = "".join(f"; {count} {why}" for why, count in sorted(spoken.passed.items()))
+    if isinstance(data, TextData) and data.actions is not None:
+        passed += f"; {data.actions.said()}"
     return f"{data.count} samples from {len(spoken)} texts of {len(spoken.by_row)} recordings, by {len(spoken.sources)} sources{passed}"
 
 

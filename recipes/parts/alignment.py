@@ -53,9 +53,27 @@ def sigmoid_loss(
     partners = _itself(len(first), len(everyone), first.device)
     with as_they_are(first):
         logits = first @ everyone.T * scale + bias
+    return _each_by_itself(logits, partners, None if apart is None else apart & ~partners)
+
+
+def sigmoid_among(rows: Tensor, scale: float | Tensor, bias: float | Tensor, partners: Tensor, apart: Tensor) -> Tensor:
+    """Every pair of samples by itself is or is not of one kind (`sigmoid_loss` of one modality with itself; CECL).
+
+        loss = - 1/N  sum over i and j other than i of log sigmoid(s_ij (scale x_i . x_j + bias)),   s_ij = 1 where j is a partner of i, else -1
+
+    partners (B, N) bool: any number of them, none or all. apart (B, N) bool: further pairs that are left out. Nobody is compared with itself.
+    """
+    rows = F.normalize(rows.float(), dim=-1)
+    everyone = gather(rows)
+    with as_they_are(rows):
+        logits = rows @ everyone.T * scale + bias
+    return _each_by_itself(logits, partners, apart | _itself(len(rows), len(everyone), rows.device))
+
+
+def _each_by_itself(logits: Tensor, partners: Tensor, apart: Tensor | None) -> Tensor:
     each = F.softplus(torch.where(partners, -logits, logits))  # - log sigmoid(x) = softplus(-x)
     if apart is not None:
-        each = each.masked_fill(apart & ~partners, 0.0)
+        each = each.masked_fill(apart, 0.0)
     return each.sum(dim=1).mean()
 
 
@@ -84,13 +102,16 @@ def mil_nce(clips: Tensor, texts: Tensor, temperature: float | Tensor, present: 
     return mean_of_counted(each, present.any(dim=1))
 
 
-def shared_nce(first: Tensor, second: Tensor, temperature: float | Tensor, positives: Tensor) -> Tensor:
+def shared_nce(
+    first: Tensor, second: Tensor, temperature: float | Tensor, positives: Tensor, weights: Tensor | None = None
+) -> Tensor:
     """Several samples of a batch may say the same (EgoNCE, Lin et al., NeurIPS 2022).
 
         loss = mean over i and both directions of  - log  sum over k in P_i of exp(x_i . y_k / tau)  /  sum over all j of exp(x_i . y_j / tau)
 
     positives (B, N) bool, alike in both directions: `sharing`, `of_one_group`; a sample is always its own. EgoNCE's action-aware positives are
-    `sharing(verbs, nouns)`; its scene-aware strangers are further samples of the batch, of the same recordings.
+    `sharing(verbs, nouns)`, or `sharing_numbers`; its scene-aware strangers are further samples of the batch, of the same recordings. weights (B,):
+    the mean is of what sample i costs times weights_i.
 
     Convention of ours: the mean of the two directions, where the official code has their sum.
     """
@@ -100,9 +121,26 @@ def shared_nce(first: Tensor, second: Tensor, temperature: float | Tensor, posit
     def one_way(own: Tensor, everyone: Tensor) -> Tensor:
         with as_they_are(own):
             scores = own @ everyone.T / temperature
-        return (scores.logsumexp(dim=1) - scores.masked_fill(~positives, LOWEST).logsumexp(dim=1)).mean()
+        each = scores.logsumexp(dim=1) - scores.masked_fill(~positives, LOWEST).logsumexp(dim=1)
+        return (each if weights is None else each * weights).mean()
 
     return (one_way(first, gather(second)) + one_way(second, gather(first))) / 2
+
+
+def paired_nce(
+    first: Tensor, second: Tensor, temperature: float | Tensor, partners: Tensor, strangers: Tensor
+) -> Tensor:
+    """InfoNCE of every pair of partners by itself, however many a sample has (CMC, Tian et al., ECCV 2020, for any number of views).
+
+        loss = mean over pairs i, p of  - log  exp(x_i . y_p / tau) / [ exp(x_i . y_p / tau) + sum over strangers n of i of exp(x_i . y_n / tau) ]
+
+    partners, strangers (B, N) bool; who is neither is left out. One direction; of first with itself, both. 0 where nobody has a partner.
+    """
+    first, second = F.normalize(first.float(), dim=-1), F.normalize(second.float(), dim=-1)
+    with as_they_are(first):
+        scores = first @ gather(second).T / temperature
+    against = scores.masked_fill(~strangers, LOWEST).logsumexp(dim=1, keepdim=True)
+    return mean_of_counted(F.softplus(against - scores), partners)  # - log (e^a / (e^a + e^b)) = softplus(b - a)
 
 
 def of_one_group(groups: Tensor) -> Tensor:
@@ -114,6 +152,17 @@ def sharing(*facts: Tensor) -> Tensor:
     """Which samples of all ranks share one or more of every kind of fact with each of this rank's: each (B, L) of zeros and ones -> (B, N) bool."""
     found = [fact.float() @ gather(fact.float()).T > 0.5 for fact in facts]
     return torch.stack(found).all(dim=0)
+
+
+def sharing_numbers(*facts: Tensor) -> Tensor:
+    """`sharing` of lists: each (B, L) int64 of numbers, -1 in empty places -> (B, N) bool, which samples have a number of every list in common."""
+
+    def one(own: Tensor) -> Tensor:
+        everyone = gather(own)
+        found = [((own == other.unsqueeze(1).unsqueeze(2)) & (own >= 0)).any(dim=2) for other in everyone.unbind(dim=1)]
+        return torch.stack(found).any(dim=0).T
+
+    return torch.stack([one(fact) for fact in facts]).all(dim=0)
 
 
 def _itself(own: int, everyone: int, device: torch.device) -> Tensor:

@@ -16,7 +16,10 @@ from recipes.parts.pretext import Pretext, PretextSettings
 from recipes.pretrain.added import add, alone
 from recipes.pretrain.advise import ADVISE
 from recipes.pretrain.byol import BYOL
+from recipes.pretrain.cecl import CECL
+from recipes.pretrain.chirality import Chirality
 from recipes.pretrain.clip import CLIP
+from recipes.pretrain.cmc import CMC
 from recipes.pretrain.coclr import CoCLR
 from recipes.pretrain.comix import CoMix
 from recipes.pretrain.cpnet import CPNet
@@ -25,6 +28,8 @@ from recipes.pretrain.cvrl import CVRL
 from recipes.pretrain.dino import DINO
 from recipes.pretrain.discovr import DISCOVR
 from recipes.pretrain.dsm import DSM
+from recipes.pretrain.egoexonce import EgoExoNCE
+from recipes.pretrain.egonce import EgoNCE
 from recipes.pretrain.everest import EVEREST
 from recipes.pretrain.hecvl import HecVL
 from recipes.pretrain.iic import IIC
@@ -84,6 +89,11 @@ METHODS: list[type[Objective]] = [
     HecVL,
     PeskaVLP,
     OphCLIP,
+    CECL,
+    EgoNCE,
+    CMC,
+    EgoExoNCE,
+    Chirality,
 ]
 
 

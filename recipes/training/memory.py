@@ -10,8 +10,23 @@ from torch import Tensor
 
 from domains.errors import TrainingError
 from domains.machine import free_memory
+from domains.store.actions import PLACES
 from recipes.config import RunConfig
-from recipes.objective import CAMERA, EXO, LABEL, LEVEL, MOMENT, TEAM, Batch, Contrast, Objective, Progress, Words
+from recipes.objective import (
+    CAMERA,
+    EXO,
+    LABEL,
+    LEVEL,
+    MOMENT,
+    NOUNS,
+    TEAM,
+    VERBS,
+    Batch,
+    Contrast,
+    Objective,
+    Progress,
+    Words,
+)
 from recipes.parts.distributed import world_size
 
 MARGIN = 0.9  # of the memory that is free: fragments, and batches whose masks keep a little more
@@ -122,6 +137,9 @@ def made_up(objective: Objective, size: int, device: torch.device) -> Batch:
     texts = {name: longest_texts(objective, asked.count, size).to(device) for name, asked in objective.texts.items()}
     if texts:  # all of one level
         targets[LEVEL] = torch.zeros(size, dtype=torch.int64, device=device)
+    if objective.acts:
+        same = torch.zeros(size, max(PLACES), dtype=torch.int64, device=device)
+        targets |= {VERBS: same[:, : PLACES[0]], NOUNS: same[:, : PLACES[1]], EXO: same[:, 0] > 0}
     if objective.together:  # two recordings a moment, of one team
         numbers = torch.arange(size, device=device)
         targets |= {MOMENT: numbers // 2, TEAM: numbers // 2, CAMERA: numbers % 2, EXO: numbers < 0}

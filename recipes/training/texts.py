@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from domains.store.views import read_views
 
 from domains.base import AugmentPolicies, ClipSettings, RegionMapSettings
 from domains.errors import DataError
+from domains.store.actions import Actions
 from domains.store.clips import Clip, Span, draw_views, generator, sample_seed
 from domains.store.prepared import Prepared
 from domains.store.texts import LEVELS, Asked, Texts, pick
 from recipes.encoders.text import Reader, padded
-from recipes.objective import LEVEL
+from recipes.objective import EXO, LEVEL, NOUNS, VERBS
 from recipes.training.data import ClipData
 
 SILENT = -1  # level of a sample that nobody said anything of
@@ -28,8 +30,8 @@ class TextData(ClipData):
     the same report. With `silent`, recordings without a text are samples too.
 
     texts: all of them; rows: the recordings to learn from; asked: the texts of a sample, by name, one of them `sample`; reader: what makes tokens of
-    words. Raises ConfigError for a source that there is not, DataError where no text is left, or where there are none to stand beside or below
-    others.
+    words; actions: their acts, for a method that asks. Raises ConfigError for a source that there is not, DataError where no text is left, or where
+    there are none to stand beside or below others.
     """
 
     def __init__(
@@ -44,11 +46,13 @@ class TextData(ClipData):
         asked: Mapping[str, Asked],
         reader: Reader,
         silent: bool = False,
+        actions: Actions | None = None,
         seed: int = 0,
         clips_per_video: int = 1,
         regions: RegionMapSettings | None = None,
     ) -> None:
-        self.texts, self.asked, self.reader = texts, dict(asked), reader
+        self.texts, self.asked, self.reader, self.actions = texts, dict(asked), reader, actions
+        self.exo = {row for row, view in read_views(prepared).by_row.items() if view.exo} if actions is not None else ()
         self.allowed = {title: one.allowed(texts) for title, one in self.asked.items()}
         own = next(title for title, one in self.asked.items() if one.what == "sample")
         learned = set(rows)
@@ -75,7 +79,8 @@ class TextData(ClipData):
 
     def fingerprint(self) -> str:
         """Of the recordings and the texts."""
-        both = f"{super().fingerprint()} {self.texts.fingerprint()} {self.count}".encode()
+        acts = "" if self.actions is None else f" {self.actions.tagged} {sorted(self.exo)}"
+        both = f"{super().fingerprint()} {self.texts.fingerprint()} {self.count}{acts}".encode()
         return hashlib.blake2b(both, digest_size=8).hexdigest()
 
     def name(self, where: int) -> str:
@@ -107,10 +112,14 @@ class TextData(ClipData):
             self.prepared, row, self.views, self.clip, self.policies, self.seed, epoch, draw, regions=self.regions,
             spans=self.spans(anchor, picked), sample=name,
         )  # fmt: skip
+        targets: dict[str, Any] = {LEVEL: np.int64(SILENT if anchor == SILENT else self.texts.levels[anchor])}
+        if self.actions is not None:
+            verbs, nouns = self.actions.places(anchor)
+            targets |= {VERBS: np.array(verbs), NOUNS: np.array(nouns), EXO: np.bool_(row in self.exo)}
         return {
             "views": views,
             "seed": number,
-            "targets": {LEVEL: np.int64(SILENT if anchor == SILENT else self.texts.levels[anchor])},
+            "targets": targets,
             "texts": {title: self.words(picked[title], asked.count) for title, asked in self.asked.items()},
         }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from objective_factory import RECORDINGS, SHORT, SMALL, WATCHED, build, make_batch, small_encoder
-from store_factory import make_prepared
+from store_factory import make_prepared, write_events
 from text_factory import write_narrations, write_text
 from torch import Tensor, nn
 from torch import distributed as dist
@@ -115,7 +115,7 @@ def test_one_step_changes_the_student_and_not_what_is_frozen(name: str) -> None:
     assert all(after[key].isfinite().all() for key in after)
     first, last = small_encoder().state_dict(), objective.final_encoder().state_dict()
     assert first.keys() <= last.keys()  # what is left behind is an encoder of the same kind
-    assert all(key in first or key.startswith(("context.", "temporal.")) for key in last)
+    assert all(key in first or key.startswith(("context.", "temporal.", "trajectory.")) for key in last)
     assert any(not first[key].equal(last[key]) for key in first) == objective.adapts
 
 
@@ -262,6 +262,7 @@ def rings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = make_prepared(root / "prepared", videos=32, patients=32, size=48, frames=40)
     write_narrations(made.labels, root / "narrations.csv")
     write_text(root / "text", num_hidden_layers=2)
+    write_events(made, root / "prepared" / "views.csv")
     make_prepared(root / "fading", videos=32, patients=32, size=48, frames=40, fading=True)
     small_encoder(width=48).save(root / "encoder")
     return root
