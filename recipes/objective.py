@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 __all__ = [
     "CAMERA",
     "EXO",
+    "IMU",
     "LABEL",
     "LEVEL",
     "MOMENT",
     "NOUNS",
+    "POSE",
     "TEAM",
     "VERBS",
     "Asked",
@@ -45,6 +47,7 @@ LABEL = "label"  # of the recordings of a second folder, among the targets of a 
 LEVEL = "level"  # of a sample that is a text: its place in domains.store.texts.LEVELS; -1 for a silent one
 # Of a sample that is a recording at a moment of its event (`Objective.together`), see recipes.training.together.
 MOMENT, TEAM, CAMERA, EXO = "moment", "team", "camera", "exo"
+IMU, POSE = "imu", "pose"  # of signals (`Objective.signals`)
 VERBS, NOUNS = "verbs", "nouns"  # of a sample that is a narration: numbers of those that it holds, -1 in empty places
 
 
@@ -159,6 +162,9 @@ class Objective(nn.Module, ABC):
     # Whether it asks what a text's act is: its targets are then also `verbs` (B, 4) and `nouns` (B, 8) int64 (see domains.store.actions), -1 in empty
     # places, and `exo` (B,) bool, whether the recording is of a camera that nobody wears.
     acts: ClassVar[bool] = False
+    # Signals that were recorded beside the video, by name, at the time of its clips: targets of a batch, (B, T, channels) float32 (of poses: (B, T,
+    # joints, 2) in shares of the picture), NaN where nothing was measured; `imu_missing`, `pose_missing` (B,) bool: nothing at all was.
+    signals: ClassVar[tuple[str, ...]] = ()
     # Whether a sample is one recording at one moment of its event, next to the others of that moment. Among the targets of a batch are then (B,):
     # `moment` int64, the same for the same event and moment; `team` int64, the same for recordings of one team within an event, -1 where unknown;
     # `camera` int64, its number within the event; `exo` bool, a camera that nobody wears. Groups are as large as they are; one may go on in

@@ -62,7 +62,7 @@ class WithPretext(Objective):
         self.adapts, self.asks_encoder = main.adapts, main.asks_encoder  # type: ignore[misc]
         self.views, self.labelled = dict(main.views), main.labelled
         self.texts, self.silent = main.texts, main.silent
-        self.together, self.acts = main.together, main.acts  # type: ignore[misc]
+        self.together, self.acts, self.signals = main.together, main.acts, main.signals  # type: ignore[misc]
         for name, pretext in self.tasks():
             self.views |= beside(first, name, pretext.views)
 
