@@ -167,7 +167,7 @@ class MomentEvaluation:
         }
 
     def _of_phases(self) -> dict[str, Any]:
-        """What is told of phases besides: each phase, and what the other conventions would have made of the same predictions."""
+        """What is told of phases besides: each phase, each procedure, and what the other conventions would have made of the same predictions."""
         last, count, ones = self.rows[-1].name, len(self.classes), np.ones((1, len(self.timelines)))
         truths, called = [one.truth for one in self.timelines], called_by(self.timelines, last)
         _, parts = table_of_videos(truths, called, count, self.absent)
@@ -183,7 +183,19 @@ class MomentEvaluation:
         }
         return {
             "absent_phases": self.absent, "relaxed_seconds": self.relaxed, "of_each_class": each, "macro_f1_by_convention": others,
+            "of_each_video": self._of_each_video(),
         }  # fmt: skip
+
+    def _of_each_video(self) -> dict[str, Any]:
+        """Video -> row -> figure: what the means, and any paired comparison with another run, are made of."""
+        values = self.measured.values
+        return {
+            one.video_id: {
+                row: {name: _plain(of_videos[place]) for name, of_videos in found.items()}
+                for row, found in values.items()
+            }
+            for place, one in enumerate(self.timelines)
+        }
 
     def _of_presence(self) -> dict[str, Any]:
         """What is told of presence besides: each class, per video and over the moments of all."""

@@ -79,6 +79,10 @@ def test_what_was_before_tells_apart_what_looks_alike(finished):
     assert 1 >= relaxed >= f1["head"]
     assert found["relaxed_seconds"] == 2
     assert found["macro_f1_by_convention"]["dropped"] == pytest.approx(f1["head"])
+    each = found["of_each_video"]
+    for row in found["rows"]:
+        shares = [one[row["name"]]["macro_f1"] for one in each.values()]
+        assert sum(shares) / len(shares) == pytest.approx(row["figures"]["macro_f1"]["value"])
     assert set(found["of_each_class"]) == set(PHASES)
 
 
