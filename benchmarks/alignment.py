@@ -46,6 +46,7 @@ from domains.prepare.privacy import load_key
 from domains.store.annotated import read_split, texts
 from domains.store.prepared import Prepared
 from domains.surgical import phantom as surgical
+from recipes.bench.trial import device_name
 from recipes.config import Layer, Resolved, parse_assignments, recipe_yaml, resolve, yaml_layer
 from recipes.encoders import build_encoder
 from recipes.evaluate.features import clip_of
@@ -190,10 +191,8 @@ def trials_of(plan: Plan) -> list[Trial]:
         ("ophclip-silent", "surgical", "ophclip", (*official, *silent)),
         ("ophclip-narrated", "surgical", "ophclip", (f"data.split={NARRATED}", *silent)),
         ("reports", "echo", "clip", (reported["reports"],)),
-        ("hecvl", "surgical", "hecvl", official),
         ("start", "surgical", "clip", (*official, *untaught)),
         ("echo-start", "echo", "clip", (reported["captions"], *untaught)),
-        ("peskavlp", "surgical", "peskavlp", official),
     ]  # fmt: skip
     heads = [f"head-{kind}-{way}" for kind in ("causal", "offline") for way in ("balanced", "plain")]
     found = [Trial("described", 0, "surgical")]
@@ -202,6 +201,8 @@ def trials_of(plan: Plan) -> list[Trial]:
         found += [Trial("described-clip", 0, "surgical", after="clip-0")] if seed == 0 else []
         found += [Trial(head, seed, "surgical", after="described-0") for head in heads]
         found += [Trial(f"{head}-clip", seed, "surgical", after="described-clip-0") for head in heads[::2]]
+    further = [(recipe, seed) for seed in range(plan.seeds) for recipe in ("hecvl", "peskavlp")]
+    found += [Trial(recipe, seed, "surgical", recipe, official) for recipe, seed in further]
     wanted = plan.asked.only
     return [one for one in found if not wanted or any(one.group.startswith(name) for name in wanted)]
 
@@ -363,7 +364,10 @@ def main() -> None:
     print(f"\n{time.monotonic() - began:.0f} s in all")
     if asked.json is not None:
         settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(asked).items()}
-        asked.json.write_text(json.dumps({"settings": settings, "answers": figures}, indent=2) + "\n", encoding="utf-8")
+        runs = sorted(path.name for path in (plan.work / "runs").iterdir() if plan.done(path.name))
+        seconds = {name: json.loads((plan.run(name) / DONE).read_text(encoding="utf-8"))["seconds"] for name in runs}
+        found = {"settings": settings, "device": device_name(), "trial_seconds": seconds, "answers": figures}
+        asked.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
