@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from alignment_data import Folder
 
 from domains.base import load_domain
 from domains.store.prepared import Prepared
@@ -23,7 +24,6 @@ from recipes.evaluate.scored import Line, Scorer, lines_of
 from recipes.evaluate.statistics import DRAWS
 from recipes.evaluate.zero_shot import mean_of
 
-DONE = "done.json"
 TOOL = Metric("map", "mAP", mean_over_videos, higher_is_better=True, percent=True)
 VIEW = (CLASSIFICATION[0], CLASSIFICATION[2])
 WAYS = ("clip to text", "text to clip")
@@ -35,26 +35,6 @@ ECHO = {"start": "echo-start", "captions": "captions", "reports": "reports"}
 PAIRS = (
     ("surgvlp-both", "surgvlp-asr_a"), ("surgvlp-both", "surgvlp-asr_b"), ("ophclip-silent", "ophclip-narrated"),
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Folder:
-    """Where data and trials are. A trial is called group-seed."""
-
-    work: Path
-    seeds: int
-
-    def data(self, world: str) -> Path:
-        """A prepared folder."""
-        return self.work / world / "prepared"
-
-    def run(self, name: str) -> Path:
-        """Of a trial."""
-        return self.work / "runs" / name
-
-    def done(self, name: str) -> bool:
-        """Whether a trial is."""
-        return (self.run(name) / DONE).is_file()
 
 
 @dataclass(frozen=True)
