@@ -16,6 +16,7 @@ VERBS = {
     "data": "Prepare recordings for training; synthesise a phantom; look at a prepared folder.",
     "pretrain": "Continue an encoder's training on recordings without labels.",
     "finetune": "Adapt it to a task with LoRA, from labels of some patients.",
+    "predict": "Apply a fine-tuned run to recordings that nobody labelled.",
     "evaluate": "Measure what its features hold: kNN, linear probe, zero-shot; with intervals.",
     "embed": "Turn a prepared folder into vectors that can be searched.",
     "search": "Find clips by a text, or by an example.",

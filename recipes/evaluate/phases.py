@@ -14,6 +14,7 @@ Figures are strict unless `relax` has gone over the predictions before. Moments 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -136,6 +137,23 @@ def table_of_videos(
     shares = ("precision", "recall", "f1", "jaccard")
     parts: dict[str, Array] = {name: np.stack([getattr(one, name) for one in figures]) for name in shares}
     return whole, parts
+
+
+def figures_of_videos(
+    truths: Sequence[Moments],
+    called: Sequence[Moments],
+    times: Sequence[Array],
+    classes: int,
+    absent: Absent,
+    seconds: float = 0.0,
+) -> dict[str, Array]:
+    """Figure of PHASES -> (V,), as every protocol scores phases. seconds: about a change, in which the neighbouring phase may be called; 0: strict.
+
+    truths, called, times: of each procedure (T,), see `phase_figures` and `relax`.
+    """
+    each = zip(truths, called, times, strict=True)
+    forgiven = [relax(truth, said, when, seconds) if seconds else said for truth, said, when in each]
+    return table_of_videos(list(truths), forgiven, classes, absent)[0]
 
 
 def _mean(values: Array) -> float:

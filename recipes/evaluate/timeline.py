@@ -16,7 +16,15 @@ from domains.base import TaskSettings
 from recipes.evaluate.evaluation import compared, intervals, said_with
 from recipes.evaluate.features import Failure
 from recipes.evaluate.metrics import Array, Metric
-from recipes.evaluate.phases import CONVENTIONS, PHASES, Absent, Moments, mean_over_videos, relax, table_of_videos
+from recipes.evaluate.phases import (
+    CONVENTIONS,
+    PHASES,
+    Absent,
+    Moments,
+    figures_of_videos,
+    mean_over_videos,
+    table_of_videos,
+)
 from recipes.evaluate.presence import ap_over_all, ap_table, components
 from recipes.evaluate.statistics import (
     DRAWS,
@@ -167,7 +175,7 @@ class MomentEvaluation:
         }
 
     def _of_phases(self) -> dict[str, Any]:
-        """What is told of phases besides: each phase, and what the other conventions would have made of the same predictions."""
+        """What is told of phases besides: each phase, each procedure, and what the other conventions would have made of the same predictions."""
         last, count, ones = self.rows[-1].name, len(self.classes), np.ones((1, len(self.timelines)))
         truths, called = [one.truth for one in self.timelines], called_by(self.timelines, last)
         _, parts = table_of_videos(truths, called, count, self.absent)
@@ -183,7 +191,19 @@ class MomentEvaluation:
         }
         return {
             "absent_phases": self.absent, "relaxed_seconds": self.relaxed, "of_each_class": each, "macro_f1_by_convention": others,
+            "of_each_video": self._of_each_video(),
         }  # fmt: skip
+
+    def _of_each_video(self) -> dict[str, Any]:
+        """Video -> row -> figure: what the means, and any paired comparison with another run, are made of."""
+        values = self.measured.values
+        return {
+            one.video_id: {
+                row: {name: _plain(of_videos[place]) for name, of_videos in found.items()}
+                for row, found in values.items()
+            }
+            for place, one in enumerate(self.timelines)
+        }
 
     def _of_presence(self) -> dict[str, Any]:
         """What is told of presence besides: each class, per video and over the moments of all."""
@@ -218,17 +238,14 @@ def measure_phases(
     timelines: Sequence[Timeline], names: Sequence[str], classes: int, absent: Absent, relaxed: float
 ) -> Measured:
     """Strict figures; where `relaxed` seconds are given, then those as well."""
-    truths, loose = [one.truth for one in timelines], tuple(_relaxed(metric, relaxed) for metric in PHASES)
-    values = {}
+    truths, times = [one.truth for one in timelines], [one.times for one in timelines]
+    loose, values = tuple(_relaxed(metric, relaxed) for metric in PHASES), {}
     for name in names:
         called = called_by(timelines, name)
-        values[name], _ = table_of_videos(truths, called, classes, absent)
+        values[name] = figures_of_videos(truths, called, times, classes, absent)
         if relaxed:
-            forgiven = [
-                relax(one.truth, calls, one.times, relaxed) for one, calls in zip(timelines, called, strict=True)
-            ]
-            found, _ = table_of_videos(truths, forgiven, classes, absent)
-            values[name] |= {f"relaxed_{figure}": of_videos for figure, of_videos in found.items()}
+            forgiven = figures_of_videos(truths, called, times, classes, absent, relaxed)
+            values[name] |= {f"relaxed_{figure}": of_videos for figure, of_videos in forgiven.items()}
     return Measured((*PHASES, *(loose if relaxed else ())), values)
 
 

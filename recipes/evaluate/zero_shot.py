@@ -15,7 +15,7 @@ from domains.store.moments import UNLABELLED
 from recipes.evaluate.compare import Units
 from recipes.evaluate.knn import unit
 from recipes.evaluate.metrics import Array, Metric
-from recipes.evaluate.phases import Absent, Moments, mean_over_videos, relax, table_of_videos
+from recipes.evaluate.phases import Absent, Moments, figures_of_videos, mean_over_videos
 from recipes.evaluate.presence import Component, ap_table
 from recipes.evaluate.scored import Scorer
 
@@ -66,11 +66,11 @@ def score_phases(
 
     def one(predictions: Sequence[Moments]) -> Scorer:
         whole = []
-        for truth, when, said in zip(truths, times, predictions, strict=True):
+        for truth, said in zip(truths, predictions, strict=True):
             called = np.zeros(len(truth), np.int64)
             called[truth != UNLABELLED] = said
-            whole.append(relax(truth, called, when, relaxed) if relaxed else called)
-        return _over_videos(table_of_videos(list(truths), whole, classes, absent)[0])
+            whole.append(called)
+        return _over_videos(figures_of_videos(truths, whole, times, classes, absent, relaxed))
 
     counts = np.cumsum([len(said) for said in cosines])
     common = _most_common(np.concatenate(list(truths)), classes)

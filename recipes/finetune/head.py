@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from domains.base import OF_MOMENTS
 from domains.errors import ModelError
 from domains.schema import Strict, parse
 from recipes.encoders.base import VideoEncoder
@@ -33,6 +34,16 @@ def save_head(objective: TaskObjective | TemporalObjective | StudyObjective, fol
     )
     meaning = objective.settings.model_dump(mode="json")
     (folder / MEANING).write_text(json.dumps(meaning, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def of_moments(folder: Path) -> bool:
+    """Whether the head in a run folder answers at every moment. Raises ModelError where there is none."""
+    try:
+        kind = json.loads((folder / MEANING).read_text(encoding="utf-8")).get("kind")
+    except (OSError, ValueError, AttributeError):
+        what = f"no head (no {MEANING} that can be read)"
+        raise ModelError(what, where=folder, do="Give the folder of a finished 'vfm finetune' run") from None
+    return kind in OF_MOMENTS
 
 
 def load_head(encoder: VideoEncoder, folder: Path) -> TaskObjective:

@@ -329,8 +329,8 @@ def finish(
 
 def predict_moments(
     run: Path, prepared: Prepared, rows: list[int], out: Path, reporter: Reporter
-) -> tuple[Failure, ...]:
-    """What a finished run says of other recordings: `out`/VIDEO.csv, a line a moment. Returns those that could not be read.
+) -> tuple[str, tuple[Failure, ...]]:
+    """What a finished run says of other recordings: `out`/VIDEO.csv, a line a moment. Returns its task, and those that could not be read.
 
     Descriptions are kept in `out`/features. Raises ModelError for a run that is not finished, DataError, StorageError.
     """
@@ -350,4 +350,4 @@ def predict_moments(
             write_table(line, "head", settings.classes, out / f"{video_id}.csv")
         except OSError as error:
             raise StorageError(f"cannot be written ({error.strerror})", where=out, do="Free some space") from None
-    return failed
+    return settings.task, failed

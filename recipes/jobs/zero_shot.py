@@ -15,7 +15,7 @@ from domains.errors import ConfigError, DataError, MediaError
 from domains.prompts import prompts_of
 from domains.schema import nearest
 from domains.store.annotated import read_split, task_of
-from domains.store.clips import centred_starts, spread_starts
+from domains.store.clips import centred_starts, hidden_frames, spread_starts
 from domains.store.frames import Frames
 from domains.store.labels import Labels
 from domains.store.moments import UNLABELLED, MomentLabels, moments, read_moments
@@ -255,30 +255,39 @@ def _moments(asking: _Asking, held: MomentLabels, tested: set[int]) -> _Found:
     times: dict[int, Array] = {}
     truths: dict[int, NDArray[np.int64]] = {}
     places: list[Place] = []
+    withheld = 0
     for row in held.rows:
         if row not in tested:
             continue
         seconds, frames = moments(prepared.length(row), prepared.fps(row), 1 / every)
         truth = held.targets(row, seconds)
-        labelled = truth != UNLABELLED if phases else np.ones(len(truth), bool)
-        if labelled.any():
-            times[row], truths[row] = seconds, truth
-            places.append((row, centred_starts(frames[labelled], prepared.fps(row), asking.clip)))
+        seen = ~hidden_frames(prepared.outside(row), prepared.length(row))[frames]  # a blank frame shows nothing
+        asked = (truth != UNLABELLED) & seen if phases else seen
+        withheld += int(((truth != UNLABELLED) & ~seen if phases else ~seen).sum())
+        if not asked.any():
+            continue
+        if phases:  # they stay in their places: what stands on two sides of them is no change of phase
+            times[row], truths[row] = seconds, np.where(asked, truth, UNLABELLED)
+        else:
+            times[row], truths[row] = seconds[asked], truth[asked]
+        places.append((row, centred_starts(frames[asked], prepared.fps(row), asking.clip)))
     if not places:
         what = f"no moment of the recordings that are asked has a label of '{held.task.column}'"
         raise DataError(what, where=prepared.place)
     found, failed = asking.cosines(places)
     rows = list(found)
     truth_of, cosines = [truths[row] for row in rows], [found[row] for row in rows]
-    settings: dict[str, Any] = {"recordings": len(rows), "every": every}
-    seen = f"one clip of {asking.clip.frames} frames about every {every:g} s"
+    settings: dict[str, Any] = {"recordings": len(rows), "every": every, "withheld": withheld}
+    shown = f"one clip of {asking.clip.frames} frames about every {every:g} s"
+    if withheld:
+        shown += f" ({withheld} whose frame is withheld are not asked)"
     metrics: tuple[Metric, ...]
     confusion: NDArray[np.int64] | None = None
     if phases:
         scorers = score_phases(truth_of, cosines, [times[row] for row in rows], absent, relaxed, rules.seed)
         strict = f"relaxed by {relaxed:g} s at changes of phase" if relaxed else "strict at changes of phase"
         how = (
-            f"{seen} that has a label; accuracy and macro F1 of each recording, then their mean",
+            f"{shown} that has a label; accuracy and macro F1 of each recording, then their mean",
             f"a class that a recording has not {ABSENT[absent]}; {strict}",
         )
         known = np.concatenate([truth[truth != UNLABELLED] for truth in truth_of])
@@ -289,7 +298,7 @@ def _moments(asking: _Asking, held: MomentLabels, tested: set[int]) -> _Found:
         parts = components(held.classes, held.task.parts, held.task.nothing)
         scorers, metrics = score_presence(truth_of, cosines, parts, rules.seed), presence_metrics(parts)
         how = (
-            f"{seen}; average precision of each class in each recording that has it, averaged over recordings, then over classes",
+            f"{shown}; average precision of each class in each recording that has it, averaged over recordings, then over classes",
             "a class that no recording has, and one that stands for nothing, is in no mean",
         )
     return _Found(

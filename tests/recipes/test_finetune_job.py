@@ -24,6 +24,8 @@ from recipes.finetune import defaults
 from recipes.finetune.material import read_material
 from recipes.jobs.finetune import build_task, finetune, load_model
 from recipes.training.reporter import SilentReporter
+from vfm_cli.console import run_guarded
+from vfm_cli.main import cli
 
 SMALL = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "patch_size": 16, "tubelet_size": 2}
 CPU = torch.device("cpu")
@@ -76,6 +78,40 @@ def test_only_test_patients_are_predicted_once_the_run_is_over(made, finished):
     record = json.loads((run / "record.json").read_text())
     assert record["patients"] == {"train": 6, "validation": 3, "test": 3, "unused": 0}
     assert 0 < record["trained_parameters"] < 0.5 * record["parameters"]
+
+
+def test_a_finished_run_predicts_every_recording_without_a_label(made, finished, tmp_path, capsys):
+    """Of the test recordings it says what it said when it was tested."""
+    _, prepared, _ = made
+    run, _ = finished
+    words = [
+        "predict",
+        "--model",
+        str(run),
+        "--data",
+        str(prepared.folder),
+        "--out",
+        str(tmp_path / "said"),
+        "--clips",
+        "2",
+    ]
+    assert run_guarded(cli, [*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["task"], told["recordings"], told["left_out"]) == ("view", 36, [])
+    with Path(told["predictions"]).open() as handle:
+        said = {line["video_id"]: line for line in csv.DictReader(handle)}
+    assert list(said) == prepared.column("video_id")
+    with (run / "predictions.csv").open() as handle:
+        tested = [line for line in csv.DictReader(handle) if line["encoder"] == "finetuned"]
+    for line in tested:
+        assert said[line["video_id"]] == {name: line[name] for name in said[line["video_id"]]}
+    assert run_guarded(cli, words) == 2
+    assert "holds predictions already. Replace them with --overwrite" in capsys.readouterr().err
+    assert run_guarded(cli, [*words, "--overwrite"]) == 0
+    assert (
+        run_guarded(cli, ["predict", "--model", str(prepared.folder), *words[3:5], "--out", str(tmp_path / "x")]) != 0
+    )
+    assert "Give the folder of a finished 'vfm finetune' run" in capsys.readouterr().err
 
 
 def test_validation_is_logged_each_epoch_and_the_best_epoch_is_what_is_saved(made, finished):

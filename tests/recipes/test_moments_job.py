@@ -21,6 +21,7 @@ from recipes.finetune import defaults
 from recipes.finetune.head import load_temporal_head
 from recipes.jobs.finetune import finetune
 from recipes.jobs.moments import predict_moments
+from recipes.jobs.predict import predict
 from recipes.runs.run import Run
 from recipes.training.reporter import SilentReporter
 
@@ -79,6 +80,10 @@ def test_what_was_before_tells_apart_what_looks_alike(finished):
     assert 1 >= relaxed >= f1["head"]
     assert found["relaxed_seconds"] == 2
     assert found["macro_f1_by_convention"]["dropped"] == pytest.approx(f1["head"])
+    each = found["of_each_video"]
+    for row in found["rows"]:
+        shares = [one[row["name"]]["macro_f1"] for one in each.values()]
+        assert sum(shares) / len(shares) == pytest.approx(row["figures"]["macro_f1"]["value"])
     assert set(found["of_each_class"]) == set(PHASES)
 
 
@@ -131,8 +136,8 @@ def test_the_run_is_one_like_others_and_its_descriptions_lie_beside_it(made, fin
 def test_a_new_recording_is_predicted_by_the_run_alone(made, finished, tmp_path):
     run, _ = finished
     other = make_procedures(tmp_path / "other", videos=2, seed=5)
-    failed = predict_moments(run, other, [0, 1], tmp_path / "said", SilentReporter())
-    assert failed == ()
+    task, failed = predict_moments(run, other, [0, 1], tmp_path / "said", SilentReporter())
+    assert (task, failed) == ("phase", ())
     with (tmp_path / "said" / f"{other.video_id(1)}.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert {line["truth"] for line in lines} == {""}
@@ -141,6 +146,12 @@ def test_a_new_recording_is_predicted_by_the_run_alone(made, finished, tmp_path)
     assert said[-1] == "closing"
     model = load_temporal_head(run)
     assert model.settings.head == "causal"
+    found = predict(run, other, tmp_path / "verb", reporter=SilentReporter())
+    assert (found.task, found.recordings, found.where) == ("phase", 2, tmp_path / "verb")
+    table = f"{other.video_id(1)}.csv"
+    assert (found.where / table).read_text() == (tmp_path / "said" / table).read_text()
+    with pytest.raises(ConfigError, match="--clips is for tasks of whole recordings"):
+        predict(run, other, tmp_path / "other", clips=2, reporter=SilentReporter())
 
 
 def test_interrupted_and_resumed_ends_as_the_uninterrupted_run(made, finished, monkeypatch):

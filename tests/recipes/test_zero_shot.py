@@ -15,6 +15,7 @@ from store_factory import VIEWS, Made, as_data_set, make_prepared
 from domains.errors import ConfigError, DataError, ModelError
 from domains.prompts import prompts_of
 from domains.store.moments import UNLABELLED
+from domains.store.prepared import Prepared
 from recipes.evaluate.compare import Labelled, Units
 from recipes.evaluate.metrics import CLASSIFICATION
 from recipes.evaluate.phases import PHASES
@@ -241,6 +242,26 @@ def test_presence_of_moments(made: Made, run: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert [m.name for m in found.metrics] == ["map"]
     assert found.line("zero-shot").figures["map"].value > found.line("chance").figures["map"].value
+
+
+def test_moments_whose_frame_is_withheld_are_not_asked(
+    made: Made, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = int(0.8 * made.prepared.fps(0) + 1e-6)
+    monkeypatch.setattr(Prepared, "outside", lambda self, row: np.array([[at, at + 1]]))
+    table = spans_of(made, tmp_path)
+    found = zero_shot(
+        run, made.prepared, table, "stage", Rules(every=0.2, draws=10), domain=ours(tmp_path, "phases"), out=tmp_path / "out"
+    )  # fmt: skip
+    assert "36 moments of 18 recordings" in found.size
+    assert "(18 whose frame is withheld are not asked)" in found.how[1]
+    lines = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
+    assert [line["seconds"] for line in lines[:3]] == ["0.6", "1", "0.6"]
+    presence = zero_shot(
+        run, made.prepared, table, "stage", Rules(every=0.2, draws=10), domain=ours(tmp_path, "presence")
+    )
+    assert presence.settings["withheld"] == 18
+    assert presence.settings["recordings"] == 18
 
 
 def test_what_cannot_be_asked(made: Made, run: Path, tmp_path: Path) -> None:
