@@ -10,7 +10,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from domains.base import OF_MOMENTS
 from domains.errors import ModelError
 from domains.schema import Strict, parse
 from recipes.encoders.base import VideoEncoder
@@ -20,9 +19,12 @@ from recipes.finetune.temporal import TemporalHeadSettings, TemporalObjective
 
 S = TypeVar("S", bound=Strict)
 H = TypeVar("H", TemporalObjective, StudyObjective)
+RECORDINGS, MOMENTS, STUDIES = "single recordings", "moments", "whole studies"
 LEVELS: dict[type[Strict], str] = {
-    TaskHeadSettings: "single recordings", TemporalHeadSettings: "moments", StudyHeadSettings: "whole studies",
-}  # fmt: skip
+    TaskHeadSettings: RECORDINGS,
+    TemporalHeadSettings: MOMENTS,
+    StudyHeadSettings: STUDIES,
+}
 WEIGHTS, MEANING = "head.safetensors", "head.json"
 
 
@@ -36,14 +38,13 @@ def save_head(objective: TaskObjective | TemporalObjective | StudyObjective, fol
     (folder / MEANING).write_text(json.dumps(meaning, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def of_moments(folder: Path) -> bool:
-    """Whether the head in a run folder answers at every moment. Raises ModelError where there is none."""
+def level_of(folder: Path) -> str:
+    """What the head in a run folder answers for: one of the values of LEVELS. Raises ModelError where there is none."""
     try:
-        kind = json.loads((folder / MEANING).read_text(encoding="utf-8")).get("kind")
-    except (OSError, ValueError, AttributeError):
+        return _level(json.loads((folder / MEANING).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
         what = f"no head (no {MEANING} that can be read)"
         raise ModelError(what, where=folder, do="Give the folder of a finished 'vfm finetune' run") from None
-    return kind in OF_MOMENTS
 
 
 def load_head(encoder: VideoEncoder, folder: Path) -> TaskObjective:
@@ -84,7 +85,7 @@ def _filled(objective: H, weights: dict[str, Tensor], folder: Path) -> H:
 def _level(meaning: Any) -> str:
     """What a head's outputs are about, by what is written beside it."""
     said = meaning if isinstance(meaning, dict) else {}
-    return "whole studies" if said.get("level") == "study" else "moments" if "rate" in said else "single recordings"
+    return STUDIES if said.get("level") == "study" else MOMENTS if "rate" in said else RECORDINGS
 
 
 def _read(kind: type[S], folder: Path) -> tuple[S, dict[str, Tensor]]:

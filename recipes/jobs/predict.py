@@ -13,10 +13,11 @@ from domains.store.prepared import Prepared
 from recipes.evaluate.features import Failure, Features, ReadProgress, default_device
 from recipes.evaluate.outputs import PREDICTIONS
 from recipes.evaluate.predict import predict as predict_recordings
-from recipes.finetune.head import of_moments
+from recipes.finetune.head import MOMENTS, RECORDINGS, STUDIES, level_of, load_study_head
 from recipes.finetune.task import TaskHeadSettings
 from recipes.jobs.finetune import load_model
 from recipes.jobs.moments import predict_moments
+from recipes.jobs.studies import predict_studies
 from recipes.training.reporter import Reporter
 from recipes.training.run import replace
 
@@ -46,13 +47,14 @@ def predict(
     """Apply a run to every recording of a prepared folder; no label is read.
 
     Of a task of moments (phases, presence) `out` gets VIDEO.csv for each recording, a line a moment, and keeps what the encoder said: a call that was
-    stopped goes on. Of a task of whole recordings it gets predictions.csv. clips: averaged of each recording, for tasks of whole recordings [3].
+    stopped goes on. Of a task of whole recordings it gets predictions.csv; of a task of studies predictions.csv, a line a study, and attention.csv,
+    a line a clip. clips: averaged of each recording, for tasks of whole recordings [3].
 
     Raises ModelError for what is no finished fine-tuning run, ConfigError, DataError where nothing can be read, StorageError.
     """
-    moments = of_moments(run)
-    if moments and clips is not None:
-        raise ConfigError("--clips is for tasks of whole recordings, and this run is of moments", do="Leave it out")
+    level = level_of(run)
+    if level != RECORDINGS and clips is not None:
+        raise ConfigError(f"--clips is for tasks of single recordings, and this run is of {level}", do="Leave it out")
     if any(out.glob("*.csv")) and not overwrite:
         raise ConfigError(
             "holds predictions already", where=out, do="Replace them with --overwrite, or choose another folder"
@@ -65,7 +67,11 @@ def predict(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"cannot be written ({error.strerror})", where=out, do="Free some space") from None
-    if moments:
+    if level == STUDIES:
+        _, failed = predict_studies(run, prepared, out, reporter)
+        task = load_study_head(run).settings.task
+        return Predicted(task, len(rows) - len(failed), failed, out / PREDICTIONS)
+    if level == MOMENTS:
         task, failed = predict_moments(run, prepared, rows, out, reporter)
         return Predicted(task, len(rows) - len(failed), failed, out)
     model = load_model(run)

@@ -19,7 +19,7 @@ from recipes.encoders.base import Geometry
 from recipes.encoders.videomae import fresh_videomae
 from recipes.finetune import defaults
 from recipes.jobs.finetune import finetune
-from recipes.jobs.studies import predict_studies
+from recipes.jobs.predict import predict
 from recipes.runs.run import Run
 from recipes.training.reporter import SilentReporter
 
@@ -137,10 +137,11 @@ def test_the_run_is_one_like_others(made, finished):
 
 def test_the_run_alone_says_the_same_of_the_same_studies(made, finished, tmp_path):
     run, prepared = finished[0], made[1]
-    (tmp_path / "said").mkdir()
-    seen, failed = predict_studies(run, prepared, tmp_path / "said", SilentReporter())
-    assert failed == ()
-    assert len(seen) == len(set(prepared.column("study")))
+    found = predict(run, prepared, tmp_path / "said", reporter=SilentReporter())
+    assert (found.task, found.recordings, found.failed) == ("ef", len(prepared), ())
+    assert len(table(found.where)) == len(set(prepared.column("study")))
+    with pytest.raises(ConfigError, match="this run is of whole studies"):
+        predict(run, prepared, tmp_path / "other", clips=2, reporter=SilentReporter())
     now = {line["study"]: float(line["prediction"]) for line in table(tmp_path / "said" / "predictions.csv")}
     for line in table(run / "predictions.csv"):
         if line["encoder"] == "study":

@@ -26,7 +26,8 @@ from vfm_cli.options import LOCAL, json_option, overwrite_option
 def command(model: Path, data: str, out: Path, clips: int | None, overwrite: bool, as_json: bool) -> None:
     """Predict every recording of a prepared folder.
 
-    Of a task of whole recordings --out gets predictions.csv; of a task of moments (phase, tool, triplet) a table for each recording, a line a moment.
+    Of a task of whole recordings --out gets predictions.csv; of a task of moments (phase, tool, triplet) a table for each recording, a line a
+    moment; of a task of studies (--level study) predictions.csv, a line a study, and attention.csv, what each of its clips weighed.
     """
     from recipes.jobs.predict import predict
 
