@@ -65,7 +65,7 @@ def main() -> None:
     print(f"\n{time.monotonic() - began:.0f} s in all")
     if asked.json is not None:
         settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(asked).items()}
-        runs = sorted(path.name for path in (plan.work / "runs").iterdir() if plan.done(path.name))
+        runs = sorted(path.name for path in (plan.work / "runs").glob("*") if plan.done(path.name))
         seconds = {name: json.loads((plan.run(name) / DONE).read_text(encoding="utf-8"))["seconds"] for name in runs}
         found = {"settings": settings, "device": device_name(), "trial_seconds": seconds, "answers": figures}
         asked.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
