@@ -59,6 +59,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "hecvl": {"outputs": 8, "below": 2},
     "peskavlp": {"outputs": 8, "below": 3, "weight_procedure": 20.0},
     "ophclip": {"outputs": 8, "bank": 16, "retrieved": 2},
+    "echoprime": {"outputs": 8, "clips": 3, "views": 4},
 }  # fmt: skip
 # Of a method that learns from labels; a run takes those of its labels.
 CLASSES = ("A2C", "A4C", "PLAX")

@@ -25,6 +25,7 @@ from recipes.pretrain.cvrl import CVRL
 from recipes.pretrain.dino import DINO
 from recipes.pretrain.discovr import DISCOVR
 from recipes.pretrain.dsm import DSM
+from recipes.pretrain.echoprime import EchoPrime
 from recipes.pretrain.everest import EVEREST
 from recipes.pretrain.hecvl import HecVL
 from recipes.pretrain.iic import IIC
@@ -84,6 +85,7 @@ METHODS: list[type[Objective]] = [
     HecVL,
     PeskaVLP,
     OphCLIP,
+    EchoPrime,
 ]
 
 
