@@ -90,6 +90,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "procedure": {"outputs": 8, "concepts": 6, "following": 2, "order_depth": 1, "order_heads": 2},
     "cmc": {"head_hidden": 16, "head_outputs": 8},
     "egoexonce": {"outputs": 8},
+    "echoprime": {"outputs": 8, "clips": 3, "views": 4},
 }  # fmt: skip
 # Of a method that learns from labels; a run takes those of its labels.
 CLASSES = ("A2C", "A4C", "PLAX")

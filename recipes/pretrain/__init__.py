@@ -28,6 +28,7 @@ from recipes.pretrain.cvrl import CVRL
 from recipes.pretrain.dino import DINO
 from recipes.pretrain.discovr import DISCOVR
 from recipes.pretrain.dsm import DSM
+from recipes.pretrain.echoprime import EchoPrime
 from recipes.pretrain.egoexonce import EgoExoNCE
 from recipes.pretrain.egonce import EgoNCE
 from recipes.pretrain.everest import EVEREST
@@ -110,6 +111,7 @@ METHODS: list[type[Objective]] = [
     IMUVideo,
     PreViPS,
     Procedure,
+    EchoPrime,
 ]
 
 
