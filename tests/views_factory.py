@@ -18,6 +18,7 @@ from store_factory import pseudonym
 from domains.store.frames import encode
 from domains.store.manifest import VideoRow, frame_file, write_info, write_manifest
 from domains.store.prepared import Prepared
+from domains.store.signals import write_signals
 
 SIZE = 16
 GREY, STEP = 10.0, 6.0  # grey level of second 0, and how much brighter the next is
@@ -51,9 +52,14 @@ def second_of(frames: np.ndarray) -> np.ndarray:
 
 
 def make_views(
-    folder: Path, events: int = 2, cameras: tuple[Camera, ...] = CAMERAS, moments: tuple[tuple[str, float, float], ...] = ()
-) -> Prepared:  # fmt: skip
-    """Write and open `events` events, each seen by `cameras`. moments: (team, start, end) of the event that the data set names."""
+    folder: Path,
+    events: int = 2,
+    cameras: tuple[Camera, ...] = CAMERAS,
+    moments: tuple[tuple[str, float, float], ...] = (),
+    signals: bool = False,
+) -> Prepared:
+    """Write and open `events` events, each seen by `cameras`. moments: (team, start, end) of the event that the data set names. signals: each but the
+    last camera has an `imu`, 20 a second, of its own second and that of the event; all have a `pose` of one joint at (event's second / 100, 0.5)."""
     folder.mkdir(parents=True)
     rows, views, spans = [], [], []
     for event in range(events):
@@ -89,7 +95,43 @@ def make_views(
         csv.writer(file).writerows([["video_id", "event", "camera", "team", "exo", "offset", "drift"], *views])
     if spans:
         _name_moments(folder, spans)
+    if signals:
+        _measure(folder, rows, events, cameras)
     return Prepared.open(folder)
+
+
+def _measure(folder: Path, rows: list[VideoRow], events: int, cameras: tuple[Camera, ...]) -> None:
+    tables: dict[str, dict[str, str]] = {}
+    for number, row in enumerate(rows):
+        camera = cameras[number % len(cameras)]
+        own = np.arange(0, row.n_frames / camera.fps, 0.05)
+        second = (own - (camera.offset or 0.0)) / (1 + camera.drift)
+        kinds = {"imu": [own, own, second], "pose": [own, second / 100, np.full(len(own), 0.5)]}
+        if number % len(cameras) == len(cameras) - 1:
+            del kinds["imu"]
+        for kind, columns in kinds.items():
+            np.savetxt(
+                folder / f"{number}.{kind}",
+                np.stack(columns, 1),
+                delimiter=",",
+                header="seconds,x,y",
+                comments="",
+                fmt="%.6f",
+            )
+            tables.setdefault(row.video_id, {})[kind] = f"{number}.{kind}"
+    counts = write_signals(folder, folder, tables)
+    info = json.loads((folder / "prepared.json").read_text())
+    told = {
+        "name": "seen",
+        "title": "Seen",
+        "grouped_by": "events",
+        "tasks": {},
+        "splits": {},
+        "labels": {},
+        "spans": {},
+        "signals": counts,
+    }
+    (folder / "prepared.json").write_text(json.dumps({**info, "layout": told}))
 
 
 def _row(video_id: str, event: str, camera: Camera, n_frames: int, offsets: Any, blob: bytes) -> VideoRow:

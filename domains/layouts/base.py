@@ -12,7 +12,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -41,7 +41,9 @@ class Recording:
         is time).
     fps: frames a second where a table or the layout says so, else None: the file knows.
     event, camera: recordings of one event show the same thing (a study, a trial, a round), each through its camera.
-    offset: seconds of this recording = seconds of its event + offset; None where views are not synchronised.
+    team: whose view it is, within its event; "" where there are no teams, or nobody says. exo: a camera that nobody wears.
+    offset, drift: second t of the event is second t * (1 + drift) + offset of this recording; offset None where views are not synchronised.
+    signals: name ("imu", "pose") -> path of a table of what else was recorded, by second of this recording.
     listed: the table and line that named it.
     """
 
@@ -53,7 +55,11 @@ class Recording:
     fps: float | None = None
     event: str = ""
     camera: str = ""
+    team: str = ""
+    exo: bool = False
     offset: float | None = None
+    drift: float = 0.0
+    signals: Mapping[str, str] = field(default_factory=dict)
     listed: str = field(default="", compare=False)
 
 
@@ -131,7 +137,7 @@ class Layout(ABC):
     domain: str  # the domain it belongs to
     grouped_by: str  # what a group is
     suffixes: ClassVar[tuple[str, ...]]  # of recordings, lower case
-    changes: ClassVar[Mapping[str, Any]] = {}  # what its recordings need otherwise than the domain says
+    changes: Mapping[str, Any] = {}  # what its recordings need otherwise than the domain says
     opens_recordings: ClassVar[bool] = False  # to read its tables: they must be on this machine
     split_names: tuple[str, ...] = ()  # official splits; the first is the one people mean
 
@@ -250,7 +256,7 @@ class Layout(ABC):
             elif before == recording:
                 notes.add("named twice", recording.listed)
             else:
-                names = ("group", "splits", "labels", "media", "fps", "event", "camera", "offset")
+                names = [one.name for one in fields(Recording) if one.compare]
                 differ = ", ".join(name for name in names if getattr(before, name) != getattr(recording, name))
                 what = f"the recording of {before.listed} again, with other {differ}"
                 raise DataError(what, where=recording.listed, do="Leave one of the two lines")

@@ -109,6 +109,16 @@ class XEgo(Layout):
                 moments.append((folder.name, row, [_player(row, column) for column in MATES[:alive]]))
         return moments
 
+    @cached_property
+    def _sides(self) -> dict[View, str]:
+        """The side of every player who is named as a teammate in a round."""
+        sides: dict[View, str] = {}
+        for place, row, players in self._moments:
+            number = whole(row.cells["round_num"], "'round_num'", row.where)
+            for player in players:
+                sides.setdefault((place, row.cells["match_id"], number, player), row.text("pov_team_side"))
+        return sides
+
     def _read(self, notes: Notes) -> Iterator[Recording]:
         parts: dict[tuple[str, str, int], tuple[str, str]] = {}  # of a round, and where it was said
         views = set(self._videos)
@@ -131,6 +141,7 @@ class XEgo(Layout):
                 splits=official(part),
                 event=f"{place}/{match}/round_{number:02d}",
                 camera=player,
+                team=self._sides.get(view, ""),
                 offset=self._offsets.get(view),
                 listed=where,
             )

@@ -23,6 +23,7 @@ from domains.prepare.privacy import Pseudonyms
 from domains.remote.place import Place, Url
 from domains.store import annotated
 from domains.store.manifest import VideoRow
+from domains.store.signals import write_signals
 
 BLOCK = 65_536  # rows of a table that are held at once
 OLDEST = 89.0  # years; above, an age tells who somebody is (PS3.15, HIPAA)
@@ -32,9 +33,9 @@ OLDEST = 89.0  # years; above, an age tells who somebody is (PS3.15, HIPAA)
 class Listed:
     """What came of a data set.
 
-    labels: label -> recordings that have it. splits: split -> part -> recordings. spans: label -> how many. texts: how
-    many. withheld: labels that are words of no declared task, and how often: they may be free text. notes: what reading
-    passed over; places may hold names, for the owner's eyes.
+    labels: label -> recordings that have it. splits: split -> part -> recordings. spans: label -> how many. texts: how many. signals: name ->
+    recordings that have it. withheld: labels that are words of no declared task, and how often: they may be free text. notes: what reading passed
+    over; places may hold names, for the owner's eyes.
     """
 
     layout: Layout
@@ -42,6 +43,7 @@ class Listed:
     splits: dict[str, dict[str, int]] = field(default_factory=dict)
     spans: dict[str, int] = field(default_factory=dict)
     texts: int = 0
+    signals: dict[str, int] = field(default_factory=dict)
     withheld: dict[str, int] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
 
@@ -52,8 +54,8 @@ class Listed:
         }
         return {
             "name": self.layout.name, "title": self.layout.title, "grouped_by": self.layout.grouped_by, "tasks": tasks,
-            "labels": self.labels, "splits": self.splits, "spans": self.spans, "texts": self.texts, "withheld": self.withheld,
-            "notes": {note.what: note.count for note in self.notes},
+            "labels": self.labels, "splits": self.splits, "spans": self.spans, "texts": self.texts, "signals": self.signals,
+            "withheld": self.withheld, "notes": {note.what: note.count for note in self.notes},
         }  # fmt: skip
 
 
@@ -93,6 +95,9 @@ def write(
     _write_labels(draft, domain, kept, found)
     _write_splits(draft, kept, found)
     _write_views(draft, kept, names)
+    found.signals = write_signals(
+        draft, layout.root, {video: told.signals for video, told in kept.values() if told.signals}
+    )
 
     def spans() -> Iterator[tuple[Any, ...]]:
         for label in layout.span_labels:
@@ -150,10 +155,12 @@ def _write_views(draft: Path, kept: Mapping[str, tuple[str, Recording]], names: 
     for video_id, recording in kept.values():
         if recording.camera:
             event, camera = names.token("study", recording.event), names.token("camera", recording.camera)
-            offset = "" if recording.offset is None else f"{recording.offset:.6g}"
-            lines.append([video_id, event, camera, offset])
+            team = names.token("team", recording.team) if recording.team else ""
+            offset = "" if recording.offset is None else f"{recording.offset:.9g}"
+            lines.append([video_id, event, camera, team, str(int(recording.exo)), offset, f"{recording.drift:.9g}"])
     if lines:
-        _write_csv(draft / annotated.VIEWS, ["video_id", "event", "camera", "offset"], sorted(lines))
+        columns = ["video_id", "event", "camera", "team", "exo", "offset", "drift"]
+        _write_csv(draft / annotated.VIEWS, columns, sorted(lines))
 
 
 def _write_csv(path: Path, columns: list[str], lines: Any) -> None:

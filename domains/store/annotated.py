@@ -7,7 +7,9 @@ All of it is by video_id, so that no name of the source is needed to use it. A f
     spans.parquet   video_id, start, end (s), label, value, moment: from start up to end the label has the value
     texts.parquet   video_id, start, end (s), text, source, level: what somebody said or wrote about that stretch; level: clip, keystep,
                     abstract, or empty
-    views.csv       video_id, event, camera, offset (s): recordings of one event, seen by several cameras
+    views.csv       video_id, event, camera, team, exo (0 or 1), offset (s), drift: recordings of one event, seen by several cameras, on clocks of
+                    their own (`domains.store.views`)
+    signals.parquet what else was recorded, by second of the recording (`domains.store.signals`)
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from domains.schema import nearest
 from domains.store.prepared import Prepared
 
 LABELS, SPLITS, VIEWS, SPANS, TEXTS = "labels.csv", "splits.csv", "views.csv", "spans.parquet", "texts.parquet"
-FILES = (LABELS, SPLITS, VIEWS, SPANS, TEXTS)
+SIGNALS = "signals.parquet"
+FILES = (LABELS, SPLITS, VIEWS, SPANS, TEXTS, SIGNALS)
 PARTS = ("train", "val", "test")
 SPAN_SCHEMA = pa.schema([
     ("video_id", pa.string()), ("start", pa.float64()), ("end", pa.float64()), ("label", pa.string()),

@@ -69,6 +69,7 @@ class DrawnClip:
     brightness: added, in units of full scale (0 leaves the clip as it is).
     contrast: factor about the clip's mean (1 leaves the clip as it is).
     keep_temporal, keep_spatial: frequencies [least, below) that are left, in cycles a frame and a pixel; EVERYTHING leaves the clip as it is.
+    start: native frame at which it begins.
     """
 
     frames: Frames
@@ -77,6 +78,7 @@ class DrawnClip:
     contrast: float
     keep_temporal: Band = EVERYTHING
     keep_spatial: Band = EVERYTHING
+    start: float = 0.0
 
 
 def sample_seed(seed: int, epoch: int, video_id: str, draw: int) -> int:
@@ -203,7 +205,7 @@ def draw_views(
             continue
         pixels = resize(decoded, look.crop, clip.size, np.searchsorted(needed, wanted[name]))
         drawn[name] = DrawnClip(
-            pixels, look.flip, look.brightness, look.contrast, look.keep_temporal, look.keep_spatial
+            pixels, look.flip, look.brightness, look.contrast, look.keep_temporal, look.keep_spatial, starts[name]
         )
     return drawn
 

@@ -165,7 +165,9 @@ def _cut(
         ends = sorted(shown[row][-1][1] for row in rows if shown[row])
         if len(starts) < 2 or ends[-2] <= starts[1]:
             continue
-        first, last = starts[1], ends[-2]
+        patience = SLOT * seconds / 2  # those who begin a little later, or end a little sooner, are waited for
+        first = max(start for start in starts if start <= starts[1] + patience)
+        last = min(end for end in ends if end >= ends[-2] - patience)
         count = max(1, math.floor((last - first) / (SLOT * seconds)))
         edges: NDArray[np.float64] = np.linspace(first, last, count + 1)
         found += [(event, float(low), float(high), rows) for low, high in pairwise(edges)]

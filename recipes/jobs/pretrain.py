@@ -203,12 +203,12 @@ def samples_of(config: RunConfig, prepared: Prepared, objective: Objective, spok
     if objective.together and objective.text is None:
         return TogetherData(
             prepared, rows, objective.views, config.clip, config.augment, synchronous=config.data.synchronous, seed=train.seed,
-            clips_per_video=config.data.clips_per_video, regions=config.region_map,
+            clips_per_video=config.data.clips_per_video, regions=config.region_map, signals=objective.signals,
         )  # fmt: skip
     if spoken is None or objective.text is None:
         return ClipData(
             prepared, rows, objective.views, config.clip, config.augment, seed=train.seed,
-            clips_per_video=config.data.clips_per_video, regions=config.region_map,
+            clips_per_video=config.data.clips_per_video, regions=config.region_map, signals=objective.signals,
         )  # fmt: skip
     return TextData(
         prepared, rows, objective.views, config.clip, config.augment, texts=spoken, asked=objective.texts, reader=objective.text.reader,

@@ -23,6 +23,7 @@ from recipes.encoders.base import Geometry
 from recipes.encoders.text import padded
 from recipes.objective import Batch, Words
 from recipes.training.frequency import keep_frequencies
+from recipes.training.measured import Measured
 
 ATTEMPTS = 8  # samples tried in place of an unreadable one before a run gives up
 
@@ -35,7 +36,7 @@ class ClipData(Dataset[dict[str, Any]]):
     row cannot be read the item holds their reasons alone (an exception would leave a loader process as a printed stack trace).
 
     prepared: the store; rows: the manifest rows to learn from; targets: label name -> values aligned with `rows`; regions: the domain's region
-    map, for views that ask for it.
+    map, for views that ask for it; signals: names of what was recorded beside the video, as targets at the time of the first view.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class ClipData(Dataset[dict[str, Any]]):
         clips_per_video: int = 1,
         targets: Mapping[str, NDArray[Any]] | None = None,
         regions: RegionMapSettings | None = None,
+        signals: Sequence[str] = (),
     ) -> None:
         self.prepared, self.rows, self.views = prepared, list(rows), dict(views)
         self.clip, self.policies, self.seed, self.clips_per_video = clip, policies, seed, clips_per_video
         self.targets, self.regions = dict(targets or {}), regions
+        self.measured = Measured(prepared, signals, clip, self.views)
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
     @property
@@ -99,12 +102,13 @@ class ClipData(Dataset[dict[str, Any]]):
 
     def read(self, row: int, epoch: int, where: int, draw: int) -> dict[str, Any]:
         """What a sample holds: views, seed, targets. Raises MediaError, UnreachableError."""
+        views = draw_views(
+            self.prepared, row, self.views, self.clip, self.policies, self.seed, epoch, draw, regions=self.regions
+        )
         return {
-            "views": draw_views(
-                self.prepared, row, self.views, self.clip, self.policies, self.seed, epoch, draw, regions=self.regions
-            ),
+            "views": views,
             "seed": sample_seed(self.seed, epoch, self.prepared.video_id(row), draw),
-            "targets": {name: values[where] for name, values in self.targets.items()},
+            "targets": {name: values[where] for name, values in self.targets.items()} | self.measured.at(row, views),
         }
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from domains.store.views import read_views
 
 from domains.base import AugmentPolicies, ClipSettings, RegionMapSettings
 from domains.errors import DataError
@@ -16,6 +15,7 @@ from domains.store.actions import Actions
 from domains.store.clips import Clip, Span, draw_views, generator, sample_seed
 from domains.store.prepared import Prepared
 from domains.store.texts import LEVELS, Asked, Texts, pick
+from domains.store.views import read_views
 from recipes.encoders.text import Reader, padded
 from recipes.objective import EXO, LEVEL, NOUNS, VERBS
 from recipes.training.data import ClipData

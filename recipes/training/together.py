@@ -45,6 +45,7 @@ class TogetherData(ClipData):
         seed: int = 0,
         clips_per_video: int = 1,
         regions: RegionMapSettings | None = None,
+        signals: Sequence[str] = (),
     ) -> None:
         self.cameras, self.synchronous = read_views(prepared), synchronous
         self.seconds = clip_seconds(clip, views)
@@ -59,7 +60,15 @@ class TogetherData(ClipData):
             raise DataError(what, where=prepared.place, do="Leave data.synchronous out, or use shorter clips")
         met = sorted({row for _, row in self.samples})
         super().__init__(
-            prepared, met, views, clip, policies, seed=seed, clips_per_video=clips_per_video, regions=regions
+            prepared,
+            met,
+            views,
+            clip,
+            policies,
+            seed=seed,
+            clips_per_video=clips_per_video,
+            regions=regions,
+            signals=signals,
         )
 
     @property
@@ -138,6 +147,7 @@ class TogetherData(ClipData):
                 TEAM: np.int64(self.cameras.teams[row]),
                 CAMERA: np.int64(self.cameras.cameras[row]),
                 EXO: np.bool_(view.exo),
+                **self.measured.at(row, views),
             },
         }
 

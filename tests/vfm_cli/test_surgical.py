@@ -70,5 +70,8 @@ def test_surgical_data_sets_come_to_the_surgical_domain(tmp_path: Path) -> None:
     assert declared_for(None, tmp_path, None).name == "echo"
     bench = declared_for(open_layout(jigsaws(tmp_path / "jigsaws")), tmp_path, None)
     assert (bench.name, bench.out_of_body, bench.store.rate, bench.store.size) == ("surgical", "keep", 5.0, 256)
+    clips = next(one for one in LAYOUTS if one.name == "egoclip")(tmp_path)
+    assert declared_for(clips, tmp_path, None) == load_domain("egocentric")
+    clips.domain = "underwater"  # as a dataset.yaml may say
     with pytest.raises(ConfigError, match="a domain that does not ship with vfm yet"):
-        declared_for(next(one for one in LAYOUTS if one.name == "egoclip")(tmp_path), tmp_path, None)
+        declared_for(clips, tmp_path, None)

@@ -191,6 +191,7 @@ def show_listed(listed: Listed) -> None:
     rows = [["label", name, f"{count} recordings"] for name, count in listed.labels.items()]
     rows += [["spans", name, f"{count}"] for name, count in listed.spans.items()]
     rows += [["texts", "", f"{listed.texts}"]] if listed.texts else []
+    rows += [["signal", name, f"{count} recordings"] for name, count in listed.signals.items()]
     for name, parts in listed.splits.items():
         rows.append(["official split", name, ", ".join(f"{count} {part}" for part, count in parts.items())])
     rows += [
@@ -333,6 +334,38 @@ def synth_surgical(
     else:
         click.echo(
             f"{result.procedures} procedures ({duration(result.seconds)} of video) in {out}; {result.spans} spans, {result.texts} texts"
+        )
+        click.echo(f"next: vfm data prepare {out} --out prepared")
+
+
+@synth.command("egocentric")
+@click.option("--events", type=click.IntRange(1), default=24, show_default=True)
+@click.option("--people", type=click.IntRange(1, 10), default=4, show_default=True, help="In each, in two teams.")
+@click.option("--seconds", type=click.FloatRange(4), default=40.0, show_default=True, help="Of an event.")
+@click.option("--exo", is_flag=True, help="Also a camera that stands beside the first person.")
+@click.option("--hud", is_flag=True, help="With a head-up display, whose map shows where the team is.")
+@click.option("--out", type=LOCAL, required=True, help="Folder to make.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same bytes.")
+@click.option("--workers", type=click.IntRange(1), default=None, help="Processes; default: one per core.")
+@overwrite_option
+@json_option
+def synth_egocentric(
+    events: int, people: int, seconds: float, exo: bool, hud: bool, out: Path, seed: int, workers: int | None, overwrite: bool, as_json: bool
+) -> None:  # fmt: skip
+    """A house seen by the people in it at the same time, with actions, places, narrations, inertial signals and poses."""
+    from domains.egocentric.phantom import synthesise
+    from domains.machine import cores
+
+    claim(out, overwrite)
+    result = synthesise(
+        out, events, people, seed, seconds=seconds, exo=exo, hud=hud, workers=workers or cores(), progress=Counter("synthesising", "events")
+    )  # fmt: skip
+    if as_json:
+        emit_json({"out": str(out), **vars(result), "seed": seed})
+    else:
+        click.echo(
+            f"{result.recordings} recordings of {result.events} events ({duration(result.seconds)} of video) in {out}; {result.spans} spans, "
+            f"{result.texts} texts"
         )
         click.echo(f"next: vfm data prepare {out} --out prepared")
 
