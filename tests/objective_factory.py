@@ -121,6 +121,9 @@ SHORT: dict[str, tuple[str, ...]] = {
     "symile": ("objective.motion=true", "monitor.deviation.drop=0.2"),
     # Of a ring it keeps the step that narrations name, and these know three views: 2.3 of 6.5 dimensions.
     "procedure": ("monitor.rankme.drop=0.2", "monitor.deviation.drop=0.1"),
+    # So do their poses; and a wrist that swings knows but how far a ring beats, and when.
+    "previps": ("monitor.rankme.drop=0.2", "monitor.deviation.drop=0.1"),
+    "imu": ("objective.head_motion=true", "monitor.rankme.drop=0.2", "monitor.deviation.drop=0.1"),
     # Of its two losses that of stage 2; both stages: test_pretrain_latents.
     "salt": ("objective.stage1=0", "monitor.rankme.drop=0.2", "monitor.deviation.drop=0.05"),
 }
