@@ -1,4 +1,4 @@
-"""What vfm adds to a model of transformers, saved beside it: a temporal module, and a transformer over sets of clips."""
+"""What vfm adds to a model of transformers, saved beside it: a temporal module, tokens between frames, and a transformer over sets of clips."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from domains.errors import ModelError
 from domains.schema import parse
+from recipes.encoders.between import Messages, MessageSettings, Proxies, ProxySettings
 from recipes.encoders.context import ContextSettings, SetTransformer
 from recipes.encoders.temporal import TemporalModule, TemporalSettings
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 ADDED: dict[str, tuple[Any, Any]] = {
     "temporal": (TemporalSettings, TemporalModule),
     "context": (ContextSettings, SetTransformer),
+    "messages": (MessageSettings, Messages),
+    "proxies": (ProxySettings, Proxies),
 }
 
 

@@ -85,6 +85,7 @@ def take_weights(encoder: VideoEncoder, source: str | Path) -> None:
             f"its weights do not fit this encoder ({str(error).splitlines()[-1].strip()[:120]})", where=source
         ) from None
     encoder.random_start, encoder.temporal, encoder.context = other.random_start, other.temporal, other.context
+    encoder.messages, encoder.proxies = other.messages, other.proxies
 
 
 def find_folder(name: str, online: bool = False, *, part: str = "encoder", built_in: str = TINY) -> Path:

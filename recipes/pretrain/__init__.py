@@ -17,6 +17,7 @@ from recipes.pretrain.added import add, alone
 from recipes.pretrain.advise import ADVISE
 from recipes.pretrain.byol import BYOL
 from recipes.pretrain.clip import CLIP
+from recipes.pretrain.clipvip import CLIPViP
 from recipes.pretrain.coclr import CoCLR
 from recipes.pretrain.comix import CoMix
 from recipes.pretrain.cpnet import CPNet
@@ -54,6 +55,7 @@ from recipes.pretrain.vididi import ViDiDi
 from recipes.pretrain.vjepa import VJEPA
 from recipes.pretrain.vthcl import VTHCL
 from recipes.pretrain.weaksvr import WeakSVR
+from recipes.pretrain.xclip import XCLIP
 
 # Each is a method by itself, and can be added to any other (`pretext` in the settings of a run).
 PRETEXTS: list[type[Pretext]] = [RSPNet, TT, Order, OddOneOut, CPNet, Statistics]
@@ -94,6 +96,8 @@ METHODS: list[type[Objective]] = [
     MCN,
     TVTS,
     WeakSVR,
+    XCLIP,
+    CLIPViP,
 ]
 
 

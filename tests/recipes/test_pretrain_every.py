@@ -115,7 +115,7 @@ def test_one_step_changes_the_student_and_not_what_is_frozen(name: str) -> None:
     assert all(after[key].isfinite().all() for key in after)
     first, last = small_encoder().state_dict(), objective.final_encoder().state_dict()
     assert first.keys() <= last.keys()  # what is left behind is an encoder of the same kind
-    assert all(key in first or key.startswith(("context.", "temporal.")) for key in last)
+    assert all(key in first or key.startswith(("context.", "temporal.", "messages.", "proxies.")) for key in last)
     assert any(not first[key].equal(last[key]) for key in first) == objective.adapts
 
 
