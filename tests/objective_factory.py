@@ -77,6 +77,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "ophclip": {"outputs": 8, "bank": 16, "retrieved": 2},
     "tvts": {"outputs": 8, "steps": 2, "sorter_width": 16, "sorter_depth": 1, "sorter_heads": 2},
     "weaksvr": {"outputs": 8, "clips": 3, "sentences": 2},
+    "xclip": {"outputs": 8, "prompt_depth": 1, "prompt_heads": 2},
+    "clipvip": {"outputs": 8, "proxies": 2},
     "gram": {"outputs": 8, "modalities": ("motion", "second", "beside", "below"), "drawn": 2},
     "symile": {"outputs": 8, "modalities": ("motion", "beside"), "drawn": 2},
     "mcn": {"outputs": 8, "modalities": ("second", "below"), "drawn": 2, "clusters": 4, "memory": 12},

@@ -19,6 +19,7 @@ from recipes.pretrain.byol import BYOL
 from recipes.pretrain.cecl import CECL
 from recipes.pretrain.chirality import Chirality
 from recipes.pretrain.clip import CLIP
+from recipes.pretrain.clipvip import CLIPViP
 from recipes.pretrain.cmc import CMC
 from recipes.pretrain.coclr import CoCLR
 from recipes.pretrain.comix import CoMix
@@ -63,6 +64,7 @@ from recipes.pretrain.vididi import ViDiDi
 from recipes.pretrain.vjepa import VJEPA
 from recipes.pretrain.vthcl import VTHCL
 from recipes.pretrain.weaksvr import WeakSVR
+from recipes.pretrain.xclip import XCLIP
 
 # Each is a method by itself, and can be added to any other (`pretext` in the settings of a run).
 PRETEXTS: list[type[Pretext]] = [RSPNet, TT, Order, OddOneOut, CPNet, Statistics]
@@ -112,6 +114,8 @@ METHODS: list[type[Objective]] = [
     PreViPS,
     Procedure,
     EchoPrime,
+    XCLIP,
+    CLIPViP,
 ]
 
 

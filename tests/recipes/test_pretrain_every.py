@@ -114,7 +114,8 @@ def test_one_step_changes_the_student_and_not_what_is_frozen(name: str) -> None:
     assert all(after[key].isfinite().all() for key in after)
     first, last = small_encoder().state_dict(), objective.final_encoder().state_dict()
     assert first.keys() <= last.keys()  # what is left behind is an encoder of the same kind
-    assert all(key in first or key.startswith(("context.", "temporal.", "trajectory.")) for key in last)
+    beside = ("context.", "temporal.", "trajectory.", "messages.", "proxies.")
+    assert all(key in first or key.startswith(beside) for key in last)
     assert any(not first[key].equal(last[key]) for key in first) == objective.adapts
 
 

@@ -28,7 +28,7 @@ from recipes.training.flops import flops_on_paper
 from recipes.training.reporter import SilentReporter
 from recipes.training.sharding import weights_of, whole_tensor
 
-NAMES = 'imu previps chirality simclr'.split()
+NAMES = ["imu", "previps", "chirality", "simclr"]
 ECHO = load_domain("echo").run_layer()
 # Of two processes: with whole weights, where the second step meets what the first left behind (queues, centres, teachers), and with weights spread
 # over them, of which each tensor is gathered to be looked at, which takes its time.
