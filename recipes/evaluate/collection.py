@@ -5,14 +5,12 @@
     FOLDER/moments.parquet    video_id, frame (native, at which the clip begins), start, end (s; null where the frame rate is not known)
 
 Search is exact: the cosine with every vector, mapped into memory and read block by block. No approximate index is kept: at a vector every few
-seconds, a million of them are weeks of video.
+seconds, a million of them are weeks of video. `collecting` writes one.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,9 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import Field
 
 from domains.base import ClipSettings, StoreSettings
-from domains.errors import ConfigError, DataError, StorageError
+from domains.errors import DataError
 from domains.schema import Strict, parse
 from recipes.evaluate.metrics import Array
 
@@ -39,7 +38,8 @@ class About(Strict):
 
     model: as it was named; fingerprint: of its weights. words: whether it knows texts. data: the prepared folder or URL, as it was named; key: the
     fingerprint of its pseudonym key. store: how its frames are stored. clip: what the model was shown. every: seconds from one stretch to the next,
-    None: one follows the other.
+    None: one follows the other. content: a digest of the recordings and of the clips of them (None: of an older vfm). left_out: recordings that could
+    not be read, and why.
     """
 
     format: int
@@ -56,17 +56,8 @@ class About(Strict):
     every: float | None
     vectors: int
     recordings: int
-
-
-@dataclass(frozen=True)
-class Stretches:
-    """Of one recording: frames (n,) at which clips begin, starts and ends (n,) in seconds (not a number: unknown), vectors (n, D)."""
-
-    video_id: str
-    frames: Array
-    starts: Array
-    ends: Array
-    vectors: Array
+    content: str | None = None
+    left_out: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,48 +69,6 @@ class Hit:
     start: float | None
     end: float | None
     similarity: float
-
-
-def write_collection(folder: Path, about: About, found: Iterable[Stretches], *, overwrite: bool = False) -> About:
-    """Whole or not at all; `about` gets its counts. Raises ConfigError where there is one already, StorageError."""
-    if folder.exists() and not overwrite:
-        raise ConfigError(
-            "there is something already", where=folder, do="Replace it with --overwrite, or give another folder"
-        )
-    if folder.exists() and not (folder / ABOUT).is_file() and any(folder.iterdir()):
-        raise ConfigError("holds something that is no embedded collection", where=folder, do="Give another folder")
-    draft = folder.with_name(f"{folder.name}.partial")
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        count = recordings = 0
-        with (draft / "vectors.raw").open("wb") as raw, pq.ParquetWriter(draft / MOMENTS, SCHEMA) as table:
-            for one in found:
-                raw.write(np.ascontiguousarray(one.vectors, np.float32).tobytes())
-                table.write_table(_table(one))
-                count, recordings = count + len(one.vectors), recordings + 1
-        about = about.model_copy(update={"vectors": count, "recordings": recordings})
-        with (draft / VECTORS).open("wb") as file, (draft / "vectors.raw").open("rb") as raw:
-            head = {"descr": "<f4", "fortran_order": False, "shape": (count, about.width)}
-            np.lib.format.write_array_header_1_0(file, head)
-            shutil.copyfileobj(raw, file, 1 << 22)
-        (draft / "vectors.raw").unlink()
-        (draft / ABOUT).write_text(about.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        draft.rename(folder)
-    except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise StorageError(f"cannot be written ({error.strerror})", where=folder, do="Free some space") from None
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-    return about
-
-
-def _table(one: Stretches) -> pa.Table:
-    seconds = [pa.array(values, mask=~np.isfinite(values)) for values in (one.starts, one.ends)]
-    return pa.table([pa.array([one.video_id] * len(one.frames)), pa.array(one.frames), *seconds], schema=SCHEMA)
 
 
 class Collection:

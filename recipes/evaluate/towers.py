@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -84,11 +85,38 @@ def vectors_at(
 
     A few clips are held at a time, however long a recording is. progress(clips done, of all).
     """
-    pieces = [
-        (number, starts[first : first + AT_ONCE])
-        for number, (_, starts) in enumerate(places)
-        for first in range(0, len(starts), AT_ONCE)
-    ]
+    for _, group in groupby(pieces_at(extractor, prepared, places, clip, progress), key=lambda piece: piece.place):
+        found: list[Array] = []
+        failed: MediaError | None = None
+        for piece in group:
+            if isinstance(piece.vectors, MediaError):
+                failed = piece.vectors
+            else:
+                found.append(piece.vectors)
+        yield failed or np.concatenate(found)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What was said of `count` clips, one after the other, of place number `place`: (count, ...), or why it cannot be read."""
+
+    place: int
+    count: int
+    vectors: Array | MediaError
+
+
+def pieces_at(
+    extractor: Extractor,
+    prepared: Prepared,
+    places: Sequence[Place],
+    clip: ClipSettings,
+    progress: ReadProgress | None = None,
+    skip: int = 0,
+) -> Iterator[Piece]:
+    """The same a few clips at a time, without the first `skip` of all clips. Of a place that cannot be read all further pieces say so.
+
+    A call that skips what whole pieces of an earlier one said gets the same pieces from there on. progress(clips done, of those that are left).
+    """
 
     def read(piece: Place) -> Frames | MediaError:
         try:
@@ -96,16 +124,23 @@ def vectors_at(
         except MediaError as error:
             return error
 
-    done, total = 0, sum(len(starts) for _, starts in places)
-    for _, group in groupby(read_ahead(pieces, read), key=lambda answer: answer[0][0]):
-        found: list[Array] = []
-        failed: MediaError | None = None
-        for (_, starts), clips in group:
-            if isinstance(clips, MediaError):
-                failed = failed or clips
-            elif failed is None:
-                found.append(extractor(clips))
-            done += len(starts)
-            if progress is not None:
-                progress(done, total)
-        yield failed or np.concatenate(found)
+    done, total = 0, sum(len(starts) for _, starts in places) - skip
+    broken: tuple[int, MediaError] | None = None
+    for (place, starts), clips in read_ahead(_cut(places, skip), read):
+        if isinstance(clips, MediaError) and (broken is None or broken[0] != place):
+            broken = (place, clips)
+        if broken is not None and broken[0] == place:
+            yield Piece(place, len(starts), broken[1])
+        elif not isinstance(clips, MediaError):
+            yield Piece(place, len(starts), extractor(clips))
+        done += len(starts)
+        if progress is not None:
+            progress(done, total)
+
+
+def _cut(places: Sequence[Place], skip: int) -> Iterator[Place]:
+    """(number of the place, where AT_ONCE of its clips begin, or the last ones), without the first `skip` clips of all."""
+    for number, (_, starts) in enumerate(places):
+        for first in range(min(skip, len(starts)), len(starts), AT_ONCE):
+            yield number, starts[first : first + AT_ONCE]
+        skip = max(0, skip - len(starts))

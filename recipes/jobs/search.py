@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from domains.base import ClipSettings, StoreSettings, load_domain
-from domains.errors import ConfigError, DataError, MediaError, ModelError
+from domains.errors import ConfigError, DataError, ModelError
 from domains.prepare.source import stored_frames
 from domains.store.clips import clips_from, frame_indices, frame_step, resize, starts_every
 from domains.store.frames import Frames
@@ -20,11 +21,12 @@ from domains.store.strips import strip, write_sheet
 from recipes.encoders import open_encoder
 from recipes.encoders.aligned import is_aligned, open_aligned
 from recipes.encoders.base import VideoEncoder
-from recipes.evaluate.collection import FORMAT, About, Collection, Hit, Stretches, write_collection
-from recipes.evaluate.features import Extractor, Failure, ReadProgress, describing
+from recipes.evaluate.collecting import Note, Stretches, write_collection
+from recipes.evaluate.collection import FORMAT, About, Collection, Hit
+from recipes.evaluate.features import Extractor, ReadProgress, describing
 from recipes.evaluate.knn import unit
 from recipes.evaluate.metrics import Array
-from recipes.evaluate.towers import comparing, vectors_at
+from recipes.evaluate.towers import Place, comparing, pieces_at
 from recipes.evaluate.written import digest_of, fingerprint
 from recipes.jobs.evaluate import clip_seen
 
@@ -72,50 +74,51 @@ def embed(
     online: bool = False,
     overwrite: bool = False,
     progress: ReadProgress | None = None,
-) -> tuple[About, tuple[Failure, ...]]:
-    """Embed a prepared folder: a clip every `every` seconds of each recording; None: one after the other.
+    note: Note | None = None,
+) -> About:
+    """Embed a prepared folder: a clip every `every` seconds of each recording; None: one after the other. A call that was stopped or killed is gone
+    on with by the same call (`collecting.write_collection`).
 
     model: a run that aligned clips with texts (to be searched in words as well), or any encoder. Recordings without a frame rate: one clip after the
-    other. Returns what was written, and the recordings that could not be read. Raises ConfigError, DataError where none can be, ModelError.
+    other. progress(clips done, of those that this call embeds). note: told what an earlier call has done. Returns what was written; `left_out` are
+    the recordings that could not be read. Raises ConfigError, DataError where none can be, ModelError, StorageError.
     """
     prepared = data if isinstance(data, Prepared) else Prepared.open(data)
-    failed: list[Failure] = []
     with searching(model, online=online) as asked:
         clip = clip_seen(asked.encoder, prepared, domain)
+        begin_at = {row: starts_every(prepared, row, clip, every) for row in range(len(prepared))}
+        places = [(row, starts) for row, starts in begin_at.items() if len(starts)]  # of one, all may be withheld
+        if not places:
+            raise DataError("no recording has a clip that may be shown: frames are withheld", where=prepared.place)
         about = About(
             format=FORMAT, vfm=metadata.version("vfm"), model=str(model), fingerprint=asked.fingerprint, words=asked.texts is not None,
             width=asked.width, data=str(prepared.place), domain=domain or prepared.domain, key=prepared.info.get("key"),
-            store=StoreSettings(**prepared.info["store"]), clip=clip, every=every, vectors=0, recordings=0,
+            store=StoreSettings(**prepared.info["store"]), clip=clip, every=every, vectors=0, recordings=0, content=_content(prepared, places),
         )  # fmt: skip
-        about = write_collection(
-            out, about, _stretches(asked, prepared, clip, every, failed, progress), overwrite=overwrite
+        return write_collection(
+            out,
+            about,
+            [_stretches(prepared, row, starts, clip) for row, starts in places],
+            lambda skip: pieces_at(asked.clips, prepared, places, clip, progress, skip),
+            overwrite=overwrite,
+            note=note,
         )
-    return about, tuple(failed)
 
 
-def _stretches(
-    model: Model,
-    prepared: Prepared,
-    clip: ClipSettings,
-    every: float | None,
-    failed: list[Failure],
-    progress: ReadProgress | None,
-) -> Iterator[Stretches]:
-    begin_at = {row: starts_every(prepared, row, clip, every) for row in range(len(prepared))}
-    places = [(row, starts) for row, starts in begin_at.items() if len(starts)]  # of one, all may be withheld
-    read = 0
-    for (row, starts), vectors in zip(places, vectors_at(model.clips, prepared, places, clip, progress), strict=True):
-        if isinstance(vectors, MediaError):
-            failed.append(Failure(prepared.video_id(row), vectors.reason))
-            continue
-        fps = prepared.fps(row) or float("nan")
-        begin = starts / fps
-        end = np.minimum(begin + frame_step(prepared.fps(row), clip) * clip.frames / fps, prepared.length(row) / fps)
-        read += 1
-        yield Stretches(prepared.video_id(row), starts, begin, end, vectors)
-    if not read:
-        why = f"; the first: {failed[0].reason}" if failed else ""
-        raise DataError(f"none of {len(begin_at)} recordings could be read{why}", where=prepared.place)
+def _stretches(prepared: Prepared, row: int, starts: Array, clip: ClipSettings) -> Stretches:
+    fps = prepared.fps(row) or float("nan")
+    begin = starts / fps
+    end = np.minimum(begin + frame_step(prepared.fps(row), clip) * clip.frames / fps, prepared.length(row) / fps)
+    return Stretches(prepared.video_id(row), starts, begin, end)
+
+
+def _content(prepared: Prepared, places: Sequence[Place]) -> str:
+    """16 hexadecimal digits of the recordings and of where their clips begin."""
+    digest = hashlib.blake2b(digest_size=8)
+    for row, starts in places:
+        digest.update(f"{prepared.video_id(row)} {prepared.sha256(row)} {prepared.fps(row)} {len(starts)} ".encode())
+        digest.update(starts.tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from collection_factory import collected
 from store_factory import make_prepared
 
 from domains.base import ClipSettings, StoreSettings
@@ -14,7 +15,8 @@ from domains.errors import ConfigError, DataError, ModelError
 from recipes.encoders.base import Geometry
 from recipes.encoders.videomae import fresh_videomae
 from recipes.evaluate import similar
-from recipes.evaluate.collection import About, Collection, Stretches, write_collection
+from recipes.evaluate.collecting import Stretches
+from recipes.evaluate.collection import About, Collection
 from recipes.evaluate.findings import Statement, shared_findings, statements
 from recipes.evaluate.similar import Asked, nearest_studies
 from recipes.jobs.findings import draft_reports, summary
@@ -97,9 +99,9 @@ def collection_of(folder: Path, angles: dict[str, list[float]]) -> Collection:
         for name, turned in angles.items():
             angle = np.deg2rad(turned)
             starts = np.arange(len(angle)) * 1.0
-            yield Stretches(name, starts * 4, starts, starts + 1, np.stack([np.cos(angle), np.sin(angle)], axis=1))
+            yield Stretches(name, starts * 4, starts, starts + 1), np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
-    write_collection(folder, about, stretches())
+    collected(folder, about, stretches())
     return Collection.open(folder)
 
 

@@ -150,7 +150,7 @@ def test_a_new_recording_is_predicted_by_the_run_alone(made, finished, tmp_path)
     assert (found.task, found.recordings, found.where) == ("phase", 2, tmp_path / "verb")
     table = f"{other.video_id(1)}.csv"
     assert (found.where / table).read_text() == (tmp_path / "said" / table).read_text()
-    with pytest.raises(ConfigError, match="--clips is for tasks of whole recordings"):
+    with pytest.raises(ConfigError, match="--clips is for tasks of single recordings, and this run is of moments"):
         predict(run, other, tmp_path / "other", clips=2, reporter=SilentReporter())
 
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from aligned_factory import GEOMETRY, axis, fitted, write_aligned
+from collection_factory import Embedded, collected
 from source_factory import cine, write_avi
 from store_factory import Made, make_prepared
 
@@ -21,7 +22,8 @@ from domains.store.clips import spread_starts, starts_every
 from domains.store.manifest import frame_file
 from domains.store.prepared import Prepared
 from recipes.encoders.videomae import fresh_videomae
-from recipes.evaluate.collection import About, Collection, Hit, Stretches, write_collection
+from recipes.evaluate.collecting import Stretches
+from recipes.evaluate.collection import About, Collection, Hit
 from recipes.jobs.search import Query, embed, moment, search
 
 WORDS = {"A2C": "two chamber view", "A4C": "four chamber view", "PLAX": "long axis view of the heart"}
@@ -31,12 +33,12 @@ ABOUT = About(
 )  # fmt: skip
 
 
-def stretches(video_id: str, angles: list[float], fps: float | None = 4.0) -> Stretches:
+def stretches(video_id: str, angles: list[float], fps: float | None = 4.0) -> Embedded:
     """Vectors at so many degrees from the first axis, one a second."""
     turned = np.deg2rad(angles)
     starts = np.arange(len(angles)) * 1.0 if fps else np.full(len(angles), np.nan)
     frames = np.arange(len(angles)) * 4.0
-    return Stretches(video_id, frames, starts, starts + 1, np.stack([np.cos(turned), np.sin(turned)], axis=1))
+    return Stretches(video_id, frames, starts, starts + 1), np.stack([np.cos(turned), np.sin(turned)], axis=1)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def index(made: Made, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def test_search_is_exact_and_the_best_stands_for_its_neighbours(tmp_path: Path) -> None:
     found = [stretches("a", [0, 2, 4, 80, 6]), stretches("b", [1, 60]), stretches("c", [3, 5, 7], fps=None)]
-    about = write_collection(tmp_path / "index", ABOUT, found)
+    about = collected(tmp_path / "index", ABOUT, found)
     assert (about.vectors, about.recordings) == (10, 3)
     collection = Collection.open(tmp_path / "index")
     query = axis([[1.0, 0.0]])[0]
@@ -81,7 +83,7 @@ def test_search_is_exact_and_the_best_stands_for_its_neighbours(tmp_path: Path) 
 
 def test_few_are_found_among_many_neighbours(tmp_path: Path) -> None:
     many = [stretches("a", list(np.linspace(0, 1, 400))), stretches("b", [50.0]), stretches("c", [70.0])]
-    write_collection(tmp_path / "index", ABOUT, many)
+    collected(tmp_path / "index", ABOUT, many)
     collection = Collection.open(tmp_path / "index")
     assert [hit.video_id for hit in collection.search(axis([[1.0, 0.0]])[0], 3, 1e6)] == ["a", "b", "c"]
 
@@ -149,9 +151,9 @@ def test_a_file_that_nobody_prepared_finds_the_recording_that_was_made_of_it(tmp
         "tubelet_size": 2,
     }
     fresh_videomae(GEOMETRY, seed=0, **small).save(tmp_path / "encoder")
-    about, failed = embed(tmp_path / "encoder", tmp_path / "prepared", tmp_path / "index", every=0.2)
+    about = embed(tmp_path / "encoder", tmp_path / "prepared", tmp_path / "index", every=0.2)
     assert not about.words
-    assert failed == ()
+    assert about.left_out == {}
     collection = Collection.open(tmp_path / "index")
     found = [
         search(tmp_path / "index", Query(clip=str(tmp_path / "studies" / f"{number}.avi"), start=0.4), count=1)[0]
@@ -202,7 +204,7 @@ def test_an_index_that_was_not_finished_is_not_there_and_a_damaged_one_says_so(r
         embed(run, made.prepared, tmp_path / "index")
     assert not (tmp_path / "index").exists()
     assert not (tmp_path / "index.partial").exists()
-    write_collection(tmp_path / "index", ABOUT, [stretches("a", [0.0, 1.0])])
+    collected(tmp_path / "index", ABOUT, [stretches("a", [0.0, 1.0])])
     about = json.loads((tmp_path / "index" / "about.json").read_text())
     (tmp_path / "index" / "about.json").write_text(json.dumps({**about, "vectors": 3}))
     with pytest.raises(DataError, match="different lengths"):

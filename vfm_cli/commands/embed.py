@@ -31,19 +31,20 @@ def command(
 ) -> None:  # fmt: skip
     """Embed every recording, clip by clip, to be searched with vfm search.
 
-    The folder holds vectors, pseudonyms and times, and no picture; it belongs to the encoder that made it.
+    The folder holds vectors, pseudonyms and times, and no picture; it belongs to the encoder that made it. A command that was stopped, however, goes
+    on where it was when it is given again.
     """
     from recipes.jobs.search import embed
 
-    about, failed = embed(
-        encoder, data, out, every=every, domain=domain, online=online, overwrite=overwrite, progress=Counter("embedding", "clips")
+    about = embed(
+        encoder, data, out, every=every, domain=domain, online=online, overwrite=overwrite, progress=Counter("embedding", "clips"), note=say
     )  # fmt: skip
     if as_json:
-        lost = [{"video_id": one.video_id, "reason": one.reason} for one in failed]
+        lost = [{"video_id": video_id, "reason": reason} for video_id, reason in about.left_out.items()]
         emit_json({"index": str(out), **about.model_dump(mode="json"), "left_out": lost})
         return
-    for one in failed:
-        say(f"left out: {one.video_id}: {one.reason}")
+    for video_id, reason in about.left_out.items():
+        say(f"left out: {video_id}: {reason}")
     click.echo(f"{about.vectors} clips of {about.recordings} recordings, {about.width} numbers each: {out}")
     example = f"vfm search --clip FILE --start 12 --index {out}"
     click.echo(
