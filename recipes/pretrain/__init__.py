@@ -28,6 +28,7 @@ from recipes.pretrain.discovr import DISCOVR
 from recipes.pretrain.dsm import DSM
 from recipes.pretrain.everest import EVEREST
 from recipes.pretrain.gram import GRAM
+from recipes.pretrain.hbi import HBI
 from recipes.pretrain.hecvl import HecVL
 from recipes.pretrain.iic import IIC
 from recipes.pretrain.marlin import MARLIN
@@ -98,6 +99,7 @@ METHODS: list[type[Objective]] = [
     WeakSVR,
     XCLIP,
     CLIPViP,
+    HBI,
 ]
 
 
