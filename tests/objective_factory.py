@@ -79,6 +79,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "weaksvr": {"outputs": 8, "clips": 3, "sentences": 2},
     "xclip": {"outputs": 8, "prompt_depth": 1, "prompt_heads": 2},
     "clipvip": {"outputs": 8, "proxies": 2},
+    "hbi": {"outputs": 8, "words": (4, 2), "frames": (2, 1), "head_hidden": 16, "predictor_width": 8, "coalitions": 3},
     "gram": {"outputs": 8, "modalities": ("motion", "second", "beside", "below"), "drawn": 2},
     "symile": {"outputs": 8, "modalities": ("motion", "beside"), "drawn": 2},
     "mcn": {"outputs": 8, "modalities": ("second", "below"), "drawn": 2, "clusters": 4, "memory": 12},
@@ -118,6 +119,8 @@ SHORT: dict[str, tuple[str, ...]] = {
     ),  # as videomae; after step 60 they part again
     # Its weight in SMALL is so that tests see the order of steps; alone, that would let features of a few rings come together at first.
     "peskavlp": ("objective.weight_procedure=0.1",),
+    # Maxima over tokens that are all alike say little: the way out takes longer than 80 steps, and goes on to their end.
+    "hbi": ("monitor.rankme.drop=0.2", "monitor.deviation.drop=0.1"),
     # As iic: a clip and its motion first come together, and with them everything; with what changes over time to read, as in the recipes, the way out
     # is quick.
     "symile": ("objective.motion=true", "monitor.deviation.drop=0.2"),

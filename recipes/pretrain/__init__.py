@@ -34,6 +34,7 @@ from recipes.pretrain.egoexonce import EgoExoNCE
 from recipes.pretrain.egonce import EgoNCE
 from recipes.pretrain.everest import EVEREST
 from recipes.pretrain.gram import GRAM
+from recipes.pretrain.hbi import HBI
 from recipes.pretrain.hecvl import HecVL
 from recipes.pretrain.iic import IIC
 from recipes.pretrain.imu import IMUVideo
@@ -116,6 +117,7 @@ METHODS: list[type[Objective]] = [
     EchoPrime,
     XCLIP,
     CLIPViP,
+    HBI,
 ]
 
 

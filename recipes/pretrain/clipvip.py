@@ -56,6 +56,7 @@ class CLIPViP(Aligning):
         check_talks(encoder, self.name)
         if encoder.proxies is None:
             encoder.proxies = Proxies(ProxySettings(count=settings.proxies, width=encoder.width))
+        encoder.proxies.requires_grad_(True)  # also of an encoder that is frozen itself
         super().__init__(encoder, settings, text, scale=settings.scale)
         self.views = {"clip": Clip(augment=settings.augment)}
         self.texts = {

@@ -70,6 +70,9 @@ class XCLIP(Towers):
         if encoder.temporal is None and s.temporal_depth:
             over_time = TemporalSettings(width=encoder.width, depth=s.temporal_depth, heads=encoder.heads)
             encoder.temporal = TemporalModule(over_time)
+        for added in (encoder.messages, encoder.temporal):
+            if added is not None:
+                added.requires_grad_(True)  # also of an encoder that is frozen itself
         super().__init__(encoder, settings, text, scale=s.scale)
         self.views = {"clip": Clip(augment=s.augment)}
         self.texts = {"text": Asked(sources=s.sources)}

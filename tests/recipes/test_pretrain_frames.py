@@ -69,6 +69,17 @@ def test_xclip_is_the_sum_of_its_terms_and_leaves_messages_with_the_encoder(tmp_
     assert build("xclip", temporal_depth=0).encoder.temporal is None
 
 
+@pytest.mark.parametrize(("method", "added"), [("xclip", ("messages", "temporal")), ("clipvip", ("proxies",))])
+def test_what_frames_talk_by_learns_also_where_the_encoder_is_frozen(method: str, added: tuple[str, ...]) -> None:
+    encoder = build(method).encoder  # that has them already
+    encoder.requires_grad_(False)
+    objective = build(method, encoder)
+    assert not any(p.requires_grad for p in encoder.model.parameters())
+    objective(make_batch(objective))["loss"].backward()
+    for name in added:
+        assert any(bool(p.grad.any()) for p in getattr(encoder, name).parameters())
+
+
 def test_all_texts_of_a_clip_fit_by_hand() -> None:
     """Two clips on the axes; the first has a text and a caption, at cosines 1 and 0.6, the second a text at cosine 1."""
     clips = AXES[:2]
