@@ -22,8 +22,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 def command() -> None:
     """Measure an encoder on people it has not learned from, next to what is trivial, with patient-level bootstrap intervals.
 
-    knn, linear: a probe on frozen features, by cross-validation over patients. zero-shot, retrieval: runs that aligned clips with texts, without any
-    probe.
+    knn, linear: a probe on frozen features, by cross-validation over patients. zero-shot, retrieval, choice: runs that aligned clips with
+    texts, without any probe.
     """
 
 
@@ -218,37 +218,73 @@ def zero_shot(
     )  # fmt: skip
 
 
+def texts_options(decorated: F) -> F:
+    """Which texts are asked."""
+    for decorate in reversed(
+        (
+            click.option(
+                "--text",
+                "texts",
+                type=LOCAL,
+                multiple=True,
+                help="CSV of narrations or reports, may be repeated; default: the texts that came with the recordings.",
+            ),
+            click.option(
+                "--level",
+                "levels",
+                type=click.Choice(["clip", "keystep", "abstract"]),
+                multiple=True,
+                help="Texts of this level alone; may be repeated.",
+            ),
+            click.option("--source", "sources", multiple=True, help="Texts of this source alone; may be repeated."),
+            click.option(
+                "--baselines",
+                default="unaligned,chance",
+                show_default=True,
+                help="Rows to compare with; 'none' for none.",
+            ),
+        )
+    ):
+        decorated = decorate(decorated)
+    return decorated
+
+
 @command.command("retrieval")
 @aligned_option
+@texts_options
 @click.option(
-    "--text",
-    "texts",
-    type=LOCAL,
-    multiple=True,
-    help="CSV of narrations or reports, may be repeated; default: the texts that came with the recordings.",
-)
-@click.option(
-    "--level",
-    "levels",
-    type=click.Choice(["clip", "keystep", "abstract"]),
-    multiple=True,
-    help="Texts of this level alone; may be repeated.",
-)
-@click.option("--source", "sources", multiple=True, help="Texts of this source alone; may be repeated.")
-@click.option(
-    "--baselines", default="unaligned,chance", show_default=True, help="Rows to compare with; 'none' for none."
+    "--acts", is_flag=True, help="Also mAP and nDCG, a text as right as its verbs and nouns are (EPIC-KITCHENS)."
 )
 @clips_option
 @shared
 def retrieval(
-    encoder: Path, data: str, texts: tuple[Path, ...], levels: tuple[str, ...], sources: tuple[str, ...], baselines: str, clips: int, split: str,
-    seed: int, out: Path | None, domain: str | None, key: Path | None, online: bool, as_json: bool,
+    encoder: Path, data: str, texts: tuple[Path, ...], levels: tuple[str, ...], sources: tuple[str, ...], acts: bool, baselines: str, clips: int,
+    split: str, seed: int, out: Path | None, domain: str | None, key: Path | None, online: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Find the text of each clip among all texts, and the clip of each text among all clips: R@1, R@5, R@10 and the median rank, ties averaged.
 
     Texts that read alike are one. Untrained projections and chance stand in the same table.
     """
     from recipes.jobs.retrieval import retrieval as ask
+
+    found = ask(
+        encoder, data, texts=texts, levels=levels, sources=sources, acts=acts, baselines=names(baselines), split=split, clips=clips, seed=seed,
+        key=find_key(key), domain=domain, out=out, online=online, progress=Counter("embedding", "clips"),
+    )  # fmt: skip
+    show(found, out, as_json)
+
+
+@command.command("choice")
+@aligned_option
+@texts_options
+@click.option("--clips", type=click.IntRange(1), default=1, show_default=True, help="Clips averaged per stretch.")
+@shared
+def choice(
+    encoder: Path, data: str, texts: tuple[Path, ...], levels: tuple[str, ...], sources: tuple[str, ...], baselines: str, clips: int, split: str,
+    seed: int, out: Path | None, domain: str | None, key: Path | None, online: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Choose which of five clips a text is about: among clips of other recordings, and among those nearest in time in the same one."""
+    from recipes.jobs.choice import choice as ask
 
     found = ask(
         encoder, data, texts=texts, levels=levels, sources=sources, baselines=names(baselines), split=split, clips=clips, seed=seed,
