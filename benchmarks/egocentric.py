@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from recipes.evaluate.relevance import GRADED, graded_figures
 
 from domains.base import load_domain
 from domains.egocentric.phantom import synthesise
@@ -43,6 +42,7 @@ from recipes.evaluate.features import embedding
 from recipes.evaluate.knn import unit
 from recipes.evaluate.metrics import Array
 from recipes.evaluate.questions import Asking, read_units, units_of
+from recipes.evaluate.relevance import GRADED, graded_figures
 from recipes.evaluate.scored import Line, Scorer, lines_of
 from recipes.evaluate.statistics import DRAWS
 from recipes.jobs.evaluate import clip_seen
