@@ -141,11 +141,18 @@ class TaskSettings(Strict):
     nothing: tuple[str, ...] = Field(
         (), description="presence: classes, or words of parts, that stand for nothing and are scored apart"
     )
+    opposites: tuple[tuple[str, str], ...] = Field(
+        (), description="phases: pairs of classes that are each other's reverse, e.g. [open, close]"
+    )
 
     @model_validator(mode="after")
     def _parts(self) -> TaskSettings:
         if (self.parts or self.nothing) and self.kind != "presence":
             raise ValueError("'parts' and 'nothing' are for tasks of kind presence")
+        if self.opposites and self.kind != "phases":
+            raise ValueError("'opposites' is for tasks of kind phases")
+        if self.classes and (odd := [name for pair in self.opposites for name in pair if name not in self.classes]):
+            raise ValueError(f"'{odd[0]}' of the opposites is no class")
         if self.parts and (odd := [name for name in self.classes if len(name.split(",")) != len(self.parts)]):
             raise ValueError(f"class '{odd[0]}' has not the {len(self.parts)} parts")
         return self

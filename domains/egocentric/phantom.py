@@ -142,7 +142,10 @@ def _use(item: str) -> str:
 def about() -> dict[str, Any]:
     """`dataset.yaml`."""
     one_at_a_time = {"verb": VERBS, "noun": NOUNS, "action": actions(), "room": ROOMS}
-    tasks = {name: {"kind": "phases", "column": name, "classes": list(names)} for name, names in one_at_a_time.items()}
+    tasks: dict[str, dict[str, Any]] = {
+        name: {"kind": "phases", "column": name, "classes": list(names)} for name, names in one_at_a_time.items()
+    }
+    tasks["verb"]["opposites"] = [list(pair) for pair in OPPOSITES]
     tasks |= {name: {"kind": "presence", "column": name, "classes": list(ROOMS)} for name in ("mates", "opponents")}
     return {
         "title": "Egocentric phantom", "domain": "egocentric", "grouped_by": "events", "changes": {"store": {"size": VIEW}}, "tasks": tasks,
