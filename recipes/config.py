@@ -115,9 +115,10 @@ class OptimSettings(Strict):
 
     lr: PositiveFloat = Field(5e-4, description="peak learning rate")
     final_lr: NonNegativeFloat = Field(1e-6, description="learning rate at the last step")
-    encoder_lr: PositiveFloat = Field(
-        1.0,
-        description="factor on the learning rate of the encoder's own weights: below 1, an encoder that has learned moves less than fresh heads",
+    encoder_lr: PositiveFloat | None = Field(
+        None,
+        description="factor on the learning rate of the encoder's own weights; null: 0.2 for an encoder that has learned (docs/results.md), 1 for "
+        "random weights and for adapters",
     )
     warmup: float = Field(0.1, ge=0, le=1, description="share of all steps with rising learning rate")
     weight_decay: NonNegativeFloat = Field(0.05, description="not applied to biases and norms")

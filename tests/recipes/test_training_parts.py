@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from objective_factory import small_encoder
 from store_factory import make_prepared
 from torch import nn
 
@@ -26,7 +27,7 @@ from recipes.encoders.base import Geometry
 from recipes.objective import Clip
 from recipes.training import checkpoint
 from recipes.training.data import ATTEMPTS, ClipData, StreamSampler, collate, to_batch
-from recipes.training.optim import learning_rate, make_optimiser, set_learning_rate
+from recipes.training.optim import encoder_rate, learning_rate, make_optimiser, set_learning_rate
 from recipes.training.retention import Retention
 from recipes.training.run import RunFolder, environment
 
@@ -113,6 +114,18 @@ def test_an_encoder_that_has_learned_moves_less_than_fresh_heads() -> None:
     rates = {id(parameter): group["lr"] for group in optimiser.param_groups for parameter in group["params"]}
     found = {name: rates[id(parameter)] for name, parameter in module.named_parameters()}
     assert found == pytest.approx({"encoder.weight": 0.05, "encoder.bias": 0.1, "head.weight": 1.0, "head.bias": 1.0})
+
+
+def test_without_a_factor_it_depends_on_what_the_encoder_has_learned() -> None:
+    encoder = small_encoder()
+    assert encoder.random_start
+    assert encoder_rate(encoder, OptimSettings()) == 1.0
+    encoder.random_start = False
+    assert encoder_rate(encoder, OptimSettings()) == 0.2
+    assert encoder_rate(encoder, OptimSettings(encoder_lr=0.7)) == 0.7
+    encoder.adapter = (object(),)
+    assert encoder_rate(encoder, OptimSettings()) == 1.0
+    assert encoder_rate(None, OptimSettings()) == 1.0
 
 
 def test_learning_rate_rises_then_falls() -> None:
