@@ -47,7 +47,8 @@ def settings(size: int, out: Path) -> Layer:
             "method": "generic", "domain": "generic", "encoder": {"name": TINY_RANDOM},
             "data": {"path": str(out / "looked" / "prepared"), "workers": 1},
             "clip": {"frames": 16, "size": size, "stride": 1},
-            "optim": {"lr": 1.0e-3, "encoder_lr": 1.0, "final_lr": 1.0e-3, "warmup": 0.01, "weight_decay": 0.05, "betas": [0.9, 0.98], "clip_norm": 1.0},
+            "optim": {"lr": 1.0e-3, "encoder_lr": 1.0, "final_lr": 1.0e-3, "warmup": 0.01, "weight_decay": 0.05, "betas": [0.9, 0.98],
+                "clip_norm": 1.0},
             "train": {
                 "steps": 20000, "batch_size": 32, "log_every": 20, "monitor_every": 500, "save_every": 100, "keep": 1, "precision": "fp32",
             },
