@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from layout_factory import filmed_echonet
@@ -92,7 +93,7 @@ def test_commands_run(
             if not words:  # the shared phantom is this very command's result
                 continue
         if words[:3] == ["data", "synth", "surgical"]:
-            words = [*words, "--pace", "800"]  # some seconds an operation
+            words = [*words, "--pace", "400"]  # a quarter of a minute an operation
         if words[:3] == ["data", "prepare", "studies"] and not {"--key", "--update"} & set(words):
             out = Path(words[words.index("--out") + 1])
             if not out.exists():
@@ -111,6 +112,8 @@ def test_commands_run(
         with pytest.MonkeyPatch.context() as patch:
             if words[0] == "pretrain" and "phantom" in words:
                 patch.setattr("domains.echo.phantom.synthesise", ready_made(phantom / "studies"))
+            if words[0] == "bench":
+                patch.setattr("recipes.evaluate.linear.INVERSE_STRENGTHS", np.array([0.01, 1.0]))
             code = run_guarded(cli, words)
         assert code == 0, f"vfm {shlex.join(words)}: {capsys.readouterr().err[-800:]}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,15 @@ def recipe(folder: Path, name: str, method: str, **objective: object) -> str:
         json.dumps({"method": method, "objective": {**SMALL[method], **objective}, "train": {"batch_size": 4}})
     )
     return str(path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_strengths() -> Iterator[None]:
+    """Of what a linear probe tries: most of the time of a bench of this size would go there. How it chooses: test_evaluate_protocols.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recipes.evaluate.linear.INVERSE_STRENGTHS", np.array([0.01, 1.0]))
+        patch.setattr("recipes.evaluate.linear.INNER_FOLDS", 3)
+        yield
 
 
 @pytest.fixture(scope="module")
