@@ -59,12 +59,15 @@ def ridge_path(train: Array, truth: Array, query: Array, strengths: Array = STRE
 def _ridge(train: Array, truth: Array, query: Array, folds: NDArray[np.int64] | None) -> Array:
     if folds is None:
         return ridge_path(train, truth, query, np.array([float(len(train))]))[0]
+    return ridge_path(train, truth, query, np.array([_strength(train, truth, folds)]))[0]
+
+
+def _strength(train: Array, truth: Array, folds: NDArray[np.int64]) -> float:
     error = np.zeros(len(STRENGTHS))
     for fold in np.unique(folds):
         held = folds == fold
         error += ((ridge_path(train[~held], truth[~held], train[held]) - truth[held]) ** 2).sum(axis=1)
-    best = int(np.argmin(error))
-    return ridge_path(train, truth, query, STRENGTHS[best : best + 1])[0]
+    return float(STRENGTHS[int(np.argmin(error))])
 
 
 def _logistic(train: Array, truth: Array, query: Array, classes: int, folds: NDArray[np.int64] | None) -> Array:
@@ -86,18 +89,33 @@ def _inverse_strength(train: Array, truth: Array, classes: int, folds: NDArray[n
     return float(INVERSE_STRENGTHS[int(np.argmin(loss))])
 
 
-def linear_classifier(train: Array, truth: Array, patients: list[str], classes: int) -> tuple[Array, Array]:
-    """The classifier of `linear` as weights (C, D) and biases (C,) of its logits, of features (n, D) that are standardised already; every class must
-    occur in `truth`."""
+def linear_classifier(
+    train: Array, truth: Array, patients: list[str], classes: int, strength: float | None = None
+) -> tuple[Array, Array, float]:
+    """The classifier of `linear` as weights (C, D), biases (C,) of its logits, and the inverse strength, chosen as there where it is None; of
+    features (n, D) that are standardised already. Every class must occur in `truth`."""
     from sklearn.linear_model import LogisticRegression
 
-    strength = _inverse_strength(train, truth, classes, inner_folds(patients))
-    model = LogisticRegression(C=strength, max_iter=1000, tol=1e-4).fit(train, truth.astype(int))
+    inverse = _inverse_strength(train, truth, classes, inner_folds(patients)) if strength is None else strength
+    model = LogisticRegression(C=inverse, max_iter=1000, tol=1e-4).fit(train, truth.astype(int))
     if classes == 2:  # one line: the logit of the second against the first
-        return np.concatenate([-model.coef_, model.coef_]) / 2, np.concatenate(
-            [-model.intercept_, model.intercept_]
-        ) / 2
-    return model.coef_, model.intercept_
+        half = model.coef_ / 2, model.intercept_ / 2
+        return np.concatenate([-half[0], half[0]]), np.concatenate([-half[1], half[1]]), inverse
+    return model.coef_, model.intercept_, inverse
+
+
+def linear_regressor(
+    train: Array, truth: Array, patients: list[str], strength: float | None = None
+) -> tuple[Array, Array, float]:
+    """The regression of `linear` as weights (1, D), bias (1,) and the strength, chosen as there where it is None; features as in
+    `linear_classifier`."""
+    if strength is None:
+        folds = inner_folds(patients)
+        strength = float(len(train)) if folds is None else _strength(train, truth, folds)
+    centre, offset = train.mean(axis=0), truth.mean()
+    left, singular, right = np.linalg.svd(train - centre, full_matrices=False)
+    weight = (singular / (singular**2 + strength) * (left.T @ (truth - offset))) @ right
+    return weight[None], np.array([offset - centre @ weight]), strength
 
 
 def logistic(train: Array, truth: Array, query: Array, classes: int, inverse_strength: float) -> Array:

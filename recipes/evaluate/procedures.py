@@ -87,3 +87,11 @@ def spread(pieces: Iterable[NDArray[np.float32]]) -> tuple[NDArray[np.float32], 
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
     deviation[deviation < SMALLEST * (1 + np.abs(mean + shift))] = 1.0
     return (mean + shift).astype(np.float32), deviation.astype(np.float32)
+
+
+def edges(pieces: Iterable[NDArray[np.float32]], channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(channels,) the least and the largest of all rows of the pieces (n, channels)."""
+    low, high = np.full(channels, np.inf, np.float32), np.full(channels, -np.inf, np.float32)
+    for piece in pieces:
+        low, high = np.minimum(low, piece.min(axis=0)), np.maximum(high, piece.max(axis=0))
+    return low, high

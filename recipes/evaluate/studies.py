@@ -19,7 +19,7 @@ from recipes.evaluate.compare import Labelled, out_of_fold
 from recipes.evaluate.described import Described
 from recipes.evaluate.linear import INNER_FOLDS, linear
 from recipes.evaluate.metrics import Array, metrics_of
-from recipes.finetune.study import UNKNOWN, VIEW, StudyObjective
+from recipes.finetune.study import FIRST, UNKNOWN, VIEW, StudyObjective
 from recipes.finetune.task import TARGET
 from recipes.finetune.temporal import DESCRIPTIONS, INSIDE
 from recipes.training.data import ClipData
@@ -42,12 +42,13 @@ class Views:
 
 
 class StudyData(ClipData):
-    """A sample is a study: descriptions (L, D), inside (L,), view (L,), target.
+    """A sample is a study: descriptions (L, D), inside (L,), view (L,), first (L, outputs), target.
 
     L: clips of the largest study, at most `clips`. A smaller study is filled up; of a larger one clips are drawn from (seed, epoch, study, draw), and
     `drop` of them are left out, but never all. Order, epochs and draws are those of `ClipData`.
 
-    studies: those that are learned from.
+    studies: those that are learned from. first (recordings, outputs): what probes say of their clips that saw none of their patients, a row of it a
+    row of the manifest.
     """
 
     def __init__(
@@ -55,17 +56,18 @@ class StudyData(ClipData):
         described: Described,
         studies: Studies,
         views: Views,
+        first: NDArray[np.float32],
         *,
         clips: int,
         drop: float = 0.0,
         seed: int = 0,
         draws: int = 1,
     ) -> None:
-        first = [rows[0] for rows in studies.rows]
+        heads = [rows[0] for rows in studies.rows]
         super().__init__(
-            described.prepared, first, {}, ClipSettings(), AugmentPolicies(), seed=seed, clips_per_video=draws
+            described.prepared, heads, {}, ClipSettings(), AugmentPolicies(), seed=seed, clips_per_video=draws
         )
-        self.described, self.studies, self.view, self.drop = described, studies, views, drop
+        self.described, self.studies, self.view, self.first, self.drop = described, studies, views, first, drop
         self.length = min(clips, max(len(rows) for rows in studies.rows))
 
     def fingerprint(self) -> str:
@@ -89,6 +91,7 @@ class StudyData(ClipData):
                 DESCRIPTIONS: np.pad(self.described.read(rows.tolist()), ((0, fill), (0, 0))),
                 INSIDE: (np.arange(self.length) < len(rows)).astype(np.float32),
                 VIEW: np.pad(self.view.of[rows], (0, fill), constant_values=UNKNOWN),
+                FIRST: np.pad(self.first[rows], ((0, fill), (0, 0))),
                 TARGET: self.studies.values[where],
             },
         }

@@ -17,6 +17,7 @@ from recipes.finetune.temporal import DESCRIPTIONS, INSIDE, PIECE, Silent
 from recipes.objective import Batch, Losses, Objective
 
 VIEW = "view"  # targets of a batch: (B, K) int64, the view of each clip as labels tell it, -1 where they do not
+FIRST = "first"
 UNKNOWN = -1
 LOWEST = torch.finfo(torch.float32).min
 
@@ -38,21 +39,27 @@ class StudyHead(nn.Module):
 
         h_k = GELU(P (x_k - mean) / deviation + E v_k)                   x_k (D,): clip k; v_k (V,): how likely it is of each view
         a_k = softmax over k of  w . [ tanh(A h_k) * sigmoid(B h_k) ]    over all clips of the study, how many and of which views they may be
-        y   = W (sum over k of a_k h_k) + c  =  sum over k of a_k (W h_k + c)
+        y   = sum over k of a_k (r_k + W h_k + c)                        r_k: what a linear probe says of the clip
 
     EchoPrime weighs clips by a fixed table of (section of the report, view); here weights are learned, and see the clip as well as its view. y is
-    also the weighted mean of what each clip says alone. At first, all clips weigh alike, and every study is told the mean.
+    the weighted mean of what each clip says alone. At first all clips weigh alike and W is 0, so that the head begins as the mean of a probe's
+    answers: from the labels of some hundred patients that is hard to beat, and all that is learned is what weights and views add. Of training clips,
+    r_k is said by probes that saw none of their patients (stacking, Wolpert 1992): a probe knows its own clips too well to learn from.
     """
 
     mean: Tensor
     deviation: Tensor
+    low: Tensor
+    high: Tensor
+    first_weight: Tensor
+    first_bias: Tensor
     probe_weight: Tensor
     probe_bias: Tensor
 
     def __init__(self, settings: StudyHeadSettings) -> None:
         super().__init__()
         s, views = settings, len(settings.view_names)
-        self.views = settings.views
+        self.views, self.classes = settings.views, settings.kind == "classification"
         self.enter = nn.Linear(s.channels, s.width)
         self.of_view = nn.Linear(views, s.width, bias=False) if views else None
         self.dropout = nn.Dropout(s.dropout)
@@ -60,17 +67,26 @@ class StudyHead(nn.Module):
         self.score = nn.Linear(s.attention, 1, bias=False)
         self.answer = nn.Linear(s.width, s.outputs)
         nn.init.zeros_(self.score.weight)
-        nn.init.trunc_normal_(self.answer.weight, std=0.01)
+        nn.init.zeros_(self.answer.weight)
         nn.init.zeros_(self.answer.bias)
         self.register_buffer("mean", torch.zeros(s.channels))
         self.register_buffer("deviation", torch.ones(s.channels))
+        self.register_buffer("low", torch.full((s.channels,), -torch.inf))
+        self.register_buffer("high", torch.full((s.channels,), torch.inf))
+        self.register_buffer("first_weight", torch.zeros(s.outputs, s.channels))
+        self.register_buffer("first_bias", torch.zeros(s.outputs))
         if s.views == "probe":
             self.register_buffer("probe_weight", torch.zeros(views, s.channels))
             self.register_buffer("probe_bias", torch.zeros(views))
 
     def even(self, descriptions: Tensor) -> Tensor:
-        """(..., D), of mean 0 and deviation 1 over the training recordings."""
-        return (descriptions - self.mean) / self.deviation
+        """(..., D), of mean 0 and deviation 1 over the training recordings, and held within their range (`recipes.evaluate.linear`)."""
+        return ((descriptions - self.mean) / self.deviation).clamp(self.low, self.high)
+
+    def first(self, descriptions: Tensor) -> Tensor:
+        """(..., D) -> r (..., outputs), by the probe: deviations from the mean, or log-probabilities."""
+        said = F.linear(self.even(descriptions), self.first_weight, self.first_bias)
+        return said.log_softmax(dim=-1) if self.classes else said
 
     def view_of(self, descriptions: Tensor, told: Tensor) -> Tensor | None:
         """How likely each clip is of each view (..., V): by the probe, or as told (...) int64, all 0 where UNKNOWN; None: views are not told."""
@@ -90,11 +106,16 @@ class StudyHead(nn.Module):
         logit: Tensor = self.score(self.value(hidden).tanh() * self.gate(hidden).sigmoid()).squeeze(-1)
         return hidden, logit
 
-    def forward(self, descriptions: Tensor, inside: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
-        """descriptions (B, K, D), inside (B, K): 1 where there is a clip, told (B, K) int64 -> answers (B, outputs), weights (B, K)."""
+    def forward(
+        self, descriptions: Tensor, inside: Tensor, told: Tensor, first: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """descriptions (B, K, D), inside (B, K): 1 where there is a clip, told (B, K) int64; first (B, K, outputs): r of training clips, by probes
+        that saw none of their patients -> answers (B, outputs), weights (B, K)."""
         hidden, logit = self.read(descriptions, told)
         weights = logit.masked_fill(inside == 0, LOWEST).softmax(dim=1)
-        return self.answer(self.dropout((weights.unsqueeze(-1) * hidden).sum(dim=1))), weights
+        first = self.first(descriptions) if first is None else first
+        pooled, begun = ((weights.unsqueeze(-1) * one).sum(dim=1) for one in (hidden, first))
+        return begun + self.answer(self.dropout(pooled)), weights
 
 
 class StudyObjective(Objective):
@@ -102,7 +123,7 @@ class StudyObjective(Objective):
 
     regression: loss = Huber(y, (truth - mean) / std)      classification: loss = cross-entropy, classes weighted
 
-    Batch.targets: descriptions (B, K, D); inside (B, K), 1 where there is a clip; view (B, K); target (B,).
+    Batch.targets: descriptions (B, K, D); inside (B, K), 1 where there is a clip; view (B, K); first (B, K, outputs), see `StudyHead`; target (B,).
     """
 
     name = "study"
@@ -122,7 +143,7 @@ class StudyObjective(Objective):
 
     def forward(self, batch: Batch) -> Losses:
         """The loss, the figure a person watches, and to how many clips a study's weights amount (exp of their entropy)."""
-        given = (batch.targets[name] for name in (DESCRIPTIONS, INSIDE, VIEW))
+        given = (batch.targets[name] for name in (DESCRIPTIONS, INSIDE, VIEW, FIRST))
         output, weights = self.head(*given)
         entropy = -(weights * weights.clamp_min(1e-9).log()).sum(dim=1)
         found = {"clips_used": entropy.exp().mean().detach()}
@@ -146,18 +167,22 @@ class StudyObjective(Objective):
         device = self.head.mean.device
         views = torch.full((len(descriptions),), UNKNOWN) if told is None else torch.from_numpy(np.array(told))
         pieces = [
-            self.head.read(torch.from_numpy(np.array(descriptions[at])).to(device), views[at].to(device))
+            self._alone(torch.from_numpy(np.array(descriptions[at])).to(device), views[at].to(device))
             for at in (slice(first, first + PIECE) for first in range(0, len(descriptions), PIECE))
         ]
-        hidden = torch.cat([piece[0] for piece in pieces])
+        outputs = torch.cat([piece[0] for piece in pieces])
         weights = torch.cat([piece[1] for piece in pieces]).softmax(dim=0)
-        answer = self.said(self.head.answer((weights.unsqueeze(1) * hidden).sum(dim=0, keepdim=True)))[0]
-        alone = self.said(self.head.answer(hidden))
-        found = (answer, weights, alone)
+        answer = self.said((weights.unsqueeze(1) * outputs).sum(dim=0, keepdim=True))[0]
+        found = (answer, weights, self.said(outputs))
         return cast(
             tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
             tuple(one.double().cpu().numpy() for one in found),
         )
+
+    def _alone(self, descriptions: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs (K, outputs) of each clip by itself, and the logit of its weight (K,)."""
+        hidden, logit = self.head.read(descriptions, told)
+        return self.head.first(descriptions) + self.head.answer(hidden), logit
 
     def said(self, output: Tensor) -> Tensor:
         """Outputs (n, outputs) -> (n,) in the target's unit, or (n, classes) probabilities."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from domains.errors import ConfigError, StorageError
 from domains.store.annotated import labels_of
@@ -28,9 +29,10 @@ from recipes.evaluate.compare import Labelled, score
 from recipes.evaluate.described import describe_recordings
 from recipes.evaluate.evaluation import Evaluation
 from recipes.evaluate.features import Failure, clip_of
-from recipes.evaluate.metrics import metrics_of
+from recipes.evaluate.metrics import Array, metrics_of
 from recipes.evaluate.outputs import PREDICTIONS, write_evaluation
-from recipes.evaluate.procedures import spread
+from recipes.evaluate.procedures import edges, spread
+from recipes.evaluate.stacked import first_answers
 from recipes.evaluate.statistics import DRAWS, paired, patient_weights
 from recipes.evaluate.studies import StudyData, Views, answers, baselines
 from recipes.finetune.best import Best
@@ -87,14 +89,14 @@ def finetune_studies(
             return out
         with recorded(run.path):
             material = describe(config, encoder, prepared, task, labels, studies, told, run.path, reporter)
-            objective, material = build_head(config, material, reporter)
+            objective, material, first = build_head(config, material, reporter)
             tell(config, material, encoder, reporter)
             best = Best(run.path / "best")
             if from_step is not None:
                 best.forget_after(from_step)
             study, seed = config.task.study, config.train.seed
             data = StudyData(
-                material.described, material.train, material.views, clips=study.clips, drop=study.drop, seed=seed,
+                material.described, material.train, material.views, first, clips=study.clips, drop=study.drop, seed=seed,
                 draws=config.data.clips_per_video,
             )  # fmt: skip
             met = [row for part in (material.train, material.validation) for rows in part.rows for row in rows]
@@ -122,13 +124,23 @@ def check_study(config: RunConfig) -> None:
         raise ConfigError("a head over studies is learned by one process", do="Run it without torchrun or --processes")
 
 
-def build_head(config: RunConfig, material: Material, reporter: Reporter) -> tuple[StudyObjective, Material]:
-    """A new head for what the training studies hold, its weights from the run's seed; and the material with views as the head is told them."""
+def build_head(
+    config: RunConfig, material: Material, reporter: Reporter
+) -> tuple[StudyObjective, Material, NDArray[np.float32]]:
+    """A new head for what the training studies hold, its weights from the run's seed; the material with views as the head is told them; and what
+    probes say of the training clips that saw none of their patients (`StudyData`)."""
     wanted, study, rows = config.task, config.task.study, [row for own in material.train.rows for row in own]
     mean, deviation = spread(material.described.pieces(rows))
+    low, high = (
+        (edge - mean) / deviation for edge in edges(material.described.pieces(rows), material.described.channels)
+    )
+
+    def even(descriptions: NDArray[np.float32]) -> Array:  # as the head does
+        return np.clip((descriptions - mean) / deviation, low, high).astype(np.float64)
+
     mode, views, probe = material.mode, material.views, None
     if mode == "probe":
-        views, probe = view_probe(material, rows, mean, deviation)
+        views, probe = view_probe(material, rows, even)
         if probe is None:
             reporter.warn("the training patients have clips of fewer than two views: views are not told")
             mode = "none"
@@ -143,15 +155,23 @@ def build_head(config: RunConfig, material: Material, reporter: Reporter) -> tup
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         objective = StudyObjective(StudyHeadSettings.model_validate({**settings.model_dump(), **own}))
-    objective.head.mean.copy_(torch.from_numpy(mean))
-    objective.head.deviation.copy_(torch.from_numpy(deviation))
+    head, train, classes = objective.head, material.train, len(material.labels.classes)
+    values = train.values.astype(np.float64)
+    first = first_answers(
+        material.described, train, values if classes else (values - settings.mean) / settings.std, even, classes
+    )
+    for buffer, found in (
+        (head.mean, mean), (head.deviation, deviation), (head.low, low), (head.high, high), (head.first_weight, first.weight),
+        (head.first_bias, first.bias),
+    ):  # fmt: skip
+        buffer.copy_(torch.from_numpy(found))
     if probe is not None:
         objective.head.probe_weight.copy_(torch.from_numpy(probe[0]))
         objective.head.probe_bias.copy_(torch.from_numpy(probe[1]))
         views = probed(
             objective, material.described, [row for part in material.parts.values() for own in part.rows for row in own]
         )
-    return objective, replace(material, mode=mode, views=views)
+    return objective, replace(material, mode=mode, views=views), first.said
 
 
 def tell(config: RunConfig, material: Material, encoder: VideoEncoder, reporter: Reporter) -> None:

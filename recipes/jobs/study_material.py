@@ -20,6 +20,7 @@ from recipes.encoders import VideoEncoder
 from recipes.evaluate.described import Described, describe_recordings
 from recipes.evaluate.features import Failure, clip_of
 from recipes.evaluate.linear import linear_classifier
+from recipes.evaluate.stacked import Even
 from recipes.evaluate.studies import TAUGHT, Views
 from recipes.finetune.material import split_of
 from recipes.finetune.study import StudyObjective
@@ -128,9 +129,7 @@ def without(studies: Studies, mask: NDArray[np.bool_], lost: set[int]) -> Studie
     )
 
 
-def view_probe(
-    material: Material, rows: list[int], mean: NDArray[np.float32], deviation: NDArray[np.float32]
-) -> tuple[Views, Weights | None]:
+def view_probe(material: Material, rows: list[int], even: Even) -> tuple[Views, Weights | None]:
     """(views that training recordings are of, the probe's weights (V, D) and biases (V,)); no probe where they are of fewer than two."""
     labelled = [row for row in rows if material.views.of[row] >= 0]
     labelled = (
@@ -143,10 +142,10 @@ def view_probe(
         return Views.unknown(material.prepared), None
     names = tuple(material.views.names[number] for number in present)
     truth = np.array([present.index(int(material.views.of[row])) for row in labelled])
-    features = ((material.described.read(labelled) - mean) / deviation).astype(np.float64)
+    features = even(material.described.read(labelled))
     patients = [material.prepared.patients[row] for row in labelled]
-    probe = linear_classifier(features, truth, patients, len(names))
-    return Views(names, Views.unknown(material.prepared).of), probe
+    weight, bias, _ = linear_classifier(features, truth, patients, len(names))
+    return Views(names, Views.unknown(material.prepared).of), (weight, bias)
 
 
 def probed(objective: StudyObjective, described: Described, rows: list[int]) -> Views:

@@ -12,7 +12,7 @@ from recipes.evaluate.evaluation import Evaluation
 from recipes.report.comparison import compared_in, verdicts
 from recipes.report.html import card, count, section
 from recipes.report.page import framed, write_page
-from recipes.report.pictures import data_uri
+from recipes.report.pictures import contact_sheet
 
 SHOWN = 40  # studies on the page
 
@@ -45,7 +45,7 @@ def _one(one: Seen, evaluation: Evaluation, run: Path) -> str:
     said = in_words(one.answer.prediction, classes)
     said = said if classes else f"{float(said):.1f}{unit}"
     truth = one.truth if classes else f"{float(one.truth):.1f}{unit}"
-    picture = data_uri((run / PICTURES / f"{one.study}.png").read_bytes(), "png")
+    picture = contact_sheet(run / PICTURES / f"{one.study}.png") or ""
     return card(
         f"<h3>study {escape(one.study)}</h3>",
         f'<p class="lead">said {escape(said)}, true {escape(truth)}</p>',

@@ -12,11 +12,15 @@ from store_factory import make_prepared
 from domains.base import TaskSettings
 from domains.errors import DataError, ModelError
 from domains.store.labels import read_labels
+from domains.store.splits import patient_folds
 from domains.store.studies import Studies, label_studies
 from recipes.encoders.base import Geometry
 from recipes.encoders.videomae import fresh_videomae
 from recipes.evaluate.described import describe_recordings
 from recipes.evaluate.features import clip_of, extract
+from recipes.evaluate.linear import linear, linear_classifier, linear_regressor
+from recipes.evaluate.procedures import edges, spread
+from recipes.evaluate.stacked import _fit, first_answers
 from recipes.evaluate.studies import StudyData, Views, answers, baselines
 from recipes.finetune.head import load_study_head, load_temporal_head, save_head
 from recipes.finetune.study import UNKNOWN, StudyHeadSettings, StudyObjective
@@ -78,7 +82,7 @@ def test_attention_is_what_comes_out_on_paper():
     # In a batch, filled up with what is no clip: the same, and the loss is Huber's of (truth - mean) / std.
     batch = Batch({}, torch.zeros(1), {
         "descriptions": torch.tensor([[3.0, 1.0, -1.0, 99.0]])[..., None], "inside": torch.tensor([[1.0, 1, 1, 0]]),
-        "view": torch.full((1, 4), UNKNOWN), "target": torch.tensor([50 + 10 * (wanted + 0.3)]),
+        "view": torch.full((1, 4), UNKNOWN), "first": torch.zeros(1, 4, 1), "target": torch.tensor([50 + 10 * (wanted + 0.3)]),
     })  # fmt: skip
     losses = objective(batch)
     assert losses["loss"].item() == pytest.approx(0.5 * 0.3**2, rel=1e-3)
@@ -200,9 +204,10 @@ def test_labels_of_studies_hold_for_all_their_recordings(made, tmp_path):
 def test_a_sample_is_a_study_drawn_from_its_seed(made):
     described = made[3]
     whole, views = studies_of(made), Views(("even", "odd"), np.arange(24) % 2)
-    data = StudyData(described, whole, views, clips=2, drop=0.4, seed=1)
+    first = np.arange(24, dtype=np.float32)[:, None]
+    data = StudyData(described, whole, views, first, clips=2, drop=0.4, seed=1)
     samples = [data[position] for position in range(40)]
-    again = StudyData(described, whole, views, clips=2, drop=0.4, seed=1)
+    again = StudyData(described, whole, views, first, clips=2, drop=0.4, seed=1)
     counts = set()
     for position, sample in enumerate(samples):
         targets, same = sample["targets"], again[position]["targets"]
@@ -217,6 +222,8 @@ def test_a_sample_is_a_study_drawn_from_its_seed(made):
         for clip, view in zip(targets["descriptions"][inside], targets["view"][inside], strict=True):
             (place,) = np.flatnonzero((table == clip).all(axis=1))
             assert view == whole.rows[study][place] % 2
+        clip = [whole.rows[study].index(int(row)) for row in targets["first"][inside, 0]]
+        assert (table[clip] == targets["descriptions"][inside]).all()
     assert counts == {1, 2}
     assert len({sample["row"] for sample in samples[:10]}) == 10
 
@@ -264,3 +271,69 @@ def test_answers_of_a_head_restore_its_mode(made):
     assert objective.training
     assert [float(a.prediction) for a in one] == [float(a.prediction) for a in two]
     assert [len(a.weights) for a in one] == [3, 1]
+
+
+def test_a_head_begins_as_the_mean_of_a_probes_answers(made):
+    """What the built-in baseline `mean` says, a new head says before it has learned anything."""
+    prepared, _, _, described = made
+    whole = studies_of(made)
+    parts = [
+        Studies(whole.names[cut], whole.rows[cut], whole.values[cut], whole.patients[cut]) for cut in (slice(7), slice(7, 8), slice(8, 10))
+    ]  # fmt: skip
+    train, validation, test = parts
+    rows = [row for own in train.rows for row in own]
+    table = described.read(rows)
+    mean, deviation = spread([table])
+    low, high = ((edge - mean) / deviation for edge in edges([table[:3], table[3:]], 32))
+
+    def even(descriptions):
+        return np.clip((descriptions - mean) / deviation, low, high).astype(np.float64)
+
+    centre, scale = train.values.mean(), train.values.std()
+    first = first_answers(described, train, (train.values - centre) / scale, even, 0)
+    objective = StudyObjective(
+        StudyHeadSettings(task="ef", kind="regression", channels=32, mean=centre, std=scale)
+    ).eval()
+    head = objective.head
+    for buffer, found in (
+        (head.mean, mean), (head.deviation, deviation), (head.low, low), (head.high, high), (head.first_weight, first.weight),
+        (head.first_bias, first.bias),
+    ):  # fmt: skip
+        buffer.copy_(torch.from_numpy(found))
+    said = [float(one.prediction) for one in answers(objective, described, test.rows, Views.unknown(prepared))]
+    wanted = baselines(described, train, validation, test, Views.unknown(prepared), "regression", 0).predictions["mean"]
+    np.testing.assert_allclose(said, wanted, atol=1e-3)
+    # Of training clips, what probes say that saw none of their patients: as cross-validation does, and not what the probe itself says.
+    own = even(table) @ first.weight.T + first.bias
+    assert np.abs(first.said[rows] - own).max() > 0.01
+    held = [place for place, row in enumerate(rows) if prepared.patients[row] == train.patients[0]]
+    others = [place for place in range(len(rows)) if place not in held]
+    if (
+        len(set(train.patients)) > 5
+    ):  # a fold may hold two patients: the one that holds only this one is checked by hand
+        fold = patient_folds([prepared.patients[row] for row in rows], 5, 0)
+        others = [place for place in range(len(rows)) if fold[place] != fold[held[0]]]
+    features, truth = even(table), np.repeat((train.values - centre) / scale, [len(one) for one in train.rows])
+    _, _, strength = linear_regressor(features, truth, [prepared.patients[row] for row in rows])
+    weight, bias, _ = linear_regressor(features[others], truth[others], [], strength)
+    np.testing.assert_allclose(first.said[[rows[place] for place in held]], features[held] @ weight.T + bias, atol=1e-4)
+
+
+def test_probes_of_classes_are_those_of_the_protocol_and_stand_for_those_they_never_saw():
+    rng = np.random.default_rng(0)
+    features, patients = rng.normal(size=(40, 6)), [str(n // 2) for n in range(40)]
+    features = (features - features.mean(axis=0)) / features.std(axis=0)
+    for classes, truth in (
+        (2, (features[:, 0] > 0).astype(float)),
+        (3, np.digitize(features[:, 1], [-0.5, 0.5]).astype(float)),
+    ):
+        weight, bias, _ = linear_classifier(features, truth, patients, classes)
+        logits = features @ weight.T + bias
+        said = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
+        np.testing.assert_allclose(said, linear(features, truth, patients, features, classes), atol=1e-6)
+    weight, bias, _ = _fit(features, 2 * (features[:, 0] > 0), patients, 4, None)
+    assert weight[[1, 3]].any() == False  # noqa: E712
+    assert bias[[1, 3]].tolist() == [-10, -10]
+    weight, bias, _ = _fit(features, np.full(40, 1.0), patients, 2, None)
+    assert not weight.any()
+    assert bias[1] > bias[0]

@@ -114,7 +114,7 @@ def test_attention_adds_up_and_what_clips_say_alone_adds_up_to_the_answer(made, 
 def test_the_page_shows_every_test_study_and_needs_nothing_else(finished):
     run, _ = finished
     page = (run / "report.html").read_text()
-    assert page.count('<img src="data:image/png;base64,') == 4
+    assert page.count('<img src="data:image/webp;base64,') == 4
     assert "attention over all clips" in page
     assert "http" not in page.replace("http-equiv", "")
     for line in table(run / "attention.csv"):

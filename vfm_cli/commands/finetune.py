@@ -149,6 +149,8 @@ def command(
     else:
         click.echo(found["verdict"])
         click.echo(f"predictions: {next(run.glob('predictions*'))}")
+        if (run / "report.html").is_file():
+            click.echo(f"report: {run / 'report.html'}")
 
 
 def find_key(key: Path | None) -> bytes | None:
