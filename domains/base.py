@@ -93,10 +93,23 @@ class RegionSettings(Strict):
         description="ultrasound: regions sequence, else what moves; endoscope: what is lit within the black border; whole: the frame is all picture",
     )
     min_fraction: float = Field(0.03, gt=0, le=1, description="smallest part of the frame that counts as a picture")
+    blank: tuple[tuple[float, float, float, float], ...] = Field(
+        (),
+        description="boxes x0, y0, x1, y1 in shares of the frame that are blanked in every frame: head-up displays, clocks",
+    )
     text: Literal["exclude", "keep"] = Field(
         "exclude",
         description="recordings with text drawn inside the picture; keep: where signs and books may be in view",
     )
+
+    @field_validator("blank")
+    @classmethod
+    def _boxes(
+        cls, boxes: tuple[tuple[float, float, float, float], ...]
+    ) -> tuple[tuple[float, float, float, float], ...]:
+        if any(not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1) for x0, y0, x1, y1 in boxes):
+            raise ValueError("a box is x0, y0, x1, y1 with 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1")
+        return boxes
 
 
 class RegionMapSettings(Strict):
@@ -141,11 +154,18 @@ class TaskSettings(Strict):
     nothing: tuple[str, ...] = Field(
         (), description="presence: classes, or words of parts, that stand for nothing and are scored apart"
     )
+    opposites: tuple[tuple[str, str], ...] = Field(
+        (), description="phases: pairs of classes that are each other's reverse, e.g. [open, close]"
+    )
 
     @model_validator(mode="after")
     def _parts(self) -> TaskSettings:
         if (self.parts or self.nothing) and self.kind != "presence":
             raise ValueError("'parts' and 'nothing' are for tasks of kind presence")
+        if self.opposites and self.kind != "phases":
+            raise ValueError("'opposites' is for tasks of kind phases")
+        if self.classes and (odd := [name for pair in self.opposites for name in pair if name not in self.classes]):
+            raise ValueError(f"'{odd[0]}' of the opposites is no class")
         if self.parts and (odd := [name for name in self.classes if len(name.split(",")) != len(self.parts)]):
             raise ValueError(f"class '{odd[0]}' has not the {len(self.parts)} parts")
         return self

@@ -77,6 +77,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "ophclip": {"outputs": 8, "bank": 16, "retrieved": 2},
     "tvts": {"outputs": 8, "steps": 2, "sorter_width": 16, "sorter_depth": 1, "sorter_heads": 2},
     "weaksvr": {"outputs": 8, "clips": 3, "sentences": 2},
+    "xclip": {"outputs": 8, "prompt_depth": 1, "prompt_heads": 2},
+    "clipvip": {"outputs": 8, "proxies": 2},
+    "hbi": {"outputs": 8, "words": (4, 2), "frames": (2, 1), "head_hidden": 16, "predictor_width": 8, "coalitions": 3},
     "gram": {"outputs": 8, "modalities": ("motion", "second", "beside", "below"), "drawn": 2},
     "symile": {"outputs": 8, "modalities": ("motion", "beside"), "drawn": 2},
     "mcn": {"outputs": 8, "modalities": ("second", "below"), "drawn": 2, "clusters": 4, "memory": 12},
@@ -90,6 +93,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "procedure": {"outputs": 8, "concepts": 6, "following": 2, "order_depth": 1, "order_heads": 2},
     "cmc": {"head_hidden": 16, "head_outputs": 8},
     "egoexonce": {"outputs": 8},
+    "echoprime": {"outputs": 8, "clips": 3, "views": 4},
 }  # fmt: skip
 # Of a method that learns from labels; a run takes those of its labels.
 CLASSES = ("A2C", "A4C", "PLAX")
@@ -115,11 +119,16 @@ SHORT: dict[str, tuple[str, ...]] = {
     ),  # as videomae; after step 60 they part again
     # Its weight in SMALL is so that tests see the order of steps; alone, that would let features of a few rings come together at first.
     "peskavlp": ("objective.weight_procedure=0.1",),
+    # Maxima over tokens that are all alike say little: the way out takes longer than 80 steps, and goes on to their end.
+    "hbi": ("monitor.rankme.drop=0.2", "monitor.deviation.drop=0.1"),
     # As iic: a clip and its motion first come together, and with them everything; with what changes over time to read, as in the recipes, the way out
     # is quick.
     "symile": ("objective.motion=true", "monitor.deviation.drop=0.2"),
     # Of a ring it keeps the step that narrations name, and these know three views: 2.3 of 6.5 dimensions.
     "procedure": ("monitor.rankme.drop=0.2", "monitor.deviation.drop=0.1"),
+    # So do their poses; and a wrist that swings knows but how far a ring beats, and when.
+    "previps": ("monitor.rankme.drop=0.2", "monitor.deviation.drop=0.1"),
+    "imu": ("objective.head_motion=true", "monitor.rankme.drop=0.2", "monitor.deviation.drop=0.1"),
     # Of its two losses that of stage 2; both stages: test_pretrain_latents.
     "salt": ("objective.stage1=0", "monitor.rankme.drop=0.2", "monitor.deviation.drop=0.05"),
 }

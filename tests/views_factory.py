@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,6 +145,13 @@ def _row(video_id: str, event: str, camera: Camera, n_frames: int, offsets: Any,
 
 
 def _name_moments(folder: Path, spans: list[tuple[Any, ...]]) -> None:
+    add_spans(folder, spans, {})
+
+
+def add_spans(
+    folder: Path, spans: list[tuple[Any, ...]], tasks: dict[str, Any], parts: list[str] | None = None
+) -> Prepared:
+    """Write spans (video_id, start, end, label, value, moment), tasks, and the official part of each row, as if they came with a data set."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -151,14 +159,22 @@ def _name_moments(folder: Path, spans: list[tuple[Any, ...]]) -> None:
 
     columns = [list(column) for column in zip(*spans, strict=True)]
     pq.write_table(pa.table(columns, schema=SPAN_SCHEMA), folder / SPANS)
-    info = json.loads((folder / "prepared.json").read_text())
-    told = {
+    prepared = Prepared.open(folder)
+    told: dict[str, Any] = {
         "name": "seen",
         "title": "Seen",
         "grouped_by": "events",
-        "tasks": {},
+        "tasks": tasks,
         "splits": {},
         "labels": {},
-        "spans": {"team": len(spans)},
     }
+    told["spans"] = dict(Counter(span[3] for span in spans))
+    if parts is not None:
+        with (folder / "splits.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(
+                [["video_id", "official"], *([prepared.video_id(row), part] for row, part in enumerate(parts))]
+            )
+        told["splits"] = {"official": dict(Counter(parts))}
+    info = json.loads((folder / "prepared.json").read_text())
     (folder / "prepared.json").write_text(json.dumps({**info, "layout": told}))
+    return Prepared.open(folder)

@@ -36,6 +36,8 @@ class Clip:
     length: multiple of the frames that the encoder sees: a long clip out of which an objective cuts its own.
     like: another view whose crop, flip, brightness, contrast and frequencies it shares; None: its own.
     regions: the region map of the view that it is `like`, in place of frames: whole numbers as grey levels, one frame (length 0).
+    recording: of a sample that several recordings belong to (the report of a study), from which of them: 0 the sample's own, then the others in an
+    order that is drawn, and over again where there are no more. Views of one number may be `near` and `like` each other.
     """
 
     augment: str = "weak"
@@ -46,6 +48,7 @@ class Clip:
     length: float = 1.0
     like: str | None = None
     regions: bool = False
+    recording: int = 0
 
 
 @dataclass(frozen=True)

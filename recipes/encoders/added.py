@@ -1,5 +1,5 @@
-"""What vfm adds to a model of transformers, saved beside it: a temporal module, a transformer over sets of clips, and an adapter
-that tells which way a clip goes."""
+"""What vfm adds to a model of transformers, saved beside it: a temporal module, tokens between frames, a transformer over sets of clips, and an
+adapter that tells which way a clip goes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from domains.errors import ModelError
 from domains.schema import parse
+from recipes.encoders.between import Messages, MessageSettings, Proxies, ProxySettings
 from recipes.encoders.context import ContextSettings, SetTransformer
 from recipes.encoders.temporal import TemporalModule, TemporalSettings
 from recipes.encoders.trajectory import Trajectory, TrajectorySettings
@@ -23,6 +24,8 @@ ADDED: dict[str, tuple[Any, Any]] = {
     "temporal": (TemporalSettings, TemporalModule),
     "context": (ContextSettings, SetTransformer),
     "trajectory": (TrajectorySettings, Trajectory),
+    "messages": (MessageSettings, Messages),
+    "proxies": (ProxySettings, Proxies),
 }
 
 

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from domains.errors import ModelError
 from domains.schema import Strict
 from recipes.encoders.added import save_added
+from recipes.encoders.between import Messages, Proxies
 from recipes.encoders.context import SetTransformer
 from recipes.encoders.temporal import TemporalModule
 from recipes.encoders.tokens import average_at, deviation_at_places, embed_patches, temporal_change
@@ -55,6 +56,7 @@ class VideoEncoder(nn.Module, ABC):
         random_start: True while its weights are those it was born with.
         checkpointing: recompute a block's activations in the backward pass instead of keeping them.
         temporal: attention over time on its tokens (`vfm pretrain --recipe advise`); None: what the model has of its own.
+        messages, proxies: tokens by which frames hear of each other (`vfm pretrain --recipe xclip`, `clipvip`); only where `talks`.
         context: what reads the clips of a recording together (`vfm pretrain --recipe scale`); None: a recording is the mean of its clips.
         trajectory: what tells which way a clip goes (`vfm pretrain --recipe chirality`); None: what tokens say by themselves.
     """
@@ -63,6 +65,8 @@ class VideoEncoder(nn.Module, ABC):
     geometry: Geometry
     width: int
     kind: str
+    # Whether further tokens can stand beside those of a clip.
+    talks = False
 
     def __init__(self, model: Any, geometry: Geometry, source: str = "") -> None:
         super().__init__()
@@ -71,6 +75,8 @@ class VideoEncoder(nn.Module, ABC):
         self.temporal: TemporalModule | None = None
         self.context: SetTransformer | None = None
         self.trajectory: Trajectory | None = None
+        self.messages: Messages | None = None
+        self.proxies: Proxies | None = None
         # peft's wrapper of `model` (mode lora). In a tuple, so that its parameters are not counted a second time.
         self.adapter: tuple[Any, ...] = ()
         self.set_geometry(geometry)
@@ -147,7 +153,7 @@ class VideoEncoder(nn.Module, ABC):
 
     def tokens_of(self, hidden: Tensor) -> Tensor:
         """What a block says of whole clips, as tokens (B, N, D) in raster order."""
-        return hidden
+        return hidden[:, : self.tokens]  # before proxies and messages
 
     def through(self, block: nn.Module, *inputs: Tensor | None) -> Any:
         """A block's output; with `checkpointing`, its activations are forgotten and computed again when gradients are."""

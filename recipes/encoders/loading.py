@@ -87,6 +87,7 @@ def take_weights(encoder: VideoEncoder, source: str | Path) -> None:
         ) from None
     encoder.random_start, encoder.temporal, encoder.context = other.random_start, other.temporal, other.context
     encoder.trajectory = other.trajectory
+    encoder.messages, encoder.proxies = other.messages, other.proxies
 
 
 def find_folder(name: str, online: bool = False, *, part: str = "encoder", built_in: str = TINY) -> Path:

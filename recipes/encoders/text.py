@@ -140,8 +140,14 @@ class TextEncoder(nn.Module):
         present = there.any(dim=-1).view(*tokens.shape[:-1], 1).to(each.dtype)
         return (each * present).sum(dim=-2) / present.sum(dim=-2).clamp_min(1)
 
-    def pool(self, tokens: Tensor, there: Tensor) -> Tensor:
-        """Sections (P, L), and where they have a token -> (P, D), as `reading.pooling` says. What is said of an empty section means nothing."""
+    def words(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens (..., S, L) -> what is said of each token in its section (..., S * L, D), and which of them there are (..., S * L) bool."""
+        flat = tokens.flatten(0, -2)
+        hidden, _ = self.read(flat, flat >= 0)
+        return hidden.unflatten(0, tokens.shape[:-1]).flatten(-3, -2), (tokens >= 0).flatten(-2)
+
+    def read(self, tokens: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+        """Sections (P, L), and where they have a token -> what is said of each token (P, L, D), and which of them attention saw (P, L) bool."""
         first = torch.zeros_like(there)
         first[:, 0] = True
         seen = there | first  # attention over nothing is not a number
@@ -159,6 +165,12 @@ class TextEncoder(nn.Module):
             hidden = torch.stack(out.hidden_states[-LAST:]).sum(dim=0)
         else:
             hidden = out.last_hidden_state
+        return hidden, seen
+
+    def pool(self, tokens: Tensor, there: Tensor) -> Tensor:
+        """Sections (P, L), and where they have a token -> (P, D), as `reading.pooling` says. What is said of an empty section means nothing."""
+        hidden, seen = self.read(tokens, there)
+        pooling = self.reading.pooling
         if pooling == "cls":
             first_one: Tensor = hidden[:, 0]
             return first_one

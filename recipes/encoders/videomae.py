@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import VideoMAEConfig, VideoMAEModel
 
 from recipes.encoders.base import Geometry, VideoEncoder
+from recipes.encoders.between import mean_of_frames
 from recipes.encoders.positions import interpolate_positions, sincos_table
 from recipes.encoders.tokens import embed_patches
 
@@ -23,6 +24,7 @@ class VideoMAEEncoder(VideoEncoder):
 
     kind = "videomae"
     model: VideoMAEModel
+    talks = True
 
     def __init__(self, model: VideoMAEModel, geometry: Geometry, source: str = "") -> None:
         self.width = model.config.hidden_size
@@ -85,11 +87,27 @@ class VideoMAEEncoder(VideoEncoder):
         hidden = hidden + (positions if visible is None else positions[visible])
         shape = hidden.shape
         hidden = hidden.flatten(0, -3)  # views are samples of their own
-        for block in self.blocks:
-            hidden = self.through(block, hidden)
+        count = hidden.shape[1]
+        if self.proxies is not None:
+            hidden = self.proxies(hidden)
+        for number, block in enumerate(self.blocks):
+            hidden = self.through(block, self.with_messages(number, hidden, count, visible))[:, : hidden.shape[1]]
+        hidden = hidden[:, :count]
         if self.final_norm is not None:
             hidden = self.final_norm(hidden)
         return self.over_time(hidden.view(shape), visible)
+
+    def with_messages(self, block: int, hidden: Tensor, count: int, visible: Tensor | None) -> Tensor:
+        """What a block sees: hidden (S, V, D), and behind it the messages of the clip's times, of which the mean of the first `count` tokens, those
+        of the clip, is what a time says of itself."""
+        if self.messages is None:
+            return hidden
+        times, places = self.grid[0], self.grid[1] * self.grid[2]
+        if visible is None:
+            frames = hidden[:, :count].unflatten(1, (times, places)).mean(dim=2)
+        else:
+            frames = mean_of_frames(hidden[:, :count], visible.flatten(0, -2) // places, times)
+        return self.messages.beside(block, hidden, frames)
 
 
 def fresh_videomae(geometry: Geometry, *, seed: int, **config: Any) -> VideoMAEEncoder:

@@ -24,15 +24,20 @@ def linear(train: Array, truth: Array, patients: list[str], query: Array, classe
     and deviation. Ridge regression or multinomial logistic regression; the strength is the one with the least error in
     a cross-validation whose folds share no patient. Returns (m,) values or (m, classes) probabilities.
     """
+    train, query = standardised(train, query)
+    folds = inner_folds(patients)
+    return _logistic(train, truth, query, classes, folds) if classes else _ridge(train, truth, query, folds)
+
+
+def standardised(train: Array, query: Array) -> tuple[Array, Array]:
+    """Both (n, D) and (m, D) with the mean and deviation of the first."""
     mean, deviation = train.mean(axis=0), train.std(axis=0)
     # A feature that never changes in training says nothing; dividing by its deviation would only blow up rounding.
     scale = np.where(deviation > 1e-8 * (1 + np.abs(mean)), deviation, np.inf)
     train, query = (train - mean) / scale, (query - mean) / scale
     # Held at the range seen in training: a corner of the picture that was black in every training video but one has a
     # tiny deviation, and a single bright query would be predicted hundreds of deviations away.
-    query = np.clip(query, train.min(axis=0), train.max(axis=0))
-    folds = inner_folds(patients)
-    return _logistic(train, truth, query, classes, folds) if classes else _ridge(train, truth, query, folds)
+    return train, np.clip(query, train.min(axis=0), train.max(axis=0))
 
 
 def inner_folds(patients: list[str]) -> NDArray[np.int64] | None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,29 +104,36 @@ def ranks(queries: Array, gallery: Array, right: Sequence[Right]) -> Array:
 
 @dataclass(frozen=True)
 class Ranked:
-    """What a figure is the mean, or the median, of, for each query: hits (Q,) within k, in [0, 1], by k; ranks (Q,)."""
+    """What a figure is the mean, or the median, of, for each query: hits (Q,) within k, in [0, 1], by k; ranks (Q,); graded: other figures (Q,) by
+    name."""
 
     hits: dict[int, Array]
     ranks: Array
+    graded: Mapping[str, Array] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, ranks: Array) -> Ranked:
+    def of(cls, ranks: Array, graded: Mapping[str, Array] | None = None) -> Ranked:
         """Of ranks that were found."""
-        return cls({k: (ranks <= k).astype(float) for k in RECALLS}, ranks)
+        return cls({k: (ranks <= k).astype(float) for k in RECALLS}, ranks, graded or {})
 
     @classmethod
-    def chance(cls, gallery: int, right: Sequence[Right]) -> Ranked:
+    def chance(cls, gallery: int, right: Sequence[Right], graded: Mapping[str, Array] | None = None) -> Ranked:
         """What a random order of the gallery is expected to give: hits, and the rank of the best of c right ones among G, (G + 1) / (c + 1)."""
         counts = np.array([len(one) for one in right])
         kinds = {int(c): [_share_hit(gallery, int(c), k) for k in RECALLS] for c in np.unique(counts)}
         hits = {k: np.array([kinds[int(c)][n] for c in counts]) for n, k in enumerate(RECALLS)}
-        return cls(hits, (gallery + 1) / (counts + 1))
+        return cls(hits, (gallery + 1) / (counts + 1), graded or {})
 
     def scorer(self) -> Scorer:
         """The figures of METRICS."""
 
         def score(metric: Metric, weights: Array) -> Array:
-            values = self.ranks if metric.name == "median_rank" else self.hits[int(metric.name.removeprefix("recall_"))]
+            if metric.name in self.graded:
+                values = self.graded[metric.name]
+            elif metric.name == "median_rank":
+                values = self.ranks
+            else:
+                values = self.hits[int(metric.name.removeprefix("recall_"))]
             return metric.of(values, values, weights)
 
         return score
@@ -149,12 +156,13 @@ def weighted_median(_: Array, values: Array, weights: Array) -> Array:
     return middle
 
 
-def _mean(_: Array, values: Array, weights: Array) -> Array:
+def mean_of_queries(_: Array, values: Array, weights: Array) -> Array:
+    """Of values (n,) under weights (R, n)."""
     return average(values, weights)
 
 
 def _recall(k: int) -> Metric:
-    return Metric(f"recall_{k}", f"R@{k}", _mean, higher_is_better=True, percent=True)
+    return Metric(f"recall_{k}", f"R@{k}", mean_of_queries, higher_is_better=True, percent=True)
 
 
 METRICS = (

@@ -71,7 +71,7 @@ def gather(
     opened = open_encoder(str(encoder), online=online)
     clip = clip_seen(opened, prepared)
     rows = np.arange(len(prepared)) if index is None else index
-    encoders, titles, notes = _rows(str(encoder), opened, start, baselines, online)
+    encoders, titles, notes = compared_with(str(encoder), opened, start, baselines, online)
     with ExitStack() as stack:
         extractors: dict[str, Extractor] = {"pixels": pixel_features} if "pixels" in baselines else {}
         for name, one in encoders.items():
@@ -81,7 +81,7 @@ def gather(
     return Gathered(features, titles, reference, clip, clips, notes)
 
 
-def _rows(
+def compared_with(
     name: str, opened: VideoEncoder, start: Start | None, baselines: tuple[str, ...], online: bool
 ) -> tuple[dict[str, VideoEncoder], dict[str, str], tuple[str, ...]]:
     """The encoders of the comparison in order, their titles, and notes on what is shown once or not at all."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from domains.base import ClipSettings
 from domains.errors import ConfigError, DataError, MediaError
 from domains.schema import nearest
+from domains.store.actions import Actions
 from domains.store.annotated import read_split
 from domains.store.clips import starts_within
 from domains.store.prepared import Prepared
@@ -18,6 +21,7 @@ from recipes.encoders.aligned import open_aligned
 from recipes.evaluate.features import Failure, ReadProgress
 from recipes.evaluate.knn import unit
 from recipes.evaluate.metrics import Array
+from recipes.evaluate.relevance import GRADED, graded_by_chance, graded_figures, relevance
 from recipes.evaluate.retrieval import METRICS, OVERLAP, Moment, Pairs, Ranked, pairs_of, ranks
 from recipes.evaluate.scored import Line, Scored, lines_of, write_scored
 from recipes.evaluate.statistics import DRAWS, LEVEL
@@ -32,44 +36,52 @@ UNTRAINED = f"unaligned (mean of {UNALIGNED} untrained projections)"
 WAYS = {"clip_to_text": "clip to text", "text_to_clip": "text to clip"}
 
 
-def retrieval(
+@dataclass(frozen=True)
+class Shown:
+    """Clips and texts of the recordings that are asked, embedded by the model and by projections that were never trained.
+
+    said: all texts; pairs: what is asked; shown (M, F, D) of its moments; words (K, F, D) of its texts, the model's own first. failed: recordings
+    that could not be read.
+    """
+
+    prepared: Prepared
+    said: Texts
+    pairs: Pairs
+    shown: Array
+    words: Array
+    clip: ClipSettings
+    failed: tuple[Failure, ...]
+
+    @property
+    def patients(self) -> set[str]:
+        """Of whom the moments are."""
+        return {self.prepared.patients[row] for row, _, _ in self.pairs.moments}
+
+
+def embed_pairs(
     run: str | Path,
     data: Prepared | str | Path,
     *,
-    texts: Sequence[str | Path] = (),
-    levels: tuple[str, ...] = (),
-    sources: tuple[str, ...] = (),
-    baselines: tuple[str, ...] = BASELINES,
-    split: str = "",
-    clips: int = 3,
-    seed: int = 0,
-    draws: int = DRAWS,
-    key: bytes | None = None,
-    domain: str | None = None,
-    out: Path | None = None,
-    online: bool = False,
-    progress: ReadProgress | None = None,
-) -> Scored:
-    """R@1, R@5, R@10 and the median rank, both ways, over all clips and texts that are asked.
-
-    run: one that aligned clips and texts. texts: tables; none: those that came with the recordings. levels, sources: of texts, () for all. split: its
-    test part alone is asked. clips: embedded of each stretch, whose vectors are averaged. key: needed where a table names original identifiers.
-    out: predictions.csv (a rank for each question) and evaluation.json are written there.
-
-    Raises ConfigError, DataError (no texts, nothing that can be read), ModelError.
-    """
-    if odd := [name for name in baselines if name not in BASELINES]:
-        raise ConfigError(f"no baseline '{odd[0]}'", do=nearest(odd[0], list(BASELINES)))
+    texts: Sequence[str | Path],
+    asked: Asked,
+    fresh: int,
+    split: str,
+    clips: int,
+    key: bytes | None,
+    domain: str | None,
+    online: bool,
+    progress: ReadProgress | None,
+) -> Shown:
+    """Both sides of what is asked, `fresh` untrained projections beside the model's. See `retrieval`, also for what it raises."""
     prepared = data if isinstance(data, Prepared) else Prepared.open(data)
     parts = read_split(prepared, split) if split else ["test"] * len(prepared)
     said = read_texts(list(texts), prepared, key)
-    pairs = _pairs(said, Asked(levels=levels, sources=sources), [part == "test" for part in parts])
+    pairs = _pairs(said, asked, [part == "test" for part in parts])
     if not len(pairs.said):
         what = "no text is of the recordings, levels and sources that are asked"
         raise DataError(what, where=prepared.place, do="Leave out --split, --level or --source")
     aligned = open_aligned(run, online=online)
     clip = clip_seen(aligned.encoder, prepared, domain)
-    fresh = UNALIGNED if "unaligned" in baselines else 0
     places = [(row, starts_within(prepared, row, clip, clips, (start, end))) for row, start, end in pairs.moments]
     seen: dict[Moment, Array] = {}
     failed: dict[str, Failure] = {}
@@ -86,37 +98,90 @@ def retrieval(
             raise DataError(f"none of {len(failed)} recordings could be read", where=prepared.place)
         if failed:
             readable = [part == "test" and prepared.video_id(row) not in failed for row, part in enumerate(parts)]
-            pairs = _pairs(said, Asked(levels=levels, sources=sources), readable)
+            pairs = _pairs(said, asked, readable)
         words = towers.texts([said.words(int(place)) for place in pairs.texts])  # (K, F, D)
     shown = np.stack([seen[moment] for moment in pairs.moments])  # (M, F, D)
-    lines, ranked = _both_ways(shown, words, pairs, prepared, baselines, draws=draws, seed=seed)
+    return Shown(prepared, said, pairs, shown, words, clip, tuple(failed.values()))
+
+
+def retrieval(
+    run: str | Path,
+    data: Prepared | str | Path,
+    *,
+    texts: Sequence[str | Path] = (),
+    levels: tuple[str, ...] = (),
+    sources: tuple[str, ...] = (),
+    acts: bool = False,
+    baselines: tuple[str, ...] = BASELINES,
+    split: str = "",
+    clips: int = 3,
+    seed: int = 0,
+    draws: int = DRAWS,
+    key: bytes | None = None,
+    domain: str | None = None,
+    out: Path | None = None,
+    online: bool = False,
+    progress: ReadProgress | None = None,
+) -> Scored:
+    """R@1, R@5, R@10 and the median rank, both ways, over all clips and texts that are asked.
+
+    run: one that aligned clips and texts. texts: tables; none: those that came with the recordings. levels, sources: of texts, () for all. acts: also
+    mAP and nDCG, where a text is as right as its verbs and nouns are (EPIC-KITCHENS' multi-instance retrieval). split: its
+    test part alone is asked. clips: embedded of each stretch, whose vectors are averaged. key: needed where a table names original identifiers.
+    out: predictions.csv (a rank for each question) and evaluation.json are written there.
+
+    Raises ConfigError, DataError (no texts, nothing that can be read), ModelError.
+    """
+    check_rows(baselines)
+    fresh = UNALIGNED if "unaligned" in baselines else 0
+    found = embed_pairs(
+        run, data, texts=texts, asked=Asked(levels=levels, sources=sources), fresh=fresh, split=split, clips=clips, key=key, domain=domain,
+        online=online, progress=progress,
+    )  # fmt: skip
+    prepared, pairs, clip, patients = found.prepared, found.pairs, found.clip, found.patients
+    alike = relevance_of(found) if acts else None
+    lines, ranked = _both_ways(found, baselines, alike, draws=draws, seed=seed)
     people = who(prepared)
-    patients = {prepared.patients[row] for row, _, _ in pairs.moments}
     scored = Scored(
         protocol="retrieval",
         task="texts",
-        metrics=METRICS,
+        metrics=METRICS if alike is None else (*GRADED, *METRICS),
         lines=lines,
         asked=tuple(WAYS),
         how=(
             f"{len(pairs.moments)} clips and {len(pairs.texts)} distinct texts, each among all of the other kind; ties averaged",
             f"a clip is the mean of {clips} clips of {clip.frames} frames spread evenly over its stretch",
             f"a text is right for every stretch of its recording that shares {OVERLAP:.0%} of their common time with one of which it was said",
+            *(("mAP, nDCG: relevance is the mean share of verbs and of nouns that both have in common; right for mAP: all of them",) if acts else ()),
             *((f"the test part of the official split '{split}' alone",) if split else ()),
         ),
         size=f"{len(pairs.moments)} clips, {len(pairs.texts)} texts, {len(patients)} {people}, {LEVEL:.0%} intervals over {people}",
         settings={
             "clips": len(pairs.moments), "texts": len(pairs.texts), "pairs": len(pairs.said), "levels": list(levels), "sources": list(sources),
-            "clips_per_stretch": clips, "split": split, "patients": len(patients), "seed": seed,
+            "clips_per_stretch": clips, "split": split, "patients": len(patients), "seed": seed, "acts": acts,
             "bootstrap": {"draws": draws, "over": "patients of the questions", "level": LEVEL},
         },
         predictions=_predictions(pairs, prepared, ranked),
-        excluded=tuple(failed.values()),
-        notes=(*_passed(said), *meetings(run, prepared, patients)),
+        excluded=found.failed,
+        notes=(*_passed(found.said), *meetings(run, prepared, patients)),
     )  # fmt: skip
     if out is not None:
         write_scored(scored, out)
     return scored
+
+
+def check_rows(baselines: tuple[str, ...]) -> None:
+    """Raises ConfigError for a name that is no baseline."""
+    if odd := [name for name in baselines if name not in BASELINES]:
+        raise ConfigError(f"no baseline '{odd[0]}'", do=nearest(odd[0], list(BASELINES)))
+
+
+def relevance_of(found: Shown) -> Array:
+    """(M, K): how relevant each text is for each clip, by what is done in both."""
+    actions = Actions.of(found.prepared, found.said)
+    of_text = [actions[int(place)] for place in found.pairs.texts]
+    own = dict(reversed(found.pairs.said.tolist()))  # of each moment, the text that was given first
+    return relevance([of_text[own[moment]] for moment in range(len(found.pairs.moments))], of_text)
 
 
 def _passed(said: Texts) -> Iterator[str]:
@@ -140,31 +205,37 @@ def _pairs(said: Texts, asked: Asked, allowed: Sequence[bool]) -> Pairs:
 
 
 def _both_ways(
-    shown: Array, words: Array, pairs: Pairs, prepared: Prepared, baselines: tuple[str, ...], *, draws: int, seed: int
+    found: Shown, baselines: tuple[str, ...], alike: Array | None, *, draws: int, seed: int
 ) -> tuple[tuple[Line, ...], dict[str, Array]]:
     """The rows of the table, and the ranks of the model's own vectors. Every clip asks once; a text asks as often as it was said."""
+    shown, words, pairs = found.shown, found.words, found.pairs
     asking = pairs.said[:, 1]
-    of_moment = [prepared.patients[row] for row, _, _ in pairs.moments]
+    of_moment = [found.prepared.patients[row] for row, _, _ in pairs.moments]
     questions = {
-        "clip_to_text": (shown, words, list(pairs.texts_of), of_moment),
+        "clip_to_text": (shown, words, list(pairs.texts_of), of_moment, alike),
         "text_to_clip": (
             words[asking], shown, [pairs.moments_of[text] for text in asking], [of_moment[moment] for moment in pairs.said[:, 0]],
+            None if alike is None else alike.T[asking],
         ),
     }  # fmt: skip
     lines: list[Line] = []
     ranked: dict[str, Array] = {}
-    for name, (queries, gallery, right, patients) in questions.items():
-        found = [ranks(unit(queries[:, way]), unit(gallery[:, way]), right) for way in range(queries.shape[1])]
-        ranked[name] = found[0]
+    metrics = METRICS if alike is None else (*GRADED, *METRICS)
+    for name, (queries, gallery, right, patients, relevant) in questions.items():
+        ways = [(unit(queries[:, way]), unit(gallery[:, way])) for way in range(queries.shape[1])]
+        places = [ranks(*way, right) for way in ways]
+        ranked[name] = places[0]
+        graded = [None if relevant is None else graded_figures(*way, relevant) for way in ways]
+        made = [Ranked.of(one, figures).scorer() for one, figures in zip(places, graded, strict=True)]
         scorers = {}
-        if found[1:]:
-            untrained = mean_of([Ranked.of(one).scorer() for one in found[1:]])
-            scorers[f"{name}_unaligned"] = (f"{WAYS[name]}: {UNTRAINED}", untrained)
+        if made[1:]:
+            scorers[f"{name}_unaligned"] = (f"{WAYS[name]}: {UNTRAINED}", mean_of(made[1:]))
         if "chance" in baselines:
-            chance = Ranked.chance(len(gallery), right).scorer()
+            by_chance = None if relevant is None else graded_by_chance(relevant, seed)
+            chance = Ranked.chance(len(gallery), right, by_chance).scorer()
             scorers[f"{name}_chance"] = (f"{WAYS[name]}: chance (any order as likely)", chance)
-        scorers[name] = (f"{WAYS[name]}: aligned", Ranked.of(found[0]).scorer())
-        lines += lines_of(scorers, METRICS, patients, next(iter(scorers)), draws=draws, seed=seed)
+        scorers[name] = (f"{WAYS[name]}: aligned", made[0])
+        lines += lines_of(scorers, metrics, patients, next(iter(scorers)), draws=draws, seed=seed)
     return tuple(lines), ranked
 
 

@@ -8,11 +8,19 @@ from typing import Literal
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from domains.errors import ConfigError
 from domains.store.texts import Asked
 from recipes.encoders.aligned import Alignment
 from recipes.encoders.base import VideoEncoder
 from recipes.encoders.text import TextEncoder
-from recipes.objective import ABOUT, LEVEL, SPAN, Batch, Contrast, ObjectiveSettings, Progress
+from recipes.objective import ABOUT, LEVEL, SPAN, Batch, Contrast, Objective, ObjectiveSettings, Progress
+
+
+def check_talks(encoder: VideoEncoder, method: str) -> None:
+    """Raises ConfigError for an encoder whose frames cannot be given tokens to talk by."""
+    if not encoder.talks:
+        what = f"'{method}' puts tokens between frames, for which an encoder of type '{encoder.kind}' has no place"
+        raise ConfigError(what, do="Use an image model (ViT, DINOv2, CLIP) or VideoMAE, or --recipe clip")
 
 
 class AligningSettings(ObjectiveSettings):
@@ -32,12 +40,8 @@ class AligningSettings(ObjectiveSettings):
     )
 
 
-class Aligning(Contrast):
-    """A contrast between clips and texts, each through its tower and a projection.
-
-    `embed` gives the loss of `compare` also the learned scale (B,), the same for every sample: with gradient caching, that is the way by which it
-    learns.
-    """
+class Towers(Objective):
+    """Clips and texts, each through its tower and a projection."""
 
     texts: Mapping[str, Asked] = {"text": Asked()}
     settings: AligningSettings
@@ -95,3 +99,11 @@ class Aligning(Contrast):
     def scale(self, batch: Batch) -> Tensor:
         """The scale, once for every sample (B,)."""
         return self.alignment.log_scale.exp().expand(len(batch))
+
+
+class Aligning(Towers, Contrast):
+    """A contrast between clips and texts.
+
+    `embed` gives the loss of `compare` also the learned scale (B,), the same for every sample: with gradient caching, that is the way by which it
+    learns.
+    """

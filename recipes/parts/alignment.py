@@ -105,6 +105,33 @@ def mil_nce(clips: Tensor, texts: Tensor, temperature: float | Tensor, present: 
     return mean_of_counted(each, present.any(dim=1))
 
 
+def sources_nce(
+    clips: Tensor, texts: Tensor, temperature: float | Tensor, present: Tensor, *, apart: Tensor | None = None
+) -> Tensor:
+    """Several texts of which all fit (omnisource learning, Xue et al., CLIP-ViP, ICLR 2023).
+
+        loss = 1/2 mean over i and texts t in P_i of  - log  e(v_i, t) / [ e(v_i, t) + sum over j != i, u in P_j of e(v_i, u) ]
+             + 1/2 mean over i and texts t in P_i of  - log  e(v_i, t) / sum over all j of e(v_j, t)
+
+    e(v, t) = exp(v . t / temperature); clips (B, D); texts (B, K, D), P_i = the K texts of sample i, of which those count that `present` (B, K)
+    bool says are there. A text is no stranger to another text's clip of its own sample, and all count alike (MIL-NCE: any may fit). apart (B, N)
+    bool, alike in both directions: pairs that are left out. 0 where nobody has a text.
+    """
+    clips, texts = F.normalize(clips.float(), dim=-1), F.normalize(texts.float(), dim=-1)
+    all_clips, all_texts, there = gather(clips), gather(texts), gather(present.long()) > 0
+    itself = _itself(len(clips), len(all_clips), clips.device)
+    strange = ~itself if apart is None else ~(itself | apart)
+    with as_they_are(clips):
+        own = torch.einsum("bd,bkd->bk", clips, texts) / temperature
+        rows = torch.einsum("bd,nkd->bnk", clips, all_texts) / temperature
+        columns = torch.einsum("nd,bkd->bkn", all_clips, texts) / temperature
+    rows = rows.masked_fill(~(strange.unsqueeze(2) & there), LOWEST).flatten(1).unsqueeze(1)
+    columns = columns.masked_fill(~strange.unsqueeze(1), LOWEST)
+    first = torch.cat([own.unsqueeze(2), rows.expand(-1, own.shape[1], -1)], dim=2).logsumexp(dim=2) - own
+    second = torch.cat([own.unsqueeze(2), columns], dim=2).logsumexp(dim=2) - own
+    return mean_of_counted((first + second) / 2, present)
+
+
 def shared_nce(
     first: Tensor, second: Tensor, temperature: float | Tensor, positives: Tensor, weights: Tensor | None = None
 ) -> Tensor:

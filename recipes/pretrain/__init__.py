@@ -19,6 +19,7 @@ from recipes.pretrain.byol import BYOL
 from recipes.pretrain.cecl import CECL
 from recipes.pretrain.chirality import Chirality
 from recipes.pretrain.clip import CLIP
+from recipes.pretrain.clipvip import CLIPViP
 from recipes.pretrain.cmc import CMC
 from recipes.pretrain.coclr import CoCLR
 from recipes.pretrain.comix import CoMix
@@ -28,10 +29,12 @@ from recipes.pretrain.cvrl import CVRL
 from recipes.pretrain.dino import DINO
 from recipes.pretrain.discovr import DISCOVR
 from recipes.pretrain.dsm import DSM
+from recipes.pretrain.echoprime import EchoPrime
 from recipes.pretrain.egoexonce import EgoExoNCE
 from recipes.pretrain.egonce import EgoNCE
 from recipes.pretrain.everest import EVEREST
 from recipes.pretrain.gram import GRAM
+from recipes.pretrain.hbi import HBI
 from recipes.pretrain.hecvl import HecVL
 from recipes.pretrain.iic import IIC
 from recipes.pretrain.imu import IMUVideo
@@ -62,6 +65,7 @@ from recipes.pretrain.vididi import ViDiDi
 from recipes.pretrain.vjepa import VJEPA
 from recipes.pretrain.vthcl import VTHCL
 from recipes.pretrain.weaksvr import WeakSVR
+from recipes.pretrain.xclip import XCLIP
 
 # Each is a method by itself, and can be added to any other (`pretext` in the settings of a run).
 PRETEXTS: list[type[Pretext]] = [RSPNet, TT, Order, OddOneOut, CPNet, Statistics]
@@ -110,6 +114,10 @@ METHODS: list[type[Objective]] = [
     IMUVideo,
     PreViPS,
     Procedure,
+    EchoPrime,
+    XCLIP,
+    CLIPViP,
+    HBI,
 ]
 
 

@@ -12,7 +12,7 @@ import torch
 from domains.base import AugmentPolicies, ClipSettings, RegionMapSettings
 from domains.errors import DataError
 from domains.store.actions import Actions
-from domains.store.clips import Clip, Span, draw_views, generator, sample_seed
+from domains.store.clips import Clip, DrawnClip, Span, draw_views, generator, sample_seed
 from domains.store.prepared import Prepared
 from domains.store.texts import LEVELS, Asked, Texts, pick
 from domains.store.views import read_views
@@ -26,8 +26,8 @@ SILENT = -1  # level of a sample that nobody said anything of
 class TextData(ClipData):
     """Samples of a stream (see `ClipData`) that are texts, each with the clips of its time; `clips_per_video` draws of each text make an epoch.
 
-    A text about several recordings (the report of a study) is one sample, whose recording is drawn anew every time: no two samples of an epoch have
-    the same report. With `silent`, recordings without a text are samples too.
+    A text about several recordings (the report of a study) is one sample, whose recording, or recordings (`Clip.recording`), are drawn anew every
+    time: no two samples of an epoch have the same report. With `silent`, recordings without a text are samples too.
 
     texts: all of them; rows: the recordings to learn from; asked: the texts of a sample, by name, one of them `sample`; reader: what makes tokens of
     words; actions: their acts, for a method that asks. Raises ConfigError for a source that there is not, DataError where no text is left, or where
@@ -112,10 +112,14 @@ class TextData(ClipData):
             else []
             for title, asked in self.asked.items()
         }
-        views = draw_views(
-            self.prepared, row, self.views, self.clip, self.policies, self.seed, epoch, draw, regions=self.regions,
-            spans=self.spans(anchor, picked, row), sample=name,
-        )  # fmt: skip
+        views: dict[str, DrawnClip] = {}
+        for place, own in enumerate(self.taken(row, where, number)):
+            shown = {title: view for title, view in self.views.items() if view.recording == place}
+            spans = self.spans(anchor, picked, own)
+            views |= draw_views(
+                self.prepared, own, shown, self.clip, self.policies, self.seed, epoch, draw, regions=self.regions,
+                spans={title: span for title, span in spans.items() if title in shown}, sample=name,
+            )  # fmt: skip
         targets = self.facts(where)
         if self.actions is not None:
             verbs, nouns = self.actions.places(anchor)
@@ -136,6 +140,15 @@ class TextData(ClipData):
             SPAN: np.array([0, FOREVER] if span is None else [round(1000 * second) for second in span], np.int64),
             ABOUT: np.array([*about, *[-1] * (self.most - len(about))], np.int64),
         }
+
+    def taken(self, row: int, where: int, number: int) -> list[int]:
+        """The recordings that the views of a sample are from (`Clip.recording`), its own `row` first."""
+        count = 1 + max((view.recording for view in self.views.values()), default=0)
+        if count == 1:
+            return [row]
+        others = [other for other in self.recordings[where] if other != row]
+        order = [row, *generator(number, "recordings").permutation(np.array(others, np.int64)).tolist()]
+        return [order[place % len(order)] for place in range(count)]
 
     def spans(self, anchor: int, picked: Mapping[str, Sequence[int]], row: int = 0) -> dict[str, Span]:
         """When the clips of a sample of recording `row` are from: that of its own text, its share of that, or that of the text that a view belongs

@@ -10,7 +10,7 @@ import pytest
 import torch
 from kill_factory import together
 from objective_factory import RECORDINGS, SHORT, SMALL, WATCHED, build, make_batch, small_encoder
-from store_factory import make_prepared, write_events
+from store_factory import make_prepared, write_events, write_measured
 from text_factory import write_narrations, write_text
 from torch import Tensor, nn
 from torch import distributed as dist
@@ -114,7 +114,8 @@ def test_one_step_changes_the_student_and_not_what_is_frozen(name: str) -> None:
     assert all(after[key].isfinite().all() for key in after)
     first, last = small_encoder().state_dict(), objective.final_encoder().state_dict()
     assert first.keys() <= last.keys()  # what is left behind is an encoder of the same kind
-    assert all(key in first or key.startswith(("context.", "temporal.", "trajectory.")) for key in last)
+    beside = ("context.", "temporal.", "trajectory.", "messages.", "proxies.")
+    assert all(key in first or key.startswith(beside) for key in last)
     assert any(not first[key].equal(last[key]) for key in first) == objective.adapts
 
 
@@ -259,6 +260,7 @@ def rings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_narrations(made.labels, root / "narrations.csv")
     write_text(root / "text", num_hidden_layers=2)
     write_events(made, root / "prepared" / "views.csv")
+    write_measured(made, SMALL["imu"]["channels"], SMALL["previps"]["joints"])
     make_prepared(root / "fading", videos=32, patients=32, size=48, frames=40, fading=True)
     small_encoder(width=48).save(root / "encoder")
     return root

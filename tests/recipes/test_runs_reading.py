@@ -32,9 +32,9 @@ def holding(run: Path) -> Iterator[subprocess.Popen[str]]:
     code = f"""
 import time
 from pathlib import Path
-from recipes.training.run import RunFolder
-run = RunFolder(Path({str(run)!r}))
-run.lock.take()
+from recipes.training.lock import FolderLock
+lock = FolderLock(Path({str(run)!r}))
+lock.take()
 print("held", flush=True)
 time.sleep(60)
 """

@@ -72,17 +72,23 @@ def accelerate(number: int, machines: tuple[Machine, Machine]) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A run on one machine, and what it learned."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    return out, learned(Job(out, data, "videomae", 2))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [torchrun, accelerate])
 def test_launchers_start_a_run_on_two_machines(
     launcher: Callable[[int, tuple[Machine, Machine]], list[str]],
-    data: Path,
+    whole: tuple[Path, dict[str, torch.Tensor]],
     machines: tuple[Machine, Machine],
     tmp_path: Path,
 ) -> None:
-    expected = learned(Job(tmp_path / "whole", data, "videomae", 2))
-    out = tmp_path / "run"
-    words = ["pretrain", "--config", str(tmp_path / "whole" / "config.resolved.yaml"), "--out", str(out)]
+    (told, expected), out = whole, tmp_path / "run"
+    words = ["pretrain", "--config", str(told / "config.resolved.yaml"), "--out", str(out)]
     environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": CARD}
     started = [
         subprocess.Popen(

@@ -94,8 +94,29 @@ def test_a_signal_saves_on_every_rank_and_leaves_with_its_code(
         assert gone(tmp_path)
 
 
-def test_a_rank_that_is_killed_ends_the_run_in_one_line(tmp_path: Path) -> None:
+def test_a_second_command_is_refused_on_all_its_ranks_and_a_rank_that_is_killed_ends_the_first(tmp_path: Path) -> None:
+    """Each in one line. The first stands still while the second starts: it would only take its time."""
     with started(tmp_path) as process:
+        first = ranks(tmp_path)
+        for pid in first:
+            os.kill(pid, signal.SIGSTOP)
+        environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+        words = [sys.executable, "-m", "vfm_cli", "pretrain", "--resume", "--out", "run", "--processes", "2"]
+        second = subprocess.run(
+            words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400, check=False
+        )
+        for pid in first:
+            os.kill(pid, signal.SIGCONT)
+        assert second.returncode == 2, second.stderr
+        said = [line for line in second.stderr.splitlines() if line.startswith("vfm:")]
+        assert len(said) == 1
+        assert "another run is going on in this folder (process " in said[0]
+        assert "Traceback" not in second.stderr
+        logged = lines(tmp_path)
+        while lines(tmp_path) == logged and process.poll() is None:
+            time.sleep(0.02)
+        assert process.poll() is None, "the first goes on"
+
         rank_one = [
             pid
             for pid in ranks(tmp_path)
@@ -103,7 +124,7 @@ def test_a_rank_that_is_killed_ends_the_run_in_one_line(tmp_path: Path) -> None:
             and b"vfm_cli" in (Path("/proc") / str(pid) / "cmdline").read_bytes()
         ]
         os.kill(min(rank_one), signal.SIGKILL)  # the lowest number is the rank, later ones its loaders
-        _, errors = process.communicate(timeout=150)
+        _, errors = process.communicate(timeout=400)
         assert process.returncode == 6, errors
         said = [line for line in errors.splitlines() if line.startswith("vfm:")]
         assert len(said) == 1
@@ -112,16 +133,6 @@ def test_a_rank_that_is_killed_ends_the_run_in_one_line(tmp_path: Path) -> None:
         assert gone(tmp_path)
 
 
-def test_a_second_command_in_the_same_folder_is_refused_on_all_its_ranks(tmp_path: Path) -> None:
-    with started(tmp_path) as process:
-        environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
-        words = [sys.executable, "-m", "vfm_cli", "pretrain", "--resume", "--out", "run", "--processes", "2"]
-        second = subprocess.run(
-            words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=150, check=False
-        )
-        assert second.returncode == 2, second.stderr
-        said = [line for line in second.stderr.splitlines() if line.startswith("vfm:")]
-        assert len(said) == 1
-        assert "another run is going on in this folder (process " in said[0]
-        assert "Traceback" not in second.stderr
-        assert process.poll() is None, "the first goes on"
+def lines(folder: Path) -> int:
+    """Steps that the run in `folder` has logged."""
+    return len((folder / "run" / "metrics.jsonl").read_text().splitlines())

@@ -18,7 +18,7 @@ from vfm_cli.console import run_guarded
 from vfm_cli.main import cli
 from vfm_cli.slurm import job_words
 
-STEPS = 150
+STEPS = 80
 LONG = (f"train.steps={STEPS}", "train.save_every=1000", "train.monitor_every=1000", "data.workers=1")
 
 

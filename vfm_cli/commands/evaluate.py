@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from vfm_cli.commands.finetune import find_key
+from vfm_cli.commands.finetune import find_key, is_of_moments, prepared_domain
 from vfm_cli.console import Counter, emit_json, say, table
 from vfm_cli.options import LOCAL, domain_option, json_option, key_option, online_option
 
@@ -22,8 +22,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 def command() -> None:
     """Measure an encoder on people it has not learned from, next to what is trivial, with patient-level bootstrap intervals.
 
-    knn, linear: a probe on frozen features, by cross-validation over patients. zero-shot, retrieval: runs that aligned clips with texts, without any
-    probe.
+    knn, linear: a probe on frozen features, by cross-validation over patients. zero-shot, retrieval, choice: runs that aligned clips with
+    texts, without any probe.
     """
 
 
@@ -81,17 +81,45 @@ def probe(protocol: str, about: str) -> click.Command:
         "--baselines", default="pixels,random,generic", show_default=True, help="Rows to compare with; 'none' for none."
     )
     @click.option("--folds", type=int, default=5, show_default=True, help="Patients are split into this many parts.")
-    @clips_option
+    @click.option(
+        "--clips", type=click.IntRange(1), default=None, help="Clips averaged per recording [3], or per action [1]."
+    )
+    @click.option(
+        "--every",
+        type=click.FloatRange(0, min_open=True),
+        default=None,
+        help="Tasks of what is there at each moment: seconds from one clip to the next [a clip's length].",
+    )
+    @click.option(
+        "--ahead",
+        type=click.FloatRange(0, min_open=True),
+        default=None,
+        help="Tasks of moments: what comes this many seconds later; a clip ends before that [now].",
+    )
+    @click.option(
+        "--opposites", is_flag=True, help="Tasks of actions: tell each only from its opposite (open or close)."
+    )
     @click.option("--report", type=LOCAL, default=None, help="Write one self-contained HTML page.")
     @shared
     def run(
-        encoder: str, data: str, labels: Path | None, task: str, baselines: str, folds: int, clips: int, report: Path | None, split: str, seed: int,
-        out: Path | None, domain: str | None, key: Path | None, online: bool, as_json: bool,
+        encoder: str, data: str, labels: Path | None, task: str, baselines: str, folds: int, clips: int | None, every: float | None,
+        ahead: float | None, opposites: bool, report: Path | None, split: str, seed: int, out: Path | None, domain: str | None, key: Path | None,
+        online: bool, as_json: bool,
     ) -> None:  # fmt: skip
         asked: dict[str, Any] = {
-            "baselines": names(baselines), "folds": folds, "split": split, "clips": clips, "seed": seed, "key": find_key(key), "domain": domain,
+            "baselines": names(baselines), "folds": folds, "split": split, "seed": seed, "key": find_key(key), "domain": domain,
             "online": online, "progress": Counter("embedding", "recordings"),
         }  # fmt: skip
+        moments = is_of_moments(data, domain or prepared_domain(data), task)
+        check_of_moments(moments, task, every=every, ahead=ahead, opposites=opposites, report=report)
+        if moments:
+            from recipes.jobs.instants import Asking, evaluate_moments
+
+            asking = Asking(every, ahead or 0.0, clips or 1, opposites)
+            asked["progress"] = Counter("embedding", "moments")
+            show(evaluate_moments(protocol, encoder, data, labels, task, asking, out=out, **asked), out, as_json)
+            return
+        asked["clips"] = clips or 3
         if report is not None:
             from recipes.jobs.report import evaluate_and_report
 
@@ -118,6 +146,19 @@ def probe(protocol: str, about: str) -> click.Command:
             click.echo(f"report: {report}")
 
     return run
+
+
+def check_of_moments(moments: bool, task: str, *, report: Path | None, **given: Any) -> None:
+    """Raises ConfigError for options that the kind of the task does not know."""
+    from domains.errors import ConfigError
+
+    if moments and report is not None:
+        raise ConfigError(
+            f"no page is made of '{task}', a task of moments", do="Leave --report out; figures: --out or --json"
+        )
+    if not moments and (known := [name for name, value in given.items() if value]):
+        what = f"--{known[0]} is for tasks of moments, and '{task}' is of whole recordings"
+        raise ConfigError(what, do=f"Leave --{known[0]} out")
 
 
 for name, about in (
@@ -177,37 +218,73 @@ def zero_shot(
     )  # fmt: skip
 
 
+def texts_options(decorated: F) -> F:
+    """Which texts are asked."""
+    for decorate in reversed(
+        (
+            click.option(
+                "--text",
+                "texts",
+                type=LOCAL,
+                multiple=True,
+                help="CSV of narrations or reports, may be repeated; default: the texts that came with the recordings.",
+            ),
+            click.option(
+                "--level",
+                "levels",
+                type=click.Choice(["clip", "keystep", "abstract"]),
+                multiple=True,
+                help="Texts of this level alone; may be repeated.",
+            ),
+            click.option("--source", "sources", multiple=True, help="Texts of this source alone; may be repeated."),
+            click.option(
+                "--baselines",
+                default="unaligned,chance",
+                show_default=True,
+                help="Rows to compare with; 'none' for none.",
+            ),
+        )
+    ):
+        decorated = decorate(decorated)
+    return decorated
+
+
 @command.command("retrieval")
 @aligned_option
+@texts_options
 @click.option(
-    "--text",
-    "texts",
-    type=LOCAL,
-    multiple=True,
-    help="CSV of narrations or reports, may be repeated; default: the texts that came with the recordings.",
-)
-@click.option(
-    "--level",
-    "levels",
-    type=click.Choice(["clip", "keystep", "abstract"]),
-    multiple=True,
-    help="Texts of this level alone; may be repeated.",
-)
-@click.option("--source", "sources", multiple=True, help="Texts of this source alone; may be repeated.")
-@click.option(
-    "--baselines", default="unaligned,chance", show_default=True, help="Rows to compare with; 'none' for none."
+    "--acts", is_flag=True, help="Also mAP and nDCG, a text as right as its verbs and nouns are (EPIC-KITCHENS)."
 )
 @clips_option
 @shared
 def retrieval(
-    encoder: Path, data: str, texts: tuple[Path, ...], levels: tuple[str, ...], sources: tuple[str, ...], baselines: str, clips: int, split: str,
-    seed: int, out: Path | None, domain: str | None, key: Path | None, online: bool, as_json: bool,
+    encoder: Path, data: str, texts: tuple[Path, ...], levels: tuple[str, ...], sources: tuple[str, ...], acts: bool, baselines: str, clips: int,
+    split: str, seed: int, out: Path | None, domain: str | None, key: Path | None, online: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Find the text of each clip among all texts, and the clip of each text among all clips: R@1, R@5, R@10 and the median rank, ties averaged.
 
     Texts that read alike are one. Untrained projections and chance stand in the same table.
     """
     from recipes.jobs.retrieval import retrieval as ask
+
+    found = ask(
+        encoder, data, texts=texts, levels=levels, sources=sources, acts=acts, baselines=names(baselines), split=split, clips=clips, seed=seed,
+        key=find_key(key), domain=domain, out=out, online=online, progress=Counter("embedding", "clips"),
+    )  # fmt: skip
+    show(found, out, as_json)
+
+
+@command.command("choice")
+@aligned_option
+@texts_options
+@click.option("--clips", type=click.IntRange(1), default=1, show_default=True, help="Clips averaged per stretch.")
+@shared
+def choice(
+    encoder: Path, data: str, texts: tuple[Path, ...], levels: tuple[str, ...], sources: tuple[str, ...], baselines: str, clips: int, split: str,
+    seed: int, out: Path | None, domain: str | None, key: Path | None, online: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Choose which of five clips a text is about: among clips of other recordings, and among those nearest in time in the same one."""
+    from recipes.jobs.choice import choice as ask
 
     found = ask(
         encoder, data, texts=texts, levels=levels, sources=sources, baselines=names(baselines), split=split, clips=clips, seed=seed,
