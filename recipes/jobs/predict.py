@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from recipes.training.reporter import Reporter
 from recipes.training.run import replace
 
 CLIPS = 3
+UNFINISHED = ".unfinished"  # beside tables that are being written
 
 
 @dataclass(frozen=True)
@@ -55,34 +57,47 @@ def predict(
     level = level_of(run)
     if level != RECORDINGS and clips is not None:
         raise ConfigError(f"--clips is for tasks of single recordings, and this run is of {level}", do="Leave it out")
-    if any(out.glob("*.csv")) and not overwrite:
+    prepared = data if isinstance(data, Prepared) else Prepared.open(data)
+    rows = list(range(len(prepared)))
+    with writing(out, overwrite):
+        if level == STUDIES:
+            _, failed = predict_studies(run, prepared, out, reporter)
+            task = load_study_head(run).settings.task
+            return Predicted(task, len(rows) - len(failed), failed, out / PREDICTIONS)
+        if level == MOMENTS:
+            task, failed = predict_moments(run, prepared, rows, out, reporter)
+            return Predicted(task, len(rows) - len(failed), failed, out)
+        model = load_model(run)
+        found = predict_recordings(model, prepared, rows, clips or CLIPS, default_device(), progress)
+        table = io.StringIO(newline="")
+        csv.writer(table).writerows(lines_of(model.settings, prepared, found))
+        try:
+            replace(out / PREDICTIONS, table.getvalue())
+        except OSError as error:
+            raise StorageError(f"cannot be written ({error.strerror})", where=out, do="Free some space") from None
+        return Predicted(model.settings.task, len(found.index), found.failed, out / PREDICTIONS)
+
+
+@contextmanager
+def writing(out: Path, overwrite: bool) -> Iterator[None]:
+    """A folder for tables of predictions, without those of a call that was stopped or killed, or (overwrite) any others.
+
+    Raises ConfigError where others are, StorageError.
+    """
+    mark = out / UNFINISHED
+    if any(out.glob("*.csv")) and not overwrite and not mark.exists():
         raise ConfigError(
             "holds predictions already", where=out, do="Replace them with --overwrite, or choose another folder"
         )
-    prepared = data if isinstance(data, Prepared) else Prepared.open(data)
-    rows = list(range(len(prepared)))
     try:
+        out.mkdir(parents=True, exist_ok=True)
+        mark.touch()
         for old in out.glob("*.csv"):
             old.unlink()
-        out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"cannot be written ({error.strerror})", where=out, do="Free some space") from None
-    if level == STUDIES:
-        _, failed = predict_studies(run, prepared, out, reporter)
-        task = load_study_head(run).settings.task
-        return Predicted(task, len(rows) - len(failed), failed, out / PREDICTIONS)
-    if level == MOMENTS:
-        task, failed = predict_moments(run, prepared, rows, out, reporter)
-        return Predicted(task, len(rows) - len(failed), failed, out)
-    model = load_model(run)
-    found = predict_recordings(model, prepared, rows, clips or CLIPS, default_device(), progress)
-    table = io.StringIO(newline="")
-    csv.writer(table).writerows(lines_of(model.settings, prepared, found))
-    try:
-        replace(out / PREDICTIONS, table.getvalue())
-    except OSError as error:
-        raise StorageError(f"cannot be written ({error.strerror})", where=out, do="Free some space") from None
-    return Predicted(model.settings.task, len(found.index), found.failed, out / PREDICTIONS)
+    yield
+    mark.unlink(missing_ok=True)
 
 
 def lines_of(settings: TaskHeadSettings, prepared: Prepared, found: Features) -> Iterator[list[str]]:

@@ -11,6 +11,7 @@ import pytest
 from procedure_factory import PHASES, TOOLS, make_procedures
 from safetensors.torch import load_file
 
+import recipes.jobs.moments as moments_job
 from domains.errors import ConfigError, DataError
 from domains.store.manifest import frame_file
 from recipes.config import Layer, resolve
@@ -152,6 +153,26 @@ def test_a_new_recording_is_predicted_by_the_run_alone(made, finished, tmp_path)
     assert (found.where / table).read_text() == (tmp_path / "said" / table).read_text()
     with pytest.raises(ConfigError, match="--clips is for tasks of single recordings, and this run is of moments"):
         predict(run, other, tmp_path / "other", clips=2, reporter=SilentReporter())
+
+
+def test_predictions_that_were_stopped_are_gone_on_with(made, finished, tmp_path, monkeypatch):
+    run, out, real, tables = finished[0], tmp_path / "said", moments_job.write_table, []
+
+    def write_table(line, name, classes, path):
+        tables.append(path)
+        if len(tables) == 2:
+            path.write_text("half a li")
+            raise KeyboardInterrupt
+        real(line, name, classes, path)
+
+    monkeypatch.setattr(moments_job, "write_table", write_table)
+    with pytest.raises(KeyboardInterrupt):
+        predict(run, made[1], out, reporter=SilentReporter())
+    assert predict(run, made[1], out, reporter=SilentReporter()).recordings == 10
+    assert sorted(path.name for path in out.iterdir()) == sorted(["features", *(path.name for path in tables[2:])])
+    assert "half a li" not in tables[1].read_text()
+    with pytest.raises(ConfigError, match="holds predictions already"):
+        predict(run, made[1], out, reporter=SilentReporter())
 
 
 def test_interrupted_and_resumed_ends_as_the_uninterrupted_run(made, finished, monkeypatch):
