@@ -80,13 +80,21 @@ def _each_by_itself(logits: Tensor, partners: Tensor, apart: Tensor | None) -> T
     return each.sum(dim=1).mean()
 
 
-def mil_nce(clips: Tensor, texts: Tensor, temperature: float | Tensor, present: Tensor | None = None) -> Tensor:
+def mil_nce(
+    clips: Tensor,
+    texts: Tensor,
+    temperature: float | Tensor,
+    present: Tensor | None = None,
+    *,
+    apart: Tensor | None = None,
+) -> Tensor:
     """Several texts of which any may fit (MIL-NCE, Miech et al., CVPR 2020).
 
         loss = mean over i of  - log  sum over t in P_i of e(v_i, t)  /  [ sum over all t of e(v_i, t)  +  sum over j != i, t in P_i of e(v_j, t) ]
 
     e(v, t) = exp(v . t / temperature); clips (B, D); texts (B, K, D), P_i = the K texts of sample i, of which those count that `present` (B, K) bool
-    says are there. Samples without a text are no anchors; their clips are still strangers. 0 where nobody has one.
+    says are there. Samples without a text are no anchors; their clips are still strangers. 0 where nobody has one. apart (B, N) bool, alike in both
+    directions: pairs of samples that are no strangers (`set_apart`).
 
     Conventions of ours: cosines and a temperature, where the official code has raw dot products. It adds row and column of the matrix of scores, and
     with them the positives twice: a perfect match then costs log 2. Here they are counted once, and it costs 0.
@@ -98,8 +106,9 @@ def mil_nce(clips: Tensor, texts: Tensor, temperature: float | Tensor, present: 
     with as_they_are(clips):
         rows = torch.einsum("bd,nkd->bnk", clips, all_texts) / temperature
         columns = torch.einsum("nd,bkd->bnk", all_clips, texts) / temperature
-    rows = rows.masked_fill(~there, LOWEST)
-    columns = columns.masked_fill(partners | ~present.unsqueeze(1), LOWEST)
+    left_out = torch.zeros_like(partners) if apart is None else apart.unsqueeze(2) & ~partners
+    rows = rows.masked_fill(~there | left_out, LOWEST)
+    columns = columns.masked_fill(partners | left_out | ~present.unsqueeze(1), LOWEST)
     positives = rows.masked_fill(~partners, LOWEST).flatten(1).logsumexp(dim=1)
     each = torch.cat([rows, columns], dim=1).flatten(1).logsumexp(dim=1) - positives
     return mean_of_counted(each, present.any(dim=1))

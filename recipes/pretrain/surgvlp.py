@@ -73,7 +73,7 @@ class SurgVLP(Aligning):
         terms = {
             "loss_info_nce": info_nce(clips, texts, tau, apart=apart),
             "loss_nt_xent": both_ways(clips, texts, tau, forward=0.75, apart=apart),
-            "loss_mil_nce": mil_nce(clips, embedded["beside"], tau, embedded["present"]),
+            "loss_mil_nce": mil_nce(clips, embedded["beside"], tau, embedded["present"], apart=apart),
         }
         figures = {name: term.detach() for name, term in terms.items()}
         loss = torch.stack(list(terms.values())).mean()

@@ -90,6 +90,19 @@ def test_mil_nce_by_hand_counts_positives_once() -> None:
     alone = nce([1, 0.6], 0, 0)
     assert mil_nce(clips, texts, 1.0, nobody).item() == pytest.approx(alone, abs=1e-6)
     assert mil_nce(clips, texts, 1.0, torch.zeros(2, 2, dtype=torch.bool)).item() == 0
+    everyone = torch.ones(2, 2, dtype=torch.bool)  # whoever is set apart is no stranger, and what is left costs nothing
+    assert mil_nce(clips, texts, 1.0, present, apart=everyone).item() == pytest.approx(0.0, abs=1e-6)
+    three = rows(3, 2, 3, seed=1)
+    apart = of_one_group(torch.tensor([0, 1, 0]))  # the first and the third say the same
+    v, t = F.normalize(rows(3, 3), dim=1), F.normalize(three, dim=2)
+    expected = 0.0
+    for i in range(3):
+        strangers = [j for j in range(3) if j != i and not apart[i, j]]
+        own = [(v[i] @ t[i, k]).item() for k in range(2)]
+        others = [(v[i] @ t[j, k]).item() for j in strangers for k in range(2)]
+        others += [(v[j] @ t[i, k]).item() for j in strangers for k in range(2)]
+        expected += nce(own, *others) / 3
+    assert mil_nce(rows(3, 3), three, 1.0, apart=apart).item() == pytest.approx(expected, abs=1e-5)
 
 
 def official_mil_nce(clips: Tensor, texts: Tensor) -> Tensor:

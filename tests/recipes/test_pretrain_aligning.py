@@ -126,6 +126,23 @@ def test_surgvlp_is_the_mean_of_its_three_terms() -> None:
     assert objective.alignment.log_scale.exp().item() == pytest.approx(10)
 
 
+def test_two_transcribers_of_one_moment_are_no_strangers_in_any_term_of_surgvlp() -> None:
+    """Each is the anchor of a sample, beside the other."""
+    objective = build("surgvlp")
+    assert isinstance(objective, SurgVLP)
+    told = {
+        "clips": torch.ones(2, 8), "texts": torch.ones(2, 8), "beside": torch.ones(2, 1, 8), "present": torch.ones(2, 1, dtype=torch.bool),
+        "words": torch.arange(2),
+    }  # fmt: skip
+    when = {"row": torch.zeros(2, dtype=torch.int64), "about": torch.zeros(2, 1, dtype=torch.int64)}
+    same = objective.compare({**told, **when, "span": torch.tensor([[0, 2000], [1000, 3000]])})
+    assert same["loss"].item() == pytest.approx(0.0, abs=1e-6)
+    later = objective.compare({**told, **when, "span": torch.tensor([[0, 2000], [2000, 3000]])})
+    strangers = {"loss_info_nce": 1, "loss_nt_xent": 1, "loss_mil_nce": 2}  # that are as near as the partner
+    for term, count in strangers.items():
+        assert later[term].item() == pytest.approx(math.log(1 + count), abs=1e-5)
+
+
 def test_a_clip_without_a_second_transcript_still_learns_from_the_first() -> None:
     objective = build("surgvlp")
     batch = make_batch(objective)
