@@ -4,8 +4,8 @@
 
 makes the phantom and prepares it in --out (kept there: a second call goes on), learns on the training part of its split and asks its test part:
 
-    location    rooms of teammates at the middle of a clip, linear probe of frozen features, macro F1: vfm-tiny as it ships, after `cecl`,
-                and after `cecl` with every recording at another moment (data.synchronous=false), the control
+    location    rooms of teammates at the middle of a clip, linear probe of frozen features, mAP and macro F1: vfm-tiny as it ships, after
+                `cecl`, and after `cecl` with every recording at another moment (data.synchronous=false), the control
     retrieval   narrations among clips and clips among narrations, EPIC's mAP and nDCG by verbs and nouns: `egonce` against `clip`
     direction   each action against its opposite alone (half is chance), linear probe: vfm-tiny and `chirality` over it
 
@@ -184,8 +184,11 @@ def tables(prepared: Prepared, split: str, runs: Mapping[str, Path]) -> list[Tab
     """The three questions."""
     places = {"vfm-tiny": TINY, "cecl": str(runs["cecl"]), "asynchronous": str(runs["asynchronous"])}
     against = asked_of(prepared, split, "mates", Asking(every=4.0), places, ("vfm-tiny", "asynchronous"))
-    found = [Table("rooms of teammates, against vfm-tiny", "macro_f1", against[0])]
-    found.append(Table("rooms of teammates, against the control", "macro_f1", against[1]))
+    found = [
+        Table(f"rooms of teammates, against {whom}", metric, lines)
+        for metric in ("map", "macro_f1")
+        for whom, lines in zip(("vfm-tiny", "the control"), against, strict=True)
+    ]
     texts = retrieved(prepared, split, {name: runs[name] for name in ("clip", "egonce")}, "clip")
     found += [Table("retrieval by verbs and nouns", metric, texts) for metric in ("map", "ndcg")]
     ways = {"vfm-tiny": TINY, "chirality": str(runs["chirality"])}
