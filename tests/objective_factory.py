@@ -15,7 +15,7 @@ from torch import Tensor
 from recipes.encoders.base import Geometry, VideoEncoder
 from recipes.encoders.text import NOTHING
 from recipes.encoders.videomae import fresh_videomae
-from recipes.objective import CAMERA, EXO, LABEL, LEVEL, MOMENT, NOUNS, TEAM, VERBS, Batch, Objective, Words
+from recipes.objective import CAMERA, EXO, IMU, LABEL, LEVEL, MOMENT, NOUNS, TEAM, VERBS, Batch, Objective, Words
 from recipes.pretrain import method
 
 # By method: settings of its objective beside which nothing else is made smaller.
@@ -63,6 +63,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "cecl": {"head_hidden": 16, "head_outputs": 8},
     "egonce": {"outputs": 8},
     "chirality": {"width": 8, "depth": 1, "heads": 2, "decoder_hidden": 16},
+    "imu": {"channels": 3, "width": 8, "head_hidden": 16, "head_outputs": 8},
+    "previps": {
+        "joints": 5, "steps": 2, "bins": 4, "pose_width": 8, "pose_depth": 1, "pose_heads": 2, "head_hidden": 16, "head_outputs": 8,
+    },
+    "procedure": {"outputs": 8, "concepts": 6, "following": 2, "order_depth": 1, "order_heads": 2},
     "cmc": {"head_hidden": 16, "head_outputs": 8},
     "egoexonce": {"outputs": 8},
 }  # fmt: skip
@@ -90,6 +95,11 @@ SHORT: dict[str, tuple[str, ...]] = {
     ),  # as videomae; after step 60 they part again
     # Its weight in SMALL is so that tests see the order of steps; alone, that would let features of a few rings come together at first.
     "peskavlp": ("objective.weight_procedure=0.1",),
+    # Of a ring it keeps the step that narrations name, and these know three views: 2.3 of 6.5 dimensions.
+    "procedure": ("monitor.rankme.drop=0.2", "monitor.deviation.drop=0.1"),
+    # So do their poses; and a wrist that swings knows but how far a ring beats, and when.
+    "previps": ("monitor.rankme.drop=0.2", "monitor.deviation.drop=0.1"),
+    "imu": ("objective.head_motion=true", "monitor.rankme.drop=0.2", "monitor.deviation.drop=0.1"),
     # Of its two losses that of stage 2; both stages: test_pretrain_latents.
     "salt": ("objective.stage1=0", "monitor.rankme.drop=0.2", "monitor.deviation.drop=0.05"),
 }
@@ -140,6 +150,7 @@ def make_batch(objective: Objective, count: int = 6, seed: int = 0) -> Batch:
         numbers = torch.arange(count)
         moments = numbers // 6 * 3 + torch.tensor([0, 0, 0, 1, 1, 2])[numbers % 6]
         targets |= {MOMENT: moments, TEAM: (numbers % 6 == 2).long(), CAMERA: numbers % 4, EXO: numbers % 3 == 0}
+    targets |= {name: make_signal(name, objective, count, draw) for name in objective.signals}
     texts = {name: make_words(count, asked.count, draw) for name, asked in objective.texts.items()}
     if texts:
         targets[LEVEL] = torch.arange(count) % 4 - 1 if objective.silent else torch.arange(count) % 3
@@ -149,6 +160,16 @@ def make_batch(objective: Objective, count: int = 6, seed: int = 0) -> Batch:
         for words in texts.values():
             words.tokens[targets[LEVEL] < 0], words.numbers[targets[LEVEL] < 0] = NOTHING, NOTHING
     return Batch(clips, torch.arange(count) + 100, targets, torch.arange(count), texts)
+
+
+def make_signal(name: str, objective: Objective, count: int, draw: torch.Generator) -> Tensor:
+    """Numbers over time, of which the first sample has none, and some of the others lack the beginning."""
+    settings = objective.settings
+    shape = (20, settings.channels) if name == IMU else (6, settings.joints, 2)  # type: ignore[attr-defined]
+    signal = torch.rand(count, *shape, generator=draw)
+    signal[::3, :2] = torch.nan
+    signal[0] = torch.nan
+    return signal
 
 
 def listed(first: Tensor, places: int) -> Tensor:

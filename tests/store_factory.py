@@ -21,6 +21,7 @@ import numpy as np
 from domains.store.frames import encode
 from domains.store.manifest import VideoRow, frame_file, write_info, write_manifest
 from domains.store.prepared import Prepared
+from domains.store.signals import write_signals
 
 VIEWS = ("A2C", "A4C", "PLAX")
 
@@ -122,6 +123,38 @@ def write_events(made: Made, table: Path, members: int = 4) -> None:
                 for kind, name in (("event", event), ("camera", camera), ("team", camera // 2))
             ]
             writer.writerow([line["video_id"], *names, int(camera == members - 1), 0.0, 0.0])
+
+
+def write_measured(made: Made, channels: int, joints: int) -> None:
+    """Signals beside the recordings: `imu`, which swings as far as a ring beats, and `pose`, whose joints stand where the view says; every fifth has
+    none."""
+    folder = made.prepared.folder
+    with made.labels.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    tables: dict[str, dict[str, str]] = {}
+    for number, line in enumerate(lines):
+        seconds = np.arange(0, 1.6, 0.02)
+        swing = float(line["ef"]) / 10 * np.sin(2 * np.pi * 1.25 * seconds)
+        place = 0.2 + 0.3 * VIEWS.index(line["view"])
+        for name, columns in (("imu", [swing] * channels), ("pose", [np.full_like(seconds, place)] * 2 * joints)):
+            if number % 5:
+                table = folder / f"{number}.{name}.csv"
+                header = ",".join("s" + "x" * column for column in range(len(columns) + 1))
+                np.savetxt(table, np.stack([seconds, *columns], 1), delimiter=",", comments="", header=header)
+                tables.setdefault(line["video_id"], {})[name] = table.name
+    counts = write_signals(folder, folder, tables)
+    told = {
+        "name": "rings",
+        "title": "Rings",
+        "grouped_by": "patients",
+        "tasks": {},
+        "splits": {},
+        "labels": {},
+        "spans": {},
+        "signals": counts,
+    }
+    info = json.loads((folder / "prepared.json").read_text())
+    (folder / "prepared.json").write_text(json.dumps({**info, "layout": told}))
 
 
 def as_data_set(made: Made, test: int, val: int = 0) -> Prepared:

@@ -135,15 +135,17 @@ class Actions:
 
 
 def _tags(prepared: Prepared, texts: Texts, verb: str, noun: str) -> dict[int, Act]:
-    """Text -> its tags: those of spans from where it starts."""
-    found: dict[tuple[int, float], tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    """Text -> its tags: those of spans of its very stretch, which is cut where the recording ends, as texts are."""
+    found: dict[tuple[int, float, float], tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     for place, label in enumerate((verb, noun)):
-        for row, start, _, value, _ in spans(prepared, label):
-            found[row, start][place].append(value)
+        for row, start, end, value, _ in spans(prepared, label):
+            fps = prepared.fps(row)
+            found[row, start, min(end, prepared.length(row) / fps) if fps else end][place].append(value)
     tags = {}
     for index in range(len(texts)):
         rows = texts.rows(index)
-        if len(rows) == 1 and (both := found.get((rows[0], float(texts.starts[index])))) is not None and both[0]:
+        both = found.get((rows[0], float(texts.starts[index]), float(texts.ends[index])))
+        if len(rows) == 1 and both is not None and both[0]:
             tags[index] = _act(*both)
     return tags
 

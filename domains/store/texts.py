@@ -124,13 +124,13 @@ class Asked:
     """The texts that an objective asks for, of each sample.
 
     what: `sample`, the text whose time the sample is; `beside`, texts of its level by other sources that overlap it in time;
-    `below`, texts of a finer level within its time, in their order.
-    count: how many; where there are fewer, the rest is missing. Of more, some are drawn.
+    `below`, texts of a finer level within its time, in their order; `after`, the next texts of its level by its source, in their order.
+    count: how many; where there are fewer, the rest is missing. Of more, some are drawn (`after`: the first).
     levels, sources: names of those that count, () for all. What `sample` allows is what there are samples of.
     views: clips that are drawn in the time of each of these texts, one a text; where a text is missing, in the sample's.
     """
 
-    what: Literal["sample", "beside", "below"] = "sample"
+    what: Literal["sample", "beside", "below", "after"] = "sample"
     count: int = 1
     levels: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
@@ -159,6 +159,10 @@ def pick(
     others = texts.about(row)
     others = others[allowed[others]]
     start, end = texts.starts[anchor], texts.ends[anchor]
+    if asked.what == "after":  # in order of time, as `about` has them
+        good = (texts.source[others] == texts.source[anchor]) & (texts.levels[others] == texts.levels[anchor])
+        following: list[int] = others[good & (texts.starts[others] > start)][: asked.count].tolist()
+        return following
     middle = (texts.starts[others] + np.minimum(texts.ends[others], np.finfo(np.float64).max)) / 2
     if asked.what == "beside":
         good = (texts.source[others] != texts.source[anchor]) & (texts.levels[others] == texts.levels[anchor])

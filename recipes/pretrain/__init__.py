@@ -33,6 +33,7 @@ from recipes.pretrain.egonce import EgoNCE
 from recipes.pretrain.everest import EVEREST
 from recipes.pretrain.hecvl import HecVL
 from recipes.pretrain.iic import IIC
+from recipes.pretrain.imu import IMUVideo
 from recipes.pretrain.marlin import MARLIN
 from recipes.pretrain.mme import MME
 from recipes.pretrain.moco import MoCo
@@ -40,6 +41,8 @@ from recipes.pretrain.oddoneout import OddOneOut
 from recipes.pretrain.ophclip import OphCLIP
 from recipes.pretrain.order import Order
 from recipes.pretrain.peskavlp import PeskaVLP
+from recipes.pretrain.previps import PreViPS
+from recipes.pretrain.procedure import Procedure
 from recipes.pretrain.rspnet import RSPNet
 from recipes.pretrain.salt import SALT
 from recipes.pretrain.scale import SCALE
@@ -94,6 +97,9 @@ METHODS: list[type[Objective]] = [
     CMC,
     EgoExoNCE,
     Chirality,
+    IMUVideo,
+    PreViPS,
+    Procedure,
 ]
 
 

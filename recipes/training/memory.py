@@ -19,6 +19,7 @@ from recipes.objective import (
     LEVEL,
     MOMENT,
     NOUNS,
+    POSE,
     TEAM,
     VERBS,
     Batch,
@@ -143,7 +144,16 @@ def made_up(objective: Objective, size: int, device: torch.device) -> Batch:
     if objective.together:  # two recordings a moment, of one team
         numbers = torch.arange(size, device=device)
         targets |= {MOMENT: numbers // 2, TEAM: numbers // 2, CAMERA: numbers % 2, EXO: numbers < 0}
+    for name in objective.signals:
+        targets[name] = made_up_signal(name, objective, size, device)
     return Batch(clips, torch.arange(size), targets, torch.arange(size), texts)
+
+
+def made_up_signal(name: str, objective: Objective, size: int, device: torch.device) -> Tensor:
+    """Noise in the shape that the settings of the method name, a hundred times of it."""
+    sizes = objective.settings.model_dump()
+    shape = (sizes["joints"], 2) if name == POSE else (sizes["channels"],)
+    return torch.rand(size, 100, *shape, device=device)
 
 
 def longest_texts(objective: Objective, count: int, size: int) -> Words:

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import math
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from objective_factory import build, listed, make_batch
+from store_factory import make_prepared, write_events
+from text_factory import write_narrations
 from torch import Tensor
 from torch.nn import functional as F
 
-from domains.store.actions import PLACES, Actions, parts_of_speech, read_act, stem
-from domains.store.texts import Said, Texts
+from domains.base import AugmentPolicies, ClipSettings
+from domains.store.actions import PLACES, Act, Actions, parts_of_speech, read_act, stem
+from domains.store.annotated import SPAN_SCHEMA, SPANS
+from domains.store.prepared import Prepared
+from domains.store.text_tables import read_texts
+from domains.store.texts import Said, Texts, number_of
+from domains.store.views import read_views
 from recipes.objective import EXO, NOUNS, VERBS
 from recipes.parts.alignment import shared_nce, sharing_numbers
 from recipes.pretrain.egoexonce import EgoExoNCE, crossed, view_weights
 from recipes.pretrain.egonce import EgoNCE
+from recipes.training.texts import TextData
 
 
 def rows(*shape: int, seed: int = 0) -> Tensor:
@@ -142,3 +153,73 @@ def test_gradients_reach_both_towers() -> None:
     for tower in (objective.encoder, objective.text):
         assert tower is not None
         assert any(p.grad is not None and bool(p.grad.any()) for p in tower.parameters())
+
+
+@pytest.fixture(scope="module")
+def narrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Prepared, Texts]:
+    """Four rings with narrations; the first moment of the first has tags of its data set, and one recording in four is of a standing camera."""
+    root = tmp_path_factory.mktemp("narrated")
+    made = make_prepared(root / "prepared", videos=4, patients=4, size=32, frames=40)
+    folder = made.prepared.folder
+    write_events(made, folder / "views.csv")
+    first = made.prepared.video_id(0)
+    lines = [
+        (first, 0.0, 0.7, "verb", "beat", "a"),
+        (first, 0.0, 0.7, "noun", "ring", "a"),
+        (first, 0.0, 0.7, "noun", "view", "a"),
+    ]
+    pq.write_table(pa.table([list(column) for column in zip(*lines, strict=True)], schema=SPAN_SCHEMA), folder / SPANS)
+    told = {
+        "name": "n",
+        "title": "N",
+        "grouped_by": "patients",
+        "tasks": {},
+        "splits": {},
+        "labels": {},
+        "spans": {"verb": 1, "noun": 2},
+    }
+    info = json.loads((folder / "prepared.json").read_text())
+    (folder / "prepared.json").write_text(json.dumps({**info, "layout": told}))
+    prepared = Prepared.open(folder)
+    return prepared, read_texts([write_narrations(made.labels, root / "narrations.csv")], prepared, None)
+
+
+def test_tags_are_those_of_the_very_stretch(narrated: tuple[Prepared, Texts]) -> None:
+    prepared, texts = narrated
+    actions = Actions.of(prepared, texts)
+    assert actions.tagged == 1  # and not the step that begins with it
+    index = next(i for i in range(len(texts)) if texts.rows(i) == [0] and texts.starts[i] == 0 and texts.levels[i] == 0)
+    assert actions[index] == Act((number_of("beat"),), (number_of("ring"), number_of("view")))
+    other = next(i for i in range(len(texts)) if texts.rows(i) == [1])
+    assert actions[other] == read_act(texts.words(other))
+
+
+def test_a_sample_carries_its_act_and_its_kind_of_camera(narrated: tuple[Prepared, Texts]) -> None:
+    prepared, texts = narrated
+    objective = build("egoexonce")
+    clip = ClipSettings(frames=4, size=32)
+    assert objective.text is not None
+
+    def data(actions: Actions | None) -> TextData:
+        return TextData(
+            prepared, range(4), objective.views, clip, AugmentPolicies(), texts=texts, asked=objective.texts, reader=objective.text.reader,  # type: ignore[union-attr]
+            actions=actions,
+        )  # fmt: skip
+
+    actions = Actions.of(prepared, texts)
+    stream = data(actions)
+    standing = {row for row, view in read_views(prepared).by_row.items() if view.exo}
+    assert len(standing) == 1
+    seen = set()
+    for position in range(len(stream)):
+        epoch, where, draw = stream.place(position)
+        targets = stream.read(stream.row(epoch, where, draw), epoch, where, draw)["targets"]
+        act = actions[stream.anchors[where]]
+        assert targets[VERBS].tolist() == [*act.verbs, *[-1] * (4 - len(act.verbs))]
+        assert targets[NOUNS].tolist() == [*act.nouns, *[-1] * (8 - len(act.nouns))]
+        assert bool(targets[EXO]) == (stream.row(epoch, where, draw) in standing)
+        seen.add(bool(targets[EXO]))
+    assert seen == {True, False}
+    plain = data(None)
+    assert VERBS not in plain.read(0, 0, 0, 0)["targets"]
+    assert plain.fingerprint() != stream.fingerprint()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from objective_factory import RECORDINGS, SHORT, SMALL, WATCHED, build, make_batch, small_encoder
-from store_factory import make_prepared, write_events
+from store_factory import make_prepared, write_events, write_measured
 from text_factory import write_narrations, write_text
 from torch import Tensor, nn
 from torch import distributed as dist
@@ -263,6 +263,7 @@ def rings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_narrations(made.labels, root / "narrations.csv")
     write_text(root / "text", num_hidden_layers=2)
     write_events(made, root / "prepared" / "views.csv")
+    write_measured(made, SMALL["imu"]["channels"], SMALL["previps"]["joints"])
     make_prepared(root / "fading", videos=32, patients=32, size=48, frames=40, fading=True)
     small_encoder(width=48).save(root / "encoder")
     return root
