@@ -39,7 +39,7 @@ class EgoClip(Layout):
         return {"video_uid", "clip_start", "clip_text"} <= header_of(root / TABLE, "\t")
 
     def tasks(self) -> dict[str, TaskSettings]:
-        return {label: TaskSettings(kind="classification", column=label, aliases=(TAGS[label],)) for label in TAGS}
+        return {label: TaskSettings(kind="presence", column=label, aliases=(TAGS[label],)) for label in TAGS}
 
     @property
     def span_labels(self) -> tuple[str, ...]:

@@ -67,6 +67,10 @@ def recordings_of(layout: Layout) -> list[Recording]:
         missing = layout.missing()
         what = f"none of the {len(missing)} recordings that the tables of {layout.title} name is on disk"
         raise DataError(what, where=layout.root, do="Give the folder that holds the tables and the recordings")
+    for recording in found:  # now, and not when all frames are stored
+        for name, path in recording.signals.items():
+            if not (layout.root / path).is_file():
+                raise DataError(f"no such file, the signal '{name}' of a recording", where=layout.root / path)
     return found
 
 

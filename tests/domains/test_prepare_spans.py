@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from domains.base import ClipSettings, load_domain
-from domains.errors import ConfigError, MediaError
+from domains.errors import ConfigError, DataError, MediaError
 from domains.layouts import open_layout
 from domains.layouts.egoclip import EgoClip
 from domains.media import content_files, open_reader, sniff
@@ -161,3 +161,36 @@ def test_boxes_of_a_display_are_blanked(tmp_path: Path) -> None:
     assert frames[:, :12, 36:].min() > 90
     with pytest.raises(ConfigError, match="a box is x0, y0, x1, y1"):
         load_domain("egocentric").changed({"region": {"blank": [[0.5, 0.0, 0.2, 1.0]]}})
+
+
+def test_signals_that_are_missing_or_elsewhere_are_said_before_work_begins(tmp_path: Path) -> None:
+    write(tmp_path / "set" / "one.mp4", np.full(20, 120))
+    for file, what in (("imu.csv", "no such file, the signal 'imu'"), ("../imu.csv", "the path of a signal leads out")):
+        (tmp_path / "set" / "signals.csv").write_text(f"recording,name,file\none.mp4,imu,{file}\n")
+        with pytest.raises(DataError, match=what):
+            data_set(tmp_path / "set", "one.mp4")
+        assert not (tmp_path / "prepared.partial").exists()
+    (tmp_path / "set" / "signals.csv").write_text("recording,name,file\none.mp4,imu,a.csv\none.mp4,imu,b.csv\n")
+    with pytest.raises(DataError, match="a second signal of that name"):
+        data_set(tmp_path / "set", "one.mp4")
+
+
+def test_events_of_ones_own(tmp_path: Path) -> None:
+    write(tmp_path / "set" / "one.mp4", np.full(20, 120))
+    data_set(tmp_path / "set", "one.mp4")
+    for line, what in (("one.mp4,game,,1", "an event without a camera"), ("one.mp4,game,left,yes", "'exo' is 'yes'")):
+        (tmp_path / "set" / "recordings.csv").write_text(f"recording,event,camera,exo\n{line}\n")
+        with pytest.raises(DataError, match=what):
+            list(open_layout(tmp_path / "set").recordings())
+    (tmp_path / "set" / "recordings.csv").write_text(
+        "recording,event,camera,team,exo,offset,drift\none.mp4,game,left,red,0,-1.5,0.001\n"
+    )
+    (one,) = open_layout(tmp_path / "set").recordings()
+    assert (one.event, one.camera, one.team, one.exo, one.offset, one.drift) == (
+        "game",
+        "left",
+        "red",
+        False,
+        -1.5,
+        0.001,
+    )
