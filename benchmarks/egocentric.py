@@ -55,9 +55,14 @@ KEY = b"k" * 32
 CLIP = ("clip.frames=8", "clip.size=64", "clip.rate=4")
 COMMON = ("data.workers=0", "train.precision=fp32", "monitor.clips=8")
 # name -> recipe and what is set beside it; those of one letter learn for as many steps.
+CECL = (
+    "train.batch_size=32",
+    "objective.standardise=true",
+    "optim.lr=5e-4",
+)  # of hundreds of steps, not of many thousands
 RUNS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "cecl": ("m", "cecl", ("train.batch_size=32",)),
-    "asynchronous": ("m", "cecl", ("train.batch_size=32", "data.synchronous=false")),
+    "cecl": ("m", "cecl", CECL),
+    "asynchronous": ("m", "cecl", (*CECL, "data.synchronous=false")),
     "egonce": ("t", "egonce", ("train.batch_size=32",)),
     "clip": ("t", "clip", ("train.batch_size=32",)),
     "chirality": ("d", "chirality", ("train.batch_size=32",)),

@@ -17,6 +17,7 @@ from recipes.parts.branch import Branch
 from recipes.parts.masks import tube_masks
 from recipes.parts.moments import met_figures, teammates
 from recipes.parts.projection import ProjectionSettings, projection_head
+from recipes.parts.standardise import BatchStandardise
 
 LARGEST_SCALE = 100.0
 
@@ -30,6 +31,9 @@ class CECL(Contrast):
     recording at one moment. Teams have as many samples as they have members: every pair is asked by itself, so nothing is padded, and somebody
     without a teammate is a stranger to everyone.
 
+    An encoder whose clips are all alike begins with every cosine near 1, and spends its first hundreds of steps on moving away from there;
+    `standardise` takes what all e of the batch have in common away before they are compared.
+
     Conventions of ours: where a team is not known, pairs of one moment are left out. Tubes are hidden before the encoder sees them, as many of
     every clip; a head-up display is blanked by the domain's region, for every recipe alike.
     """
@@ -39,6 +43,10 @@ class CECL(Contrast):
 
         scale: PositiveFloat = Field(10.0, le=LARGEST_SCALE, description="first multiple of cosines (s), learned")
         bias: float = Field(-3.0, description="first addition to them (b), learned")
+        standardise: bool = Field(
+            False,
+            description="e to mean 0 and deviation 1 over the batch first, so that what all clips share is not to be unlearned",
+        )
         mask_ratio: float = Field(
             0.5, ge=0, lt=1, description="share of places hidden in every frame of a clip; 0: none, which costs twice"
         )
@@ -52,6 +60,7 @@ class CECL(Contrast):
     def __init__(self, encoder: VideoEncoder, settings: Settings) -> None:
         super().__init__(encoder, settings)
         self.head = projection_head(encoder, settings)
+        self.standardise = BatchStandardise() if settings.standardise else nn.Identity()
         self.log_scale = nn.Parameter(torch.full((1,), math.log(settings.scale)))
         self.bias = nn.Parameter(torch.full((1,), settings.bias))
 
@@ -72,12 +81,12 @@ class CECL(Contrast):
 
     def compare(self, embedded: Mapping[str, Tensor]) -> Losses:
         """e of the whole batch -> the loss; how many partners a sample has, how often the nearest other is one; s and b."""
-        met = teammates(embedded[MOMENT], embedded[TEAM])
+        met, e = teammates(embedded[MOMENT], embedded[TEAM]), self.standardise(embedded["e"])
         scale, bias = embedded["scale"].mean(), embedded["bias"].mean()
-        loss = sigmoid_among(embedded["e"], scale, bias, met.partners, met.apart)
+        loss = sigmoid_among(e, scale, bias, met.partners, met.apart)
         return {
             "loss": loss,
-            **met_figures(embedded["e"], met),
+            **met_figures(e, met),
             "scale": scale.detach(),
             "bias": bias.detach(),
         }

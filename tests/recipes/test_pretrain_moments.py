@@ -78,6 +78,18 @@ def test_cecl_begins_as_its_paper_does_and_learns_scale_and_bias() -> None:
     assert objective.log_scale.exp().item() == pytest.approx(100, rel=1e-5)
 
 
+def test_what_all_clips_share_is_taken_away_first() -> None:
+    objective, e = build("cecl", head_outputs=4, standardise=True), rows(7, 4)
+    assert isinstance(objective, CECL)
+    beside = {"scale": torch.full((7,), 3.0), "bias": torch.full((7,), -1.5), MOMENT: MOMENTS, TEAM: TEAMS}
+    found = objective.compare({"e": e, **beside})["loss"].item()
+    assert objective.compare({"e": 3 * e + 100, **beside})["loss"].item() == pytest.approx(found, rel=1e-3)
+    plain = build("cecl", head_outputs=4)
+    assert isinstance(plain, CECL)
+    alone = (e - e.mean(dim=0)) / e.std(dim=0, correction=0)
+    assert plain.compare({"e": alone, **beside})["loss"].item() == pytest.approx(found, rel=1e-4)
+
+
 def test_cecl_without_teammates_still_has_a_finite_loss() -> None:
     objective = build("cecl")
     batch = make_batch(objective)
