@@ -8,8 +8,8 @@ import pytest
 
 # Files that take longest begin first, so that no process ends with one of them while the other has nothing left to do.
 FIRST = (
-    "test_pretrain_every", "test_training_sharded", "test_training_kills", "test_signals", "test_training_machines", "test_training_broken",
-    "test_docs_commands", "test_bench", "test_slurm", "test_echo_phantom",
+    "test_pretrain_every", "test_training_kills", "test_signals", "test_training_machines", "test_training_sharded", "test_slurm",
+    "test_docs_commands", "test_echo_phantom",
 )  # fmt: skip
 PAGES = "::test_commands_run["
 
