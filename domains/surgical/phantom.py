@@ -159,7 +159,8 @@ def write_video(path: Path, frames: Iterable[Any]) -> None:
         stream = container.add_stream("libx264", rate=Fraction(FPS))
         stream.height, stream.width = VIEW
         stream.pix_fmt, stream.thread_count = "yuv420p", 1
-        stream.options = {"preset": "veryfast", "crf": QUALITY, "g": str(10 * FPS)}
+        # Without its assembly: that reads memory which nobody wrote, and the same frames do not always give the same bytes.
+        stream.options = {"preset": "veryfast", "crf": QUALITY, "g": str(10 * FPS), "x264-params": "asm=0"}
         for frame in frames:
             for packet in stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")):
                 container.mux(packet)
