@@ -229,7 +229,7 @@ def _move(draft: Path, folder: Path) -> None:
 
 def _tidy(folder: Path) -> None:
     """Remove what only a beginning needs."""
-    _remove(folder, {BEGUN, RAW, DONE, REPLACED})
+    _remove(folder, {BEGUN, RAW, DONE, REPLACED, LOCK})  # a lock: of a call that was killed as it had renamed it
 
 
 def _remove(folder: Path, names: set[str]) -> None:
