@@ -93,10 +93,23 @@ class RegionSettings(Strict):
         description="ultrasound: regions sequence, else what moves; endoscope: what is lit within the black border; whole: the frame is all picture",
     )
     min_fraction: float = Field(0.03, gt=0, le=1, description="smallest part of the frame that counts as a picture")
+    blank: tuple[tuple[float, float, float, float], ...] = Field(
+        (),
+        description="boxes x0, y0, x1, y1 in shares of the frame that are blanked in every frame: head-up displays, clocks",
+    )
     text: Literal["exclude", "keep"] = Field(
         "exclude",
         description="recordings with text drawn inside the picture; keep: where signs and books may be in view",
     )
+
+    @field_validator("blank")
+    @classmethod
+    def _boxes(
+        cls, boxes: tuple[tuple[float, float, float, float], ...]
+    ) -> tuple[tuple[float, float, float, float], ...]:
+        if any(not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1) for x0, y0, x1, y1 in boxes):
+            raise ValueError("a box is x0, y0, x1, y1 with 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1")
+        return boxes
 
 
 class RegionMapSettings(Strict):

@@ -24,6 +24,10 @@ BESIDE = 1.25  # units from the person that the standing camera films
 DOWN, AT_WORK = -5.0, -16.0  # pixels that the horizon is moved: people look down a little, and at what they do
 SHOWN = 0.3  # share of a figure that must be in sight for its pose to count
 MAP = 30  # pixels of the map that a head-up display has
+DISPLAY = (
+    (0.0, 0.0, (MAP + 4) / VIEW, (MAP + 4) / VIEW),
+    (1 - 36 / VIEW, 0.0, 1.0, 16 / VIEW),
+)  # where it is, in shares of the view: map and clock
 
 Picture = NDArray[np.uint8]
 

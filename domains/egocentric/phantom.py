@@ -23,7 +23,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from domains.egocentric.cameras import IMU, JOINTS, Clock, Filming, clocks, inertia, where
+from domains.egocentric.cameras import DISPLAY, IMU, JOINTS, Clock, Filming, clocks, inertia, where
 from domains.egocentric.eyes import VIEW, House
 from domains.egocentric.house import HELD, NOUNS, OPPOSITES, ROOMS, VERBS
 from domains.egocentric.life import TICK, Event, live
@@ -115,7 +115,7 @@ def synthesise(
             [row for one in made for row in one.texts],
         )
         _write(out / SIGNALS, ("recording", "name", "file"), [row for one in made for row in one.signals])
-        (out / ABOUT).write_text(yaml.safe_dump(about(), sort_keys=False, width=140), encoding="utf-8")
+        (out / ABOUT).write_text(yaml.safe_dump(about(hud), sort_keys=False, width=140), encoding="utf-8")
     except OSError as error:
         raise StorageError(f"the phantom cannot be written ({error.strerror})", where=out) from None
     return PhantomResult(
@@ -139,17 +139,24 @@ def _use(item: str) -> str:
     return USES[item]
 
 
-def about() -> dict[str, Any]:
-    """`dataset.yaml`."""
+def about(hud: bool = False) -> dict[str, Any]:
+    """`dataset.yaml`; of recordings with a head-up display also where it is, so that it is blanked."""
     one_at_a_time = {"verb": VERBS, "noun": NOUNS, "action": actions(), "room": ROOMS}
     tasks: dict[str, dict[str, Any]] = {
         name: {"kind": "phases", "column": name, "classes": list(names)} for name, names in one_at_a_time.items()
     }
     tasks["verb"]["opposites"] = [list(pair) for pair in OPPOSITES]
     tasks |= {name: {"kind": "presence", "column": name, "classes": list(ROOMS)} for name in ("mates", "opponents")}
+    changes: dict[str, Any] = {"store": {"size": VIEW}}
+    if hud:
+        changes["region"] = {"blank": [list(box) for box in DISPLAY]}
     return {
-        "title": "Egocentric phantom", "domain": "egocentric", "grouped_by": "events", "changes": {"store": {"size": VIEW}}, "tasks": tasks,
-    }  # fmt: skip
+        "title": "Egocentric phantom",
+        "domain": "egocentric",
+        "grouped_by": "events",
+        "changes": changes,
+        "tasks": tasks,
+    }
 
 
 def split(events: int, seed: int) -> list[str]:

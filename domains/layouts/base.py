@@ -248,8 +248,10 @@ class Layout(ABC):
         """Every recording once. A path that is named twice must be named alike."""
         seen: dict[str, Recording] = {}
         for recording in self._read(notes):
-            if recording.path.startswith("/") or ".." in recording.path.split("/"):
-                raise DataError("the path of a recording leads out of the data set", where=recording.listed)
+            for path in (recording.path, *recording.signals.values()):
+                if path.startswith("/") or ".." in path.split("/"):
+                    what = "the path of a recording" if path == recording.path else "the path of a signal"
+                    raise DataError(f"{what} leads out of the data set", where=recording.listed)
             before = seen.setdefault(recording.path, recording)
             if before is recording:
                 yield recording

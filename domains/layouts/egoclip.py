@@ -24,7 +24,8 @@ class EgoClip(Layout):
     (lists; the reference does not name the classes); the moment is the narration. The table is read line by line,
     never held. Lines with too few or too many cells are known in this file: they are passed over with a note, as are
     clips that end before they start; a start before 0 becomes 0. The group is the video: the table names no
-    participant. There is no official split. Videos cut into pieces are not read: times are of the whole video.
+    participant. There is no official split. A video cut into chunks (`**/<video_uid>/0.mp4`, `1.mp4`, ... of
+    600 s) is one recording, the folder: times are of the whole video.
     """
 
     name = "egoclip"
@@ -38,7 +39,7 @@ class EgoClip(Layout):
         return {"video_uid", "clip_start", "clip_text"} <= header_of(root / TABLE, "\t")
 
     def tasks(self) -> dict[str, TaskSettings]:
-        return {label: TaskSettings(kind="classification", column=label, aliases=(TAGS[label],)) for label in TAGS}
+        return {label: TaskSettings(kind="presence", column=label, aliases=(TAGS[label],)) for label in TAGS}
 
     @property
     def span_labels(self) -> tuple[str, ...]:
@@ -46,9 +47,17 @@ class EgoClip(Layout):
 
     @cached_property
     def _videos(self) -> dict[str, str]:
-        """Path by video_uid."""
-        videos = (path for path in reversed(self.files) if path.lower().endswith(".mp4"))
-        return {path.rsplit("/", 1)[-1][:-4]: path for path in videos}
+        """Path by video_uid: of a file, or of the folder of its chunks."""
+        found: dict[str, str] = {}
+        chunks: dict[str, int] = {}
+        for path in reversed(self.files):
+            folder, _, name = path.rpartition("/")
+            if name.lower().endswith(".mp4") and folder and name[:-4].isdigit():
+                chunks[folder] = chunks.get(folder, 0) + 1
+                found[folder.rsplit("/", 1)[-1]] = folder if chunks[folder] > 1 else path
+            elif name.lower().endswith(".mp4"):
+                found[name[:-4]] = path
+        return found
 
     def _read(self, notes: Notes) -> Iterator[Recording]:
         seen: set[str] = set()

@@ -12,6 +12,7 @@ from domains.layouts.base import Layout, Notes, Recording, Span, Text
 from domains.layouts.tables import Row, class_name, read_table, seconds, whole
 
 TABLES = {"train": "EPIC_100_train.csv", "val": "EPIC_100_validation.csv", "test": "EPIC_100_test_timestamps.csv"}
+OPPOSITES = (("open", "close"), ("turn-on", "turn-off"), ("take", "put"), ("insert", "remove"))
 UNSEEN = "EPIC_100_unseen_participant_ids_validation.csv"
 CLASSES = {"verb": "EPIC_100_verb_classes.csv", "noun": "EPIC_100_noun_classes.csv"}
 
@@ -41,10 +42,14 @@ class EpicKitchens100(Layout):
         return _tables_of(root) is not None
 
     def tasks(self) -> dict[str, TaskSettings]:
-        return {
-            label: TaskSettings(kind="classification", column=label, aliases=(f"{label}_class",), classes=classes)
+        tasks = {
+            label: TaskSettings(
+                kind="phases", column=label, aliases=(f"{label}_class",), classes=classes,
+                opposites=tuple(pair for pair in OPPOSITES if set(pair) <= set(classes)),
+            )
             for label, classes in self._classes.items()
-        }
+        }  # fmt: skip
+        return {**tasks, "action": TaskSettings(kind="phases", column="action")}
 
     @property
     def span_labels(self) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ class XEgo(Layout):
     player, round; a view without one has no spans). Spans of "team": each line of contrastive.csv is a moment, its
     value the side, in the views of the players alive: the first num_alive_teammates of teammate_0..4_id. Spans of a
     task are named as its file; the reference gives no columns: those of the published code are read, `label`, or
-    `label_0`, `label_1`, ... where each that is 1 is a value (its number); tasks of several quantities are passed
+    `label_0`, `label_1`, ... where each that is 1 is a value (its number; "" where none is); tasks of several quantities are passed
     over. Ticks are 64 a second. The official split is by round, so a match, which is the group, stands on several
     sides: notes count them. Player numbers that a spreadsheet has rounded are an error.
     """
@@ -57,7 +57,12 @@ class XEgo(Layout):
         return (TEAM, *self._tasks)
 
     def tasks(self) -> dict[str, TaskSettings]:
-        return {label: TaskSettings(kind="classification", column=label) for label in self.span_labels}
+        """Of moments: several values at once where a table has label_0, label_1, ..., else one."""
+        several = {label for label, tables in self._tasks.items() if _several(tables[0])}
+        return {
+            label: TaskSettings(kind="presence" if label in several else "phases", column=label)
+            for label in self.span_labels
+        }
 
     @cached_property
     def _maps(self) -> list[Path]:
@@ -158,7 +163,7 @@ class XEgo(Layout):
     def _task_spans(self, label: str, present: Mapping[str, Recording], notes: Notes) -> Iterator[Span]:
         for table in self._tasks[label]:
             place = table.parents[2].name
-            several = sorted((name for name in header_of(table) if re.fullmatch(r"label_\d+", name)), key=_number)
+            several = _several(table)
             columns = several or ["label"]
             for row in read_table(table, [*TASK, *columns]):
                 values = [row.cells[column] for column in columns]
@@ -167,6 +172,7 @@ class XEgo(Layout):
                     continue
                 if several:
                     values = [str(_number(name)) for name, cell in zip(several, values, strict=True) if float(cell)]
+                    values = values or [""]  # somebody looked, and nothing is there
                 start, end = row.needed("start_tick") / TICKS, row.needed("end_tick") / TICKS
                 for value in values:
                     player = _player(row, "pov_steamid")
@@ -186,6 +192,11 @@ class XEgo(Layout):
             notes.add("a moment before the video starts", row.where)
             return
         yield Span(recording.path, start, end, label, value, moment=f"{place}/{label}/{row.cells['idx']}")
+
+
+def _several(table: Path) -> list[str]:
+    """The columns label_0, label_1, ... of a task's table, in order; none where it has one label."""
+    return sorted((name for name in header_of(table) if re.fullmatch(r"label_\d+", name)), key=_number)
 
 
 def _number(name: str) -> int:

@@ -26,7 +26,8 @@ __all__ = [
 
 
 def sniff(path: str | Path) -> Kind | None:
-    """What a file is by its first bytes, whatever its name; "frames" is a folder of numbered pictures. None for anything else.
+    """What a file is by its first bytes, whatever its name; "frames" is a folder of numbered pictures, "chunks" one of numbered videos. None for
+    anything else.
 
     Raises MediaError where it cannot be read.
     """
@@ -34,7 +35,11 @@ def sniff(path: str | Path) -> Kind | None:
     if path.is_dir():
         from domains.media.frame_folder import is_frame_folder
 
-        return "frames" if is_frame_folder(path) else None
+        if is_frame_folder(path):
+            return "frames"
+        from domains.media.chunks import chunk_files
+
+        return "chunks" if chunk_files(path) else None
     return sniff_file(path)
 
 
@@ -48,6 +53,10 @@ def open_reader(path: str | Path) -> Reader:
         from domains.media.frame_folder import FrameFolderReader
 
         return FrameFolderReader(path)
+    if kind == "chunks":
+        from domains.media.chunks import ChunksReader
+
+        return ChunksReader(path)
     if kind == "dicom":
         from domains.media.dicom import DicomReader
 
@@ -68,7 +77,7 @@ def open_reader(path: str | Path) -> Reader:
 
 
 def content_files(path: str | Path) -> list[Path]:
-    """The files whose bytes are a recording, in order: the pictures of a folder, header and pixels of a .mhd, else the file itself.
+    """The files whose bytes are a recording, in order: the pictures or videos of a folder, header and pixels of a .mhd, else the file itself.
 
     What is the same in all of them is the same recording; the header of a .mhd alone may be that of many. Raises MediaError.
     """
@@ -78,6 +87,10 @@ def content_files(path: str | Path) -> list[Path]:
         from domains.media.frame_folder import frame_files
 
         return frame_files(path)
+    if kind == "chunks":
+        from domains.media.chunks import chunk_files
+
+        return chunk_files(path) or []
     if kind == "metaimage":
         from domains.media.metaimage import pixel_file
 

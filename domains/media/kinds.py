@@ -10,7 +10,7 @@ from typing import Literal
 
 from domains.errors import MediaError
 
-Kind = Literal["dicom", "video", "frames", "nifti", "metaimage"]
+Kind = Literal["dicom", "video", "frames", "chunks", "nifti", "metaimage"]
 Packing = Literal["zip", "tar", "tar.gz", "7z", "rar", "bz2", "xz", "zstd"]
 HEAD = 4096  # bytes that a kind is told by
 

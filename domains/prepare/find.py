@@ -21,7 +21,7 @@ class Source:
     path: a file, a folder of frames, or the archive that holds it. relative: its path below the source folder, with
     forward slashes, members of archives as if the archive were a folder. member: of an archive. remote: what has to be fetched first; `path`
     is then the relative one, and no file until it is there (`domains.prepare.afar`). fps: frames a second that the table of a public data set
-    says, None where there is none.
+    says, None where there is none. redacted: from when to when (s) the data set shows nothing of it.
     """
 
     path: Path
@@ -29,6 +29,7 @@ class Source:
     member: Member | None = None
     remote: Remote | None = None
     fps: float | None = None
+    redacted: tuple[tuple[float, float], ...] = ()
 
     @property
     def shown(self) -> Place:

@@ -25,23 +25,24 @@ NAME = "journal.jsonl"
 @dataclass(frozen=True)
 class Stamp:
     """What tells that a file is the one that was looked at: its name below the source (a pseudonym), size in bytes, time of change; on a
-    storage, a number that its version (checksum, tag, times) becomes. fps: as a public data set's table says; which frames are stored depends
-    on it.
+    storage, a number that its version (checksum, tag, times) becomes. fps, redacted: as a public data set's table says; which frames are stored, and
+    shown, depends on it.
     """
 
     path: str
     size: int
     changed: int
     fps: float | None = None
+    redacted: tuple[tuple[float, float], ...] = ()
 
     @classmethod
     def of_source(cls, source: Source, names: Pseudonyms) -> Stamp | None:
         """What is listed of it, without its bytes. None for a file that cannot be asked: it is looked at again."""
         if source.remote is not None:
             version = int(source.remote.version, 16)
-            return cls(names.token("path", source.relative), source.remote.size, version, source.fps)
+            return cls(names.token("path", source.relative), source.remote.size, version, source.fps, source.redacted)
         found = cls.of(source.path, source.relative, names)
-        return found and dataclasses.replace(found, fps=source.fps)
+        return found and dataclasses.replace(found, fps=source.fps, redacted=source.redacted)
 
     @classmethod
     def of(cls, path: Path, relative: str, names: Pseudonyms) -> Stamp | None:
@@ -82,7 +83,8 @@ class Journal:
         for line in lines[1:]:
             try:
                 entry = json.loads(line)
-                stamp = Stamp(entry["path"], entry["size"], entry["changed"], entry["fps"])
+                redacted = tuple((float(start), float(end)) for start, end in entry["redacted"])
+                stamp = Stamp(entry["path"], entry["size"], entry["changed"], entry["fps"], redacted)
                 known[stamp] = Usable(read_row(entry["row"])) if "row" in entry else Refused(*entry["refused"])
             except (ValueError, KeyError, TypeError):  # the line at which a run was killed
                 continue

@@ -26,6 +26,7 @@ from domains.store.manifest import VideoRow
 from domains.store.signals import write_signals
 
 BLOCK = 65_536  # rows of a table that are held at once
+REDACTED = "redacted"  # spans of this label are stored blank, and no clip is drawn there
 OLDEST = 89.0  # years; above, an age tells who somebody is (PS3.15, HIPAA)
 
 
@@ -66,6 +67,10 @@ def recordings_of(layout: Layout) -> list[Recording]:
         missing = layout.missing()
         what = f"none of the {len(missing)} recordings that the tables of {layout.title} name is on disk"
         raise DataError(what, where=layout.root, do="Give the folder that holds the tables and the recordings")
+    for recording in found:  # now, and not when all frames are stored
+        for name, path in recording.signals.items():
+            if not (layout.root / path).is_file():
+                raise DataError(f"no such file, the signal '{name}' of a recording", where=layout.root / path)
     return found
 
 
@@ -75,7 +80,14 @@ def sources_of(layout: Layout, recordings: list[Recording], source: Place) -> li
         places = located(source, [recording.path for recording in recordings])
     else:
         places = [Source(layout.root / recording.path, recording.path) for recording in recordings]
-    return [replace(place, fps=recording.fps) for place, recording in zip(places, recordings, strict=True)]
+    redacted: dict[str, list[tuple[float, float]]] = {}
+    if REDACTED in layout.span_labels:
+        for span in layout.spans(REDACTED):
+            redacted.setdefault(span.recording, []).append((span.start, span.end))
+    return [
+        replace(place, fps=recording.fps, redacted=tuple(sorted(redacted.get(recording.path, []))))
+        for place, recording in zip(places, recordings, strict=True)
+    ]
 
 
 def named(row: VideoRow, recording: Recording, names: Pseudonyms) -> VideoRow:

@@ -8,11 +8,13 @@ close view of skin is of such a colour: see docs/surgical.md.
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from domains.store.frames import Frames
 
@@ -90,3 +92,39 @@ def patches(frame: Frames) -> Frames:
     """What is left of a frame that is blurred: a few soft patches of colour, nobody and no letter."""
     few = cv2.resize(frame, (PATCHES, PATCHES), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.resize(few, frame.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def redacted_frames(spans: Sequence[tuple[float, float]], count: int, rate: float | None) -> tuple[int, ...]:
+    """Seconds (start, end) that a data set redacts -> (from, to, from, to, ...), half open, of `count` frames: every frame that may show some of
+    them. All of the recording where the rate is not known."""
+    if not spans or not count:
+        return ()
+    if rate is None:
+        return (0, count)
+    hidden = np.zeros(count, bool)
+    for start, end in spans:
+        hidden[max(0, math.floor(start * rate)) : max(0, math.ceil(end * rate) + 1)] = True
+    return _runs(hidden)
+
+
+def blanked(frames: Iterator[Frames], spans: tuple[int, ...]) -> Iterator[Frames]:
+    """The same frames, those in spans (from, to, ...) without anything in them."""
+    edges = list(zip(spans[::2], spans[1::2], strict=True))
+    for number, frame in enumerate(frames):
+        yield np.zeros_like(frame) if any(start <= number < end for start, end in edges) else frame
+
+
+def joined(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
+    """Both spans in one."""
+    if not first or not second:
+        return first or second
+    hidden = np.zeros(max(first[-1], second[-1]), bool)
+    for spans in (first, second):
+        for start, end in zip(spans[::2], spans[1::2], strict=True):
+            hidden[start:end] = True
+    return _runs(hidden)
+
+
+def _runs(hidden: NDArray[np.bool_]) -> tuple[int, ...]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], hidden.astype(np.int8), [0]])))
+    return tuple(edges.tolist())

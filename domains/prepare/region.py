@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -48,6 +49,16 @@ class Picture:
 def whole(height: int, width: int) -> Picture:
     """The frame is all picture."""
     return Picture(np.ones((height, width), bool), (0, 0, width, height), "whole")
+
+
+def without(picture: Picture, boxes: Sequence[tuple[float, float, float, float]]) -> Picture:
+    """The picture without boxes (x0, y0, x1, y1) in shares of the frame; what they touch is blanked, its bounds stay."""
+    if not boxes:
+        return picture
+    mask, (height, width) = picture.mask.copy(), picture.mask.shape
+    for x0, y0, x1, y1 in boxes:
+        mask[math.floor(y0 * height) : math.ceil(y1 * height), math.floor(x0 * width) : math.ceil(x1 * width)] = False
+    return dataclasses.replace(picture, mask=mask)
 
 
 def endoscope(sample: Frames, min_fraction: float) -> Picture:

@@ -26,7 +26,7 @@ from domains.prepare.afar import at_hand
 from domains.prepare.classify import SetAside
 from domains.prepare.find import Source
 from domains.prepare.held import held
-from domains.prepare.outside import Withheld
+from domains.prepare.outside import Withheld, blanked, joined, redacted_frames
 from domains.prepare.pool import Beat
 from domains.prepare.privacy import Pseudonyms, identity, stem, text
 from domains.prepare.region import Picture
@@ -142,7 +142,12 @@ def _public(reason: str, task: Task) -> str:
 def _examine(task: Task, beat: Beat) -> Outcome:
     if task.source.member is not None or task.source.remote is not None:
         with at_hand(task.source, task.scratch, beat) as path:
-            return _examine(dataclasses.replace(task, source=Source(path, task.relative, fps=task.source.fps)), beat)
+            return _examine(
+                dataclasses.replace(
+                    task, source=Source(path, task.relative, fps=task.source.fps, redacted=task.source.redacted)
+                ),
+                beat,
+            )
     content = _hash(task.path, beat)
     kind = sniff(task.path)
     if kind is None:
@@ -195,12 +200,14 @@ def _sample(reader: Reader, beat: Beat) -> Frames:
 
 
 def _picture(reader: Reader, sample: Frames, domain: Domain) -> Picture:
-    """Where the picture is, as the domain finds it. Raises SetAside."""
+    """Where the picture is, as the domain finds it, without the boxes that it blanks. Raises SetAside."""
     if domain.region.policy == "ultrasound":
-        return _sector(reader, sample, domain)
-    if domain.region.policy == "endoscope":
-        return region.endoscope(sample, domain.region.min_fraction)
-    return region.whole(reader.height, reader.width)
+        found = _sector(reader, sample, domain)
+    elif domain.region.policy == "endoscope":
+        found = region.endoscope(sample, domain.region.min_fraction)
+    else:
+        found = region.whole(reader.height, reader.width)
+    return region.without(found, domain.region.blank)
 
 
 def _sector(reader: Reader, sample: Frames, domain: Domain) -> Picture:
@@ -223,7 +230,9 @@ def _store(reader: Reader, picture: Picture, task: Task, names: Pseudonyms, cont
     kept, fps = _kept(len(reader), rate.times, settings.rate)
     measures, withheld = _Measures(), Withheld(policy, fps or rate.fps)
     frames = _square(reader, kept, picture, settings, beat)
-    frames = measures.watch(frames if policy == "keep" else withheld.pass_on(frames))
+    redacted = redacted_frames(task.source.redacted, len(kept), fps or rate.fps)
+    frames = blanked(frames if policy == "keep" else withheld.pass_on(frames), redacted)
+    frames = measures.watch(frames)
     video_id = names.token("content", content)
     with _writing(None if task.out is None else frame_file(task.out, video_id)) as written:
         for jpeg in jpegs(frames, settings.quality):
@@ -266,7 +275,7 @@ def _store(reader: Reader, picture: Picture, task: Task, names: Pseudonyms, cont
         sha256=written.digest.hexdigest(),
         note="; ".join(filter(None, [_public(reader.note, task), rate.note])),
         source_fps=rate.fps if fps else None,
-        outside=withheld.spans,
+        outside=joined(withheld.spans, redacted),
     )
 
 

@@ -34,12 +34,14 @@ ROUNDING = 1e-6  # seconds: 0.1 + 0.2 is still 0.3
 
 @dataclass(frozen=True)
 class Stretch:
-    """From start up to end (s) `value` holds; "": somebody looked, and nothing holds. where: file and line, or the data set's table."""
+    """From start up to end (s) `value` holds; "": somebody looked, and nothing holds. where: file and line, or the data set's table.
+    moment: stretches of one moment belong together; "" where the data set names none."""
 
     start: float
     end: float
     value: str
     where: str
+    moment: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,8 @@ def read_moments(prepared: Prepared, task: TaskSettings, labels: str | Path | No
     if labels:
         unmatched = _read_table(Path(labels), prepared, task, key, stretches)
     else:
-        for row, start, end, value, _ in spans(prepared, _span_label(prepared, task)):
-            stretches.setdefault(row, []).append(Stretch(start, end, value, str(prepared.place)))
+        for row, start, end, value, moment in spans(prepared, _span_label(prepared, task)):
+            stretches.setdefault(row, []).append(Stretch(start, end, value, str(prepared.place), moment))
     for found in stretches.values():
         found.sort(key=lambda stretch: (stretch.start, stretch.end))
     named = {stretch.value: stretch.where for found in stretches.values() for stretch in found if stretch.value}

@@ -241,5 +241,5 @@ class Prepared:
         told = self.info.get("layout", {})
         return {
             "data_set": told.get("title"),
-            **{name: told.get(name) for name in ("labels", "splits", "spans", "texts")},
+            **{name: told.get(name) for name in ("labels", "splits", "spans", "texts", "signals")},
         }

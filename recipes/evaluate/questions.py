@@ -13,7 +13,7 @@ from domains.base import ClipSettings, TaskSettings
 from domains.errors import ConfigError, DataError, MediaError
 from domains.store.clips import clips_from, frame_step, hidden_frames, starts_every, starts_within
 from domains.store.frames import Frames
-from domains.store.moments import MomentLabels
+from domains.store.moments import MomentLabels, Stretch
 from domains.store.prepared import Prepared
 from recipes.evaluate.features import Extractor, Failure, ReadProgress, read_ahead
 from recipes.evaluate.metrics import Array
@@ -107,15 +107,38 @@ def _actions(
 def _presences(
     prepared: Prepared, labels: MomentLabels, row: int, clip: ClipSettings, asking: Asking
 ) -> Iterator[Unit | None]:
-    """One a clip; None where its answer would lie after the recording."""
+    """One a clip, or, where the data set names its moments, one of each; None where its answer would lie after the recording."""
     fps = prepared.fps(row) or 0.0
     length = frame_step(fps, clip) * (clip.frames - 1) / fps
+    if any(stretch.moment for stretch in labels.stretches[row]):
+        if asking.every is not None or asking.ahead:
+            what = f"the moments of '{labels.task.column}' are those that the data set names"
+            raise ConfigError(what, where=prepared.place, do="Leave --every and --ahead out")
+        yield from _named(prepared, labels, row, clip)
+        return
     starts = starts_every(prepared, row, clip, asking.every)
     times = starts / fps + (length + asking.ahead if asking.ahead else length / 2)
     truths = labels.targets(row, times)
     for start, time, truth in zip(starts, times, truths, strict=True):
         beyond = time > prepared.length(row) / fps
         yield None if beyond else Unit(row, np.array([start]), float(start / fps), truth.astype(np.float64))
+
+
+def _named(prepared: Prepared, labels: MomentLabels, row: int, clip: ClipSettings) -> Iterator[Unit | None]:
+    """A clip about the middle of each moment, and all that is said of it; None for one that begins after the recording's end."""
+    length = prepared.length(row) / (prepared.fps(row) or 1.0)
+    moments: dict[str, list[Stretch]] = {}
+    for stretch in labels.stretches[row]:
+        moments.setdefault(stretch.moment, []).append(stretch)
+    for stretches in moments.values():
+        first = stretches[0]
+        truth = np.zeros(len(labels.classes))
+        truth[[labels.classes.index(one.value) for one in stretches if one.value]] = 1
+        if first.start >= length:
+            yield None
+            continue
+        span = (first.start, min(first.end, length))
+        yield Unit(row, starts_within(prepared, row, clip, 1, span), first.start, truth)
 
 
 def read_units(

@@ -11,11 +11,11 @@ import pytest
 
 from domains.base import load_domain
 from domains.egocentric import figures
-from domains.egocentric.cameras import IMU_RATE, Filming, clocks, inertia, where
+from domains.egocentric.cameras import DISPLAY, IMU_RATE, Filming, clocks, inertia, where
 from domains.egocentric.eyes import VIEW, Camera, House
 from domains.egocentric.house import HELD, NOUNS, OPPOSITES, ROOMS, VERBS, neighbours, route, stations
 from domains.egocentric.life import live
-from domains.egocentric.phantom import actions, make, split, synthesise
+from domains.egocentric.phantom import about, actions, make, split, synthesise
 from domains.egocentric.stage import Stage
 from domains.layouts import open_layout
 from domains.media import open_reader
@@ -190,6 +190,11 @@ def test_a_display_gives_teammates_away(stage: Stage) -> None:
     plain, shown = (next(iter(Filming(house, clock, hud=hud))) for hud in (False, True))
     assert (plain != shown).any(-1)[:34, :34].mean() > 0.6
     assert np.array_equal(plain[40:], shown[40:])
+    for x0, y0, x1, y1 in DISPLAY:  # what the domain blanks is all of it
+        plain[int(y0 * VIEW) : int(np.ceil(y1 * VIEW)), int(x0 * VIEW) : int(np.ceil(x1 * VIEW))] = 0
+        shown[int(y0 * VIEW) : int(np.ceil(y1 * VIEW)), int(x0 * VIEW) : int(np.ceil(x1 * VIEW))] = 0
+    assert np.array_equal(plain, shown)
+    assert about(hud=True)["changes"]["region"]["blank"] == [list(box) for box in DISPLAY]
 
 
 def test_spans_texts_and_poses_agree_with_what_happens(phantom: Path) -> None:

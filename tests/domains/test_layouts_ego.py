@@ -148,11 +148,24 @@ def test_x_ego_views_are_synchronous(tmp_path: Path) -> None:
 def test_x_ego_tasks(tmp_path: Path) -> None:
     layout = open_layout(x_ego(tmp_path))
     assert layout.span_labels == ("team", "enemy_location_5s")
+    assert {name: task.kind for name, task in layout.tasks().items()} == {
+        "team": "phases",
+        "enemy_location_5s": "presence",
+    }
     spans = list(layout.spans("enemy_location_5s"))
     assert [(s.value, s.start, s.end) for s in spans] == [("1", 10.25, 15.25), ("2", 10.25, 15.25)]  # 640 ticks at 64
     layout = change(tmp_path, "dust2/labels/all_tasks/enemy_location_5s.csv", ",0,1,1", ",0.5,1,1")
     assert list(layout.spans("enemy_location_5s")) == []
     assert whats(layout)["'enemy_location_5s' has several quantities, not classes"] == 1
+
+
+def test_x_ego_nobody_is_an_answer_and_views_have_teams(tmp_path: Path) -> None:
+    layout = change(x_ego(tmp_path), "dust2/labels/all_tasks/enemy_location_5s.csv", ",0,1,1", ",0,0,0")
+    assert [span.value for span in layout.spans("enemy_location_5s")] == [""]
+    teams = {(one.camera, one.event[-2:]): one.team for one in layout.recordings()}
+    assert {key: team for key, team in teams.items() if team} == {
+        (PLAYERS[0], "01"): "ct", (PLAYERS[1], "01"): "ct", (PLAYERS[0], "02"): "t", (PLAYERS[2], "02"): "t",
+    }  # fmt: skip
 
 
 def test_x_ego_mistakes(tmp_path: Path) -> None:

@@ -135,6 +135,24 @@ def test_clips_are_asked_where_they_should_be(prepared: Prepared) -> None:
     assert [truth for _, _, truth in later] == [[1, 0], [1, 0], [1, 1], [0, 1], [0, 1], [0, 1], [0, 1]]
 
 
+def test_moments_that_the_data_set_names_are_asked_once(tmp_path: Path) -> None:
+    made = make_views(tmp_path / "named", events=1, cameras=(Camera("a", end=24.0),))
+    spans = [(made.video_id(0), 2.0, 7.0, "enemies", "3", "m0"), (made.video_id(0), 2.0, 7.0, "enemies", "5", "m0")]
+    spans += [(made.video_id(0), 10.0, 15.0, "enemies", "", "m1"), (made.video_id(0), 30.0, 35.0, "enemies", "3", "m2")]
+    task = {"kind": "presence", "column": "enemies"}
+    prepared = add_spans(made.folder, spans, {"enemies": task})
+    labels = read_moments(prepared, TaskSettings.model_validate(task), None, None)
+    units, said = units_of(prepared, labels, CLIP, Asking(), {0: 0})
+    assert [(unit.second, unit.truth.tolist()) for unit in units] == [
+        (2.0, [1, 1]),
+        (10.0, [0, 0]),
+    ]  # nobody is known, too
+    assert units[0].starts[0] / 10 == pytest.approx(4.5 - 0.375, abs=0.01)
+    assert said == ("1 moments are not asked: too close to the beginning or end, or withheld",)
+    with pytest.raises(ConfigError, match="those that the data set names"):
+        units_of(prepared, labels, CLIP, Asking(every=1.0), {0: 0})
+
+
 def test_where_mates_are_is_told_from_what_is_seen(prepared: Prepared, encoder: Path, tmp_path: Path) -> None:
     found = evaluate_moments(
         "linear",
