@@ -220,4 +220,4 @@ def test_the_shipped_domain() -> None:
         1.0,
         False,
     )
-    assert set(domain.prompts) == set(domain.task("phase").classes)
+    assert set(domain.prompts) == {*domain.task("phase").classes, *domain.task("tool").classes}
