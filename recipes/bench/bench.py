@@ -58,7 +58,7 @@ def bench(
         if workers > 1:
             threads = threads_of(workers)
             jobs = [
-                Job(out, recipe, seed, layers[recipe], plan.budget, plan.data, wanted, plan.clips, threads, online)
+                Job(out, recipe, seed, layers[recipe], plan.budget, plan.data, wanted, plan.clips, threads, key, online)
                 for recipe, seed in plan.trials()
                 if read_trial(out, recipe, seed) is None
             ]

@@ -35,6 +35,7 @@ class Job:
     rows: NDArray[np.int64]
     clips: int
     threads: int
+    key: bytes | None
     online: bool
 
 
@@ -58,8 +59,8 @@ def work(job: Job, beat: Beat) -> tuple[str, list[str]] | VfmError:
     layers = [*job.layers, Layer("vfm bench --workers", {"data": {"workers": 0}})]
     try:
         trial = make_trial(
-            job.folder, job.recipe, job.seed, layers, job.budget, online=job.online, reporter=reporter
-        )  # fmt: skip
+            job.folder, job.recipe, job.seed, layers, job.budget, key=job.key, online=job.online, reporter=reporter
+        )
         if not trial.failed:
             keep_features(job.folder, trial, Prepared.open(job.data), job.rows, job.clips)
     except VfmError as error:

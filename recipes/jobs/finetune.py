@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from domains.errors import ConfigError, StorageError
+from domains.errors import ConfigError
 from recipes.config import Resolved, RunConfig, StudySettings, TemporalSettings
 from recipes.encoders import TINY, TINY_RANDOM, VideoEncoder, build_encoder, open_encoder, save_adapter
 from recipes.encoders.base import quiet
@@ -26,16 +24,15 @@ from recipes.finetune.best import Best
 from recipes.finetune.head import save_head
 from recipes.finetune.material import Material, read_material, task_of_run
 from recipes.finetune.task import TARGET, TaskObjective, head_settings
+from recipes.jobs.finished import write_record, writing_model
 from recipes.jobs.seen import write_seen
 from recipes.objective import Progress
-from recipes.runs.metrics import read_lines
-from recipes.runs.run import ALARMS
-from recipes.runs.status import RECORD, recorded
+from recipes.runs.status import recorded
 from recipes.training.data import ClipData
 from recipes.training.launch import is_main
 from recipes.training.loop import TrainResult, train
 from recipes.training.reporter import Reporter
-from recipes.training.run import RunFolder, replace
+from recipes.training.run import RunFolder
 
 
 def build_task(config: RunConfig, material: Material, *, online: bool = False) -> TaskObjective:
@@ -273,33 +270,23 @@ def finish(
     evaluation = evaluate_test(objective, material, config, device)
     for failure in evaluation.excluded:
         reporter.warn(f"test video {failure.video_id} could not be read and is in no figure: {failure.reason}")
-    try:
+    with writing_model(run):
         save_model(run.path, objective, config)
         write_evaluation(evaluation, run.path)
-        record: dict[str, Any] = {
-            "task": config.task.name,
-            "start": config.encoder.name,
-            "mode": config.encoder.mode,
-            "trained_parameters": sum(p.numel() for p in objective.parameters() if p.requires_grad),
-            "parameters": sum(p.numel() for p in objective.parameters()),
-            "patients": {
+        write_record(
+            run,
+            config,
+            result,
+            chosen,
+            evaluation.verdict(),
+            reporter,
+            trained_parameters=sum(p.numel() for p in objective.parameters() if p.requires_grad),
+            parameters=sum(p.numel() for p in objective.parameters()),
+            patients={
                 name: len(set(material.patients(getattr(material.split, name))))
                 for name in ("train", "validation", "test", "unused")
             },
-            "best": {key: chosen[key] for key in ("step", "epoch", "score")},
-            "steps": result.steps,
-            "replaced": result.replaced,
-            "seconds": round(result.seconds, 1),
-            "verdict": evaluation.verdict(),
-            "monitors": dict(result.monitors),
-            "alarms": read_lines(run.path / ALARMS),
-        }
-        # last and whole: with it, the run is finished
-        replace(run.path / RECORD, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    except OSError as error:
-        what = f"the finished model cannot be written ({error.strerror})"
-        raise StorageError(what, where=run.path, do="Free some space, then --resume") from None
-    reporter.note(f"best epoch {chosen['epoch']:.1f}; {evaluation.verdict()}")
+        )
 
 
 def save_model(folder: Path, objective: TaskObjective, config: RunConfig) -> None:

@@ -5,13 +5,11 @@ The encoder stays as it is. It looks once at every moment, at a clip that ends t
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,14 +31,13 @@ from recipes.finetune.best import Best
 from recipes.finetune.head import load_temporal_head, save_head
 from recipes.finetune.material import split_of, task_of_run
 from recipes.finetune.temporal import TemporalHeadSettings, TemporalObjective, balanced
+from recipes.jobs.finished import write_record, writing_model
 from recipes.jobs.seen import meetings, who, write_seen
 from recipes.objective import Progress
-from recipes.runs.metrics import read_lines
-from recipes.runs.run import ALARMS
-from recipes.runs.status import RECORD, recorded
+from recipes.runs.status import recorded
 from recipes.training.loop import TrainResult, train
 from recipes.training.reporter import Reporter
-from recipes.training.run import RunFolder, replace
+from recipes.training.run import RunFolder
 
 FEATURES = "features"
 TITLES = {"majority": "the commonest answer", "linear": "a linear probe of single moments"}
@@ -296,35 +293,25 @@ def finish(
     """Go back to the best epoch, write the model, and ask the test procedures."""
     chosen = best.load(objective)
     evaluation = evaluate_test(objective, material, config)
-    try:
+    with writing_model(run):
         encoder.save(run.path / "encoder")
         save_head(objective, run.path)
         write_moments(evaluation, run.path)
-        record: dict[str, Any] = {
-            "task": config.task.name,
-            "start": config.encoder.name,
-            "mode": config.encoder.mode,
-            "head": config.task.temporal.head,
-            "trained_parameters": sum(p.numel() for p in objective.parameters()),
-            "patients": {
+        write_record(
+            run,
+            config,
+            result,
+            chosen,
+            evaluation.verdict(),
+            reporter,
+            head=config.task.temporal.head,
+            trained_parameters=sum(p.numel() for p in objective.parameters()),
+            patients={
                 "train": material.patients(material.train),
                 "validation": material.patients(material.validation),
                 "test": material.patients(material.test),
             },
-            "best": {key: chosen[key] for key in ("step", "epoch", "score")},
-            "steps": result.steps,
-            "replaced": result.replaced,
-            "seconds": round(result.seconds, 1),
-            "verdict": evaluation.verdict(),
-            "monitors": dict(result.monitors),
-            "alarms": read_lines(run.path / ALARMS),
-        }
-        # last and whole: with it, the run is finished
-        replace(run.path / RECORD, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    except OSError as error:
-        what = f"the finished model cannot be written ({error.strerror})"
-        raise StorageError(what, where=run.path, do="Free some space, then --resume") from None
-    reporter.note(f"best epoch {chosen['epoch']:.1f}; {evaluation.verdict()}")
+        )
 
 
 def predict_moments(

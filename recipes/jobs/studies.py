@@ -6,12 +6,10 @@ The encoder stays as it is. It looks once at every recording; what it says is wr
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -40,18 +38,16 @@ from recipes.finetune.head import load_study_head, save_head
 from recipes.finetune.material import task_of_run
 from recipes.finetune.study import StudyHeadSettings, StudyObjective
 from recipes.finetune.task import head_settings
+from recipes.jobs.finished import write_record, writing_model
 from recipes.jobs.moments import FEATURES, said_by
 from recipes.jobs.seen import meetings, who, write_seen
 from recipes.jobs.study_material import Material, describe, probed, told_views, view_probe
 from recipes.objective import Progress
 from recipes.report.studies import SHOWN, write_study_report
-from recipes.runs.metrics import read_lines
-from recipes.runs.run import ALARMS
-from recipes.runs.status import RECORD, recorded
+from recipes.runs.status import recorded
 from recipes.training.loop import TrainResult, train
 from recipes.training.reporter import Reporter
 from recipes.training.run import RunFolder
-from recipes.training.run import replace as replaced
 
 
 def finetune_studies(
@@ -279,7 +275,7 @@ def finish(
     objective.to("cpu")
     evaluation, seen = evaluate_test(objective, material, config)
     prepared, views = material.prepared, material.views
-    try:
+    with writing_model(run):
         encoder.save(run.path / "encoder")
         save_head(objective, run.path)
         write_evaluation(evaluation, run.path)
@@ -291,32 +287,22 @@ def finish(
         write_study_report(
             evaluation, shown, len(seen), prepared, run.path, title=f"{config.task.name} of whole studies"
         )
-        record: dict[str, Any] = {
-            "task": config.task.name,
-            "level": "study",
-            "start": config.encoder.name,
-            "mode": config.encoder.mode,
-            "views": material.mode,
-            "trained_parameters": sum(p.numel() for p in objective.parameters()),
-            "patients": {
+        write_record(
+            run,
+            config,
+            result,
+            chosen,
+            evaluation.verdict(),
+            reporter,
+            level="study",
+            views=material.mode,
+            trained_parameters=sum(p.numel() for p in objective.parameters()),
+            patients={
                 "train": len(set(material.train.patients)),
                 "validation": len(set(material.validation.patients)),
                 "test": len(set(material.test.patients)),
             },
-            "best": {key: chosen[key] for key in ("step", "epoch", "score")},
-            "steps": result.steps,
-            "replaced": result.replaced,
-            "seconds": round(result.seconds, 1),
-            "verdict": evaluation.verdict(),
-            "monitors": dict(result.monitors),
-            "alarms": read_lines(run.path / ALARMS),
-        }
-        # last and whole: with it, the run is finished
-        replaced(run.path / RECORD, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    except OSError as error:
-        what = f"the finished model cannot be written ({error.strerror})"
-        raise StorageError(what, where=run.path, do="Free some space, then --resume") from None
-    reporter.note(f"best epoch {chosen['epoch']:.1f}; {evaluation.verdict()}")
+        )
 
 
 def predict_studies(

@@ -140,7 +140,7 @@ def _ready(
     if config.train.compile:
         if accelerator.device.type != "cuda":
             raise ConfigError(
-                "train.compile needs a GPU; on a CPU it gains nothing (docs/benchmarks.md)", do="Leave it out"
+                "train.compile is for GPUs; on a CPU it gains little or loses (docs/benchmarks.md)", do="Leave it out"
             )
         compile_blocks(objective)
     if config.train.shard and accelerator.num_processes == 1:

@@ -10,7 +10,7 @@ from torch import nn
 from recipes.config import OptimSettings
 from recipes.parts.schedules import cosine
 
-LEARNED = 0.2  # of 0.05, 0.2 and 1 what cost least and gained most, over four recipes on a phantom that no table shows
+LEARNED = 0.2  # between 0.05, which forgets least, and 1, which gains most where a recipe gains (docs/results.md)
 
 
 def make_optimiser(objective: nn.Module, settings: OptimSettings) -> torch.optim.AdamW:

@@ -14,9 +14,9 @@ from objective_factory import SMALL, small_encoder
 from store_factory import Made, make_prepared
 
 from domains.base import load_domain
-from domains.errors import ConfigError
+from domains.errors import ConfigError, TrainingError
 from recipes.bench import bench as module
-from recipes.bench import trial
+from recipes.bench import parallel, trial
 from recipes.bench.bench import bench, check_recipes
 from recipes.bench.outcome import Outcome
 from recipes.bench.plan import Plan
@@ -138,6 +138,28 @@ def test_trials_side_by_side_are_those_of_one_after_the_other(done: tuple[Plan, 
             read_json(out / "runs" / trial / "record.json")["losses"], rel=1e-4
         )
         assert outcome.answers[name, 0].seeds[0] == pytest.approx(alone.answers[name, 0].seeds[0], rel=1e-3)
+
+
+def test_trials_elsewhere_are_given_the_key(
+    made: tuple[Path, Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables of texts may name original identifiers, whoever makes the trial."""
+    keys: list[bytes | None] = []
+
+    def make_trial(folder: Path, recipe: str, seed: int, *_: object, key: bytes | None, **__: object) -> Trial:
+        keys.append(key)
+        return Trial(recipe, seed, failed="not made here")
+
+    def make_trials(jobs: list[parallel.Job], workers: int, reporter: SilentReporter) -> None:
+        for job in jobs:
+            parallel.work(job, lambda: None)
+        raise TrainingError("enough")
+
+    monkeypatch.setattr(parallel, "make_trial", make_trial)
+    monkeypatch.setattr(module, "make_trials", make_trials)
+    with pytest.raises(TrainingError, match="enough"):
+        bench(plan_of(made), tmp_path / "out", ECHO, key=b"k" * 32, workers=2, reporter=SilentReporter())
+    assert keys == [b"k" * 32] * 4
 
 
 def test_it_leaves_a_table_a_picture_and_no_checkpoints(done: tuple[Plan, Path, Outcome]) -> None:
