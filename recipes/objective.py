@@ -168,7 +168,8 @@ class Objective(nn.Module, ABC):
     # places, and `exo` (B,) bool, whether the recording is of a camera that nobody wears.
     acts: ClassVar[bool] = False
     # Signals that were recorded beside the video, by name, at the time of its clips: targets of a batch, (B, T, channels) float32 (of poses: (B, T,
-    # joints, 2) in shares of the picture), NaN where nothing was measured; `imu_missing`, `pose_missing` (B,) bool: nothing at all was.
+    # joints, 2) in shares of the first view, as it was cropped and mirrored), NaN where nothing was measured, or beyond the crop; `imu_missing`,
+    # `pose_missing` (B,) bool: nothing at all was.
     signals: ClassVar[tuple[str, ...]] = ()
     # Whether a sample is one recording at one moment of its event, next to the others of that moment. Among the targets of a batch are then (B,):
     # `moment` int64, the same for the same event and moment; `team` int64, the same for recordings of one team within an event, -1 where unknown;

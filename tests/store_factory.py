@@ -93,7 +93,7 @@ def make_prepared(
                 channels=channels, fps=fps, fps_source="CineRate" if fps else "unknown", region=(0, 0, size, size),
                 region_source="regions", cm_per_pixel=0.1, manufacturer="GE", age="060Y", sex="F", heart_rate=75.0,
                 mean=float(clip.mean()), std=float(clip.std()), motion=float(cv2.absdiff(clip[1:], clip[:-1]).mean()),
-                offsets=offsets, bytes=len(blob), sha256=hashlib.sha256(blob).hexdigest(),
+                offsets=offsets, bytes=len(blob), sha256=hashlib.sha256(blob).hexdigest(), frame=(size, size),
             )
         )  # fmt: skip
         labels.append({"video_id": video_id, "patient": patient, "ef": f"{efs[who]:.2f}", "view": view})
@@ -126,8 +126,8 @@ def write_events(made: Made, table: Path, members: int = 4) -> None:
 
 
 def write_measured(made: Made, channels: int, joints: int) -> None:
-    """Signals beside the recordings: `imu`, which swings as far as a ring beats, and `pose`, whose joints stand where the view says; every fifth has
-    none."""
+    """Signals beside the recordings: `imu`, which swings as far as a ring beats, and `pose`, whose joints stand about the middle, turned as the
+    view says; every fifth has none."""
     folder = made.prepared.folder
     with made.labels.open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
@@ -135,8 +135,12 @@ def write_measured(made: Made, channels: int, joints: int) -> None:
     for number, line in enumerate(lines):
         seconds = np.arange(0, 1.6, 0.02)
         swing = float(line["ef"]) / 10 * np.sin(2 * np.pi * 1.25 * seconds)
-        place = 0.2 + 0.3 * VIEWS.index(line["view"])
-        for name, columns in (("imu", [swing] * channels), ("pose", [np.full_like(seconds, place)] * 2 * joints)):
+        turned = 2 * np.pi * (np.arange(joints) / joints + VIEWS.index(line["view"]) / len(VIEWS))
+        places = 0.5 + 0.25 * np.stack([np.cos(turned), np.sin(turned)], 1).ravel()
+        for name, columns in (
+            ("imu", [swing] * channels),
+            ("pose", [np.full_like(seconds, place) for place in places]),
+        ):
             if number % 5:
                 table = folder / f"{number}.{name}.csv"
                 header = ",".join("s" + "x" * column for column in range(len(columns) + 1))

@@ -32,6 +32,7 @@ from domains.prepare.privacy import Pseudonyms, identity, stem, text
 from domains.prepare.region import Picture
 from domains.store.frames import Frames, jpegs
 from domains.store.manifest import VideoRow, frame_file
+from domains.store.square import square
 
 SAMPLED = 32  # frames looked at to find the picture
 PAIRS = 6  # neighbouring frames looked at to tell a sweeping trace from tissue
@@ -243,7 +244,7 @@ def _store(reader: Reader, picture: Picture, task: Task, names: Pseudonyms, cont
     offsets = tuple(written.offsets)
     header, known = reader.header, identity(reader.header)
     x0, y0, x1, y1 = picture.box
-    side = max(x1 - x0, y1 - y0) if settings.fit == "pad" else min(x1 - x0, y1 - y0)
+    _, _, side = square(x1 - x0, y1 - y0, settings.fit)
     patient, study, instance = (text(header, tag) for tag in ("PatientID", "StudyInstanceUID", "SOPInstanceUID"))
     return VideoRow(
         video_id=video_id,
@@ -276,6 +277,7 @@ def _store(reader: Reader, picture: Picture, task: Task, names: Pseudonyms, cont
         note="; ".join(filter(None, [_public(reader.note, task), rate.note])),
         source_fps=rate.fps if fps else None,
         outside=joined(withheld.spans, redacted),
+        frame=(reader.width, reader.height),
     )
 
 
@@ -403,14 +405,11 @@ def _at_once(reader: Reader, held: int) -> int:
 
 def _fit(frame: Frames, size: int, fit: str) -> Frames:
     height, width, channels = frame.shape
+    x, y, side = square(width, height, fit)
     if fit == "crop":
-        side = min(height, width)
-        y, x = (height - side) // 2, (width - side) // 2
         frame = frame[y : y + side, x : x + side]
     else:
-        side = max(height, width)
-        y, x = (side - height) // 2, (side - width) // 2
-        frame = np.pad(frame, ((y, side - height - y), (x, side - width - x), (0, 0)))
+        frame = np.pad(frame, ((-y, side - height + y), (-x, side - width + x), (0, 0)))
     how = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
     small: Frames = cv2.resize(frame, (size, size), interpolation=how).reshape(size, size, channels)
     return small

@@ -17,6 +17,7 @@ from domains.errors import DataError
 from domains.store.frames import Frames
 from domains.store.prepared import Prepared
 from domains.store.region_map import cut_map, region_map
+from domains.store.square import Box
 
 DRAWN = 32  # places that are tried where a recording has withheld frames
 Band = tuple[float, float]
@@ -62,6 +63,11 @@ class _Look:
     keep_temporal: Band
     keep_spatial: Band
 
+    def box(self, stored: int) -> Box:
+        """The crop in shares of a stored frame of that side."""
+        x, y, side = self.crop
+        return x / stored, y / stored, (x + side) / stored, (y + side) / stored
+
 
 @dataclass(frozen=True)
 class DrawnClip:
@@ -73,6 +79,7 @@ class DrawnClip:
     contrast: factor about the clip's mean (1 leaves the clip as it is).
     keep_temporal, keep_spatial: frequencies [least, below) that are left, in cycles a frame and a pixel; EVERYTHING leaves the clip as it is.
     start: native frame at which it begins.
+    box: (x0, y0, x1, y1) of the crop in shares of the stored frame.
     """
 
     frames: Frames
@@ -82,6 +89,19 @@ class DrawnClip:
     keep_temporal: Band = EVERYTHING
     keep_spatial: Band = EVERYTHING
     start: float = 0.0
+    box: Box = (0.0, 0.0, 1.0, 1.0)
+
+    def place(self, points: NDArray[np.float32], stored: Box) -> NDArray[np.float32]:
+        """Points of the recording, where this clip shows them: (..., 2), x and y in shares of the recording's frame -> in shares of the clip, cropped
+        and mirrored as it is shown; NaN for both of one that lies beyond its edges. stored: `domains.store.square.stored_boxes`."""
+        low, high = (np.array(corner, np.float64) for corner in (stored[:2], stored[2:]))
+        first, last = (np.array(corner, np.float64) for corner in (self.box[:2], self.box[2:]))
+        seen = ((points - low) / (high - low) - first) / (last - first)
+        if self.flip:
+            seen[..., 0] = 1 - seen[..., 0]
+        inside = ((seen >= 0) & (seen <= 1)).all(axis=-1, keepdims=True)  # of NaN neither holds
+        placed: NDArray[np.float32] = np.where(inside, seen, np.nan).astype(np.float32)
+        return placed
 
 
 def sample_seed(seed: int, epoch: int, video_id: str, draw: int) -> int:
@@ -204,12 +224,14 @@ def draw_views(
         if views[name].regions:
             of = decoded[np.searchsorted(needed, wanted[views[name].like or name])]
             found = region_map(prepared, index, regions or RegionMapSettings(), of)
-            drawn[name] = DrawnClip(cut_map(found, look.crop, clip.size), look.flip, brightness=0.0, contrast=1.0)
+            pixels = cut_map(found, look.crop, clip.size)
+            drawn[name] = DrawnClip(pixels, look.flip, brightness=0.0, contrast=1.0, box=look.box(prepared.size))
             continue
         pixels = resize(decoded, look.crop, clip.size, np.searchsorted(needed, wanted[name]))
         drawn[name] = DrawnClip(
-            pixels, look.flip, look.brightness, look.contrast, look.keep_temporal, look.keep_spatial, starts[name]
-        )
+            pixels, look.flip, look.brightness, look.contrast, look.keep_temporal, look.keep_spatial, starts[name],
+            look.box(prepared.size),
+        )  # fmt: skip
     return drawn
 
 

@@ -39,6 +39,7 @@ class VideoRow:
         note: what was odd about the file and how it was dealt with ("" where nothing was), in the reader's words.
         source_fps: frames a second of the source where fewer are stored (frame i is then the one on screen at i / fps seconds), else None.
         outside: (from, to, from, to, ...), half open: stored frames that do not surely show the inside of a body, blank or blurred.
+        frame: (width, height) of a source frame in pixels, () in folders of earlier versions.
         offsets: n_frames + 1 byte positions in the frame file; bytes, sha256: of that file.
     """
 
@@ -72,6 +73,7 @@ class VideoRow:
     note: str = ""
     source_fps: float | None = None
     outside: tuple[int, ...] = ()
+    frame: tuple[int, ...] = ()
 
 
 def _arrow(annotation: Any) -> pa.DataType:
@@ -84,7 +86,7 @@ def _arrow(annotation: Any) -> pa.DataType:
 
 
 # Columns that folders of earlier versions lack, and what holds there.
-ADDED: dict[str, Any] = {"note": "", "source_fps": None, "outside": ()}
+ADDED: dict[str, Any] = {"note": "", "source_fps": None, "outside": (), "frame": ()}
 SCHEMA = pa.schema([(name, _arrow(annotation)) for name, annotation in get_type_hints(VideoRow).items()])
 
 
@@ -111,7 +113,7 @@ def read_row(values: dict[str, Any]) -> VideoRow:
     known: dict[str, Any] = {
         field.name: values.get(field.name, ADDED.get(field.name)) for field in dataclasses.fields(VideoRow)
     }
-    return VideoRow(**{**known, **{name: tuple(known[name]) for name in ("region", "offsets", "outside")}})
+    return VideoRow(**{**known, **{name: tuple(known[name]) for name in ("region", "offsets", "outside", "frame")}})
 
 
 def write_info(folder: Path, values: dict[str, Any]) -> None:

@@ -1,13 +1,14 @@
 """What else was recorded beside a video: inertial signals, poses. A table of numbers by second of the recording.
 
-`signals.parquet` of a prepared folder holds a row a recording and signal: video_id, name, channels, times (s) and values, float32, one line of
-channels after the other; NaN where nothing was measured. A row is a group of its own, so that one is read without the others.
+`signals.parquet` of a prepared folder holds a row a recording and signal: video_id, name, channels, times (s), values, float32, one line of channels
+after the other, NaN where nothing was measured, and the names of the columns. A row is a group of its own, so that one is read without the others.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,15 +26,21 @@ from domains.store.prepared import Prepared
 
 SCHEMA = pa.schema([
     ("video_id", pa.string()), ("name", pa.string()), ("channels", pa.int64()), ("times", pa.list_(pa.float64())), ("values", pa.list_(pa.float32())),
+    ("columns", pa.list_(pa.string())),
 ])  # fmt: skip
+
+
+SIDES = re.compile("left|right")
 
 
 @dataclass(frozen=True)
 class Signal:
-    """times (n,) seconds of the recording, rising; values (n, C) float32, NaN where nothing was measured."""
+    """times (n,) seconds of the recording, rising; values (n, C) float32, NaN where nothing was measured; columns: their C names, () in folders of
+    earlier versions."""
 
     times: NDArray[np.float64]
     values: NDArray[np.float32]
+    columns: tuple[str, ...] = ()
 
     def at(self, wanted: NDArray[np.float64]) -> NDArray[np.float32]:
         """(len(wanted), C): values at times (s), in straight lines between those that were measured; NaN beyond the first and the last."""
@@ -53,7 +60,15 @@ def read_table(path: Path) -> Signal:
         raise DataError(f"not a signal ({error.__class__.__name__})", where=path, do=do) from None
     if not channels or not len(times) or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
         raise DataError("not a signal: no rows, no channel, or seconds that do not rise", where=path, do=do)
-    return Signal(times.astype(np.float64), np.stack(channels, 1).astype(np.float32))
+    return Signal(times.astype(np.float64), np.stack(channels, 1).astype(np.float32), tuple(table.column_names[1:]))
+
+
+def other_side(columns: Sequence[str]) -> NDArray[np.int64]:
+    """(J,): for each joint of a pose, the one that it is taken for in a mirror: "left hand" for "right hand", and itself where no column of the other
+    name is there. columns: names of x and y of one joint after the other, (2 J,)."""
+    names = [name.casefold() for name in columns[::2]]
+    swapped = [SIDES.sub(lambda found: "right" if found[0] == "left" else "left", name) for name in names]
+    return np.array([names.index(one) if one in names else place for place, one in enumerate(swapped)], np.int64)
 
 
 def write_signals(draft: Path, root: Path, signals: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
@@ -73,7 +88,7 @@ def write_signals(draft: Path, root: Path, signals: Mapping[str, Mapping[str, st
                 if width != signal.values.shape[1]:
                     what = f"{signal.values.shape[1]} channels, where other recordings have {width}"
                     raise DataError(what, where=root / path, do="Give every recording the same columns")
-                row = [[video_id], [name], [width], [signal.times], [signal.values.ravel()]]
+                row = [[video_id], [name], [width], [signal.times], [signal.values.ravel()], [list(signal.columns)]]
                 writer.write_table(pa.table(row, schema=SCHEMA))
                 counts[name] += 1
     return dict(sorted(counts.items()))
@@ -125,6 +140,7 @@ class Signals:
 @lru_cache(maxsize=256)
 def _read(path: Path, group: int, channels: int) -> Signal:
     with pq.ParquetFile(path) as file:
-        row = file.read_row_group(group, columns=["times", "values"])
+        row = file.read_row_group(group)
     times, values = (row[name][0].values.to_numpy() for name in ("times", "values"))
-    return Signal(times, values.reshape(len(times), channels))
+    columns = row["columns"][0].as_py() if "columns" in row.column_names else ()
+    return Signal(times, values.reshape(len(times), channels), tuple(columns))

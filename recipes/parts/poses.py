@@ -11,7 +11,7 @@ from recipes.parts import draws
 
 
 class PoseTower(nn.Module):
-    """Joints over time (B, T, J, 2) in shares of the picture, NaN where none is seen -> a description (B, width), by way of tokens.
+    """Joints over time (B, T, J, 2) in shares of the clip, NaN where none is seen -> a description (B, width), by way of tokens.
 
     A token is the cell of a bins x bins grid that a joint is in, or that it is not seen; a small transformer reads steps x J of them, moments evenly
     spaced, each with its joint and its time, and a token of its own that gathers what all say ("pose as discrete tokens", Hamoud et al., 2025; cells

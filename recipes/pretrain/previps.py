@@ -36,8 +36,8 @@ class PreViPS(Contrast):
     other moments. Poses need no calibration, and cameras any number: what differs between them is only where joints are seen. Samples without a pose
     take part in pairs(v, v) alone.
 
-    Conventions of ours: tokens are cells of the picture, where the paper has a learned code book of whole poses; poses of the same moment are never
-    strangers; poses follow the recording, not the crop that the clip is seen in.
+    Conventions of ours: tokens are cells of the clip as it is cropped, where the paper has a learned code book of whole poses; a joint beyond it is
+    not seen; poses of the same moment are never strangers.
     """
 
     class Settings(ProjectionSettings, ObjectiveSettings):
@@ -45,7 +45,7 @@ class PreViPS(Contrast):
 
         joints: PositiveInt = Field(14, description="joints of the poses, of all people together")
         steps: PositiveInt = Field(4, description="moments of a clip whose poses are read")
-        bins: PositiveInt = Field(16, description="cells along each side of the picture")
+        bins: PositiveInt = Field(16, description="cells along each side of the clip")
         pose_width: PositiveInt = Field(128, description="of the pose tower; a multiple of pose_heads")
         pose_depth: PositiveInt = Field(2, description="its blocks")
         pose_heads: PositiveInt = Field(4, description="its attention heads")

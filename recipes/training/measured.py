@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domains.base import ClipSettings
-from domains.errors import ConfigError
+from domains.errors import ConfigError, DataError
 from domains.store.clips import Clip, DrawnClip, frame_step, frames_of
 from domains.store.prepared import Prepared
-from domains.store.signals import Signals
+from domains.store.signals import Signals, other_side
+from domains.store.square import stored_boxes
 from recipes.objective import POSE
 
 LONGEST = 1024  # numbers of a channel in the time of a clip
@@ -23,8 +24,11 @@ class Measured:
     """Signals of a prepared folder by name, cut to clips. Every window is as long and as finely measured as any other, whatever the recording: what
     was measured in between is drawn in straight lines; NaN where nothing was.
 
-    A pose has a line a frame of the clip; anything else as many lines a second as the recordings have themselves (of the first: at most LONGEST).
-    Raises ConfigError for a signal that there is not, or where a clip's length in seconds is not known.
+    A pose has a line a frame of the clip, and is where that shows it: joints are in shares of the clip as it was cropped and mirrored, NaN beyond its
+    edges, and in a mirror those whose columns are called left and right change places. Anything else has as many lines a second as the recordings
+    have themselves (of the first: at most LONGEST).
+    Raises ConfigError for a signal that there is not, or where a clip's length in seconds is not known; DataError for poses of recordings whose frame
+    size is not known.
     """
 
     def __init__(self, prepared: Prepared, names: Sequence[str], clip: ClipSettings, views: Mapping[str, Clip]) -> None:
@@ -37,6 +41,11 @@ class Measured:
             )
         self.view = next(iter(views), "")
         self.counts = {name: self._count(one, views[self.view]) for name, one in self.signals.items()}
+        posed = sorted(self.signals[POSE].groups) if POSE in self.signals else []
+        if posed and self.signals[POSE].channels % 2:
+            what = f"poses have {self.signals[POSE].channels} columns beside the seconds, and a joint has two (x, y)"
+            raise DataError(what, where=prepared.place, do="Mend their tables, and prepare them again")
+        self.boxes = stored_boxes(prepared, posed) if posed else {}
 
     def _count(self, signals: Signals, view: Clip) -> int:
         """Lines of a window."""
@@ -49,15 +58,19 @@ class Measured:
         return min(LONGEST, max(1, round(frames * view.rate / self.clip.rate / step)))
 
     def at(self, row: int, drawn: Mapping[str, DrawnClip]) -> dict[str, NDArray[Any]]:
-        """name -> (T, channels) float32 of a recording at the time of its drawn clip, of poses (T, joints, 2); and whether all of it is missing."""
+        """name -> (T, channels) float32 of a recording at the time of its drawn clip, of poses (T, joints, 2) in it; and whether all of it is
+        missing."""
         found: dict[str, NDArray[Any]] = {}
         for name, signals in self.signals.items():
             signal, fps, count = signals.of(row), self.prepared.fps(row), self.counts[name]
             values = np.full((count, signals.channels), np.nan, np.float32)
             if signal is not None and fps:
-                frames = len(drawn[self.view].frames)
-                length = frames * frame_step(fps, self.clip, self.rate) / fps
-                values = signal.at(drawn[self.view].start / fps + length * np.arange(count) / count)
+                shown = drawn[self.view]
+                length = len(shown.frames) * frame_step(fps, self.clip, self.rate) / fps
+                values = signal.at(shown.start / fps + length * np.arange(count) / count)
+                if name == POSE:
+                    joints = shown.place(values.reshape(count, -1, 2), self.boxes[row])
+                    values = joints[:, other_side(signal.columns)] if shown.flip and signal.columns else joints
             found[name] = values.reshape(count, -1, 2) if name == POSE else values
             found[MISSING.format(name)] = np.asarray(not np.isfinite(values).any())
         return found

@@ -25,6 +25,7 @@ from domains.prepare.source import Refused, Task, examine
 from domains.store.labels import read_labels
 from domains.store.manifest import MANIFEST
 from domains.store.prepared import Prepared
+from domains.store.square import stored_boxes
 
 KEY = b"k" * 32
 ECHO = Domain(
@@ -229,6 +230,45 @@ def test_a_domain_without_ultrasound_keeps_whole_frames_in_colour(tmp_path: Path
     frame = Prepared.open(tmp_path / "out").frames(0, [0])[0].astype(int)
     assert (frame[..., 0] - frame[..., 2]).max() > 100  # red flow on the left of the box ...
     assert (frame[..., 2] - frame[..., 0]).max() > 100  # ... and blue on the right
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+@pytest.mark.parametrize("policy", ["whole", "endoscope"])
+def test_what_stands_in_a_frame_is_found_in_the_stored_square(tmp_path: Path, fit: str, policy: str):
+    """A lit field off the middle of a frame, and a white spot in it: where `stored_boxes` says that it went."""
+    frames = np.zeros((12, 240, 320, 3), np.uint8)
+    frames[:, 20:200, 60:300] = 90
+    frames[:, 92:108, 172:188] = 255  # about (180, 100)
+    write_avi(tmp_path / "in/spot.avi", frames)
+    region = RegionSettings(policy=policy, text="keep", min_fraction=0.03)
+    domain = Domain(name="spots", title="Spots", region=region, store=StoreSettings(size=64, fit=fit))
+    prepare(tmp_path / "in", tmp_path / "out", domain, key=KEY)
+    prepared = Prepared.open(tmp_path / "out")
+    assert prepared.row(0).frame == (320, 240)
+    assert (prepared.row(0).region == (0, 0, 320, 240)) == (policy == "whole")
+    x0, y0, x1, y1 = stored_boxes(prepared, [0])[0]
+    ys, xs = np.nonzero(prepared.frames(0, [0])[0].min(axis=-1) > 180)
+    expected = 64 * (180 / 320 - x0) / (x1 - x0), 64 * (100 / 240 - y0) / (y1 - y0)
+    assert (xs.mean() + 0.5, ys.mean() + 0.5) == pytest.approx(expected, abs=0.6)
+    if policy == "whole":
+        assert (x0, y0, x1, y1) == pytest.approx((0.125, 0, 0.875, 1) if fit == "crop" else (0, -1 / 6, 1, 7 / 6))
+
+
+def test_a_frame_of_unknown_size_is_one_line(tmp_path: Path):
+    write_avi(tmp_path / "in/scene.avi", cine(12))
+    prepare(
+        tmp_path / "in",
+        tmp_path / "out",
+        Domain(name="scenes", title="Scenes", region=RegionSettings(text="keep")),
+        key=KEY,
+    )
+    table = pq.read_table(tmp_path / "out" / MANIFEST).drop_columns(["frame"])
+    pq.write_table(table, tmp_path / "out" / MANIFEST)
+    assert stored_boxes(Prepared.open(tmp_path / "out"), [0])[0] == pytest.approx((0, -1 / 6, 1, 7 / 6))  # all picture
+    found = table.set_column(table.column_names.index("region_source"), "region_source", [["motion"]])
+    pq.write_table(found, tmp_path / "out" / MANIFEST)
+    with pytest.raises(DataError, match=r"the size of the frames of '\w+' was not kept"):
+        stored_boxes(Prepared.open(tmp_path / "out"), [0])
 
 
 def test_a_folder_without_videos_says_what_was_found(tmp_path: Path):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from store_factory import make_prepared
 from domains.base import AugmentPolicies, AugmentSettings, ClipSettings
 from domains.store.clips import (
     Clip,
+    DrawnClip,
     draw_views,
     evaluation_clips,
     frame_indices,
@@ -119,6 +122,55 @@ def test_starts_cover_the_video_and_near_views_stay_within_a_clip_length():
 def test_a_short_video_gives_every_view_all_it_has():
     drawn = draw_views(Recorder(5, 25.0), 0, {"a": Clip("none")}, CLIP, POLICIES, 0, 0)["a"]  # type: ignore[arg-type]
     assert times(drawn.frames) == [0, 2, 4, 4, 4, 4, 4, 4]
+
+
+class Spotted(Recorder):
+    """A store whose frames have one lit spot of 4 by 4 pixels, about (14, 20) of 32."""
+
+    def frames(self, index: int, indices: list[int]) -> np.ndarray:
+        out = np.zeros((len(indices), 32, 32, 1), np.uint8)
+        out[:, 18:22, 12:16] = 250
+        return out
+
+
+def test_points_lie_where_the_crop_shows_them():
+    """By hand: of 32 pixels a crop from (4, 8), 16 wide; a frame whose stored square is its middle half."""
+    frames = np.zeros((1, 8, 8, 1), np.uint8)
+    drawn = DrawnClip(frames, flip=False, brightness=0.0, contrast=1.0, box=(4 / 32, 8 / 32, 20 / 32, 24 / 32))
+    points = np.array([[14, 20], [4, 8], [20, 24], [3.9, 12], [12, 24.1], [np.nan, 9]], np.float32) / 32
+    whole = (0.0, 0.0, 1.0, 1.0)
+    expected = np.array([[10 / 16, 12 / 16], [0, 0], [1, 1], *[[np.nan, np.nan]] * 3])
+    np.testing.assert_allclose(drawn.place(points, whole), expected, atol=1e-6)
+    mirrored = replace(drawn, flip=True).place(points, whole)
+    np.testing.assert_allclose(mirrored[:, 0], 1 - expected[:, 0], atol=1e-6)
+    np.testing.assert_allclose(mirrored[:, 1], expected[:, 1], atol=1e-6)
+    middle = (0.25, 0.25, 0.75, 0.75)
+    placed = drawn.place(np.array([[0.5, 0.5], [0.3, 0.3]], np.float32), middle)  # stored at 16 and 3.2 of 32
+    np.testing.assert_allclose(placed, [[12 / 16, 8 / 16], [np.nan, np.nan]], atol=1e-6)
+
+
+def test_a_point_stays_on_what_it_is_about_in_every_crop():
+    store, met = Spotted(40, 25.0), []
+    policies = AugmentPolicies(strong=AugmentSettings(crop_scales=(1.0, 0.75, 0.5), flip=0.5))
+    spot = np.array([[14 / 32, 20 / 32]], np.float32)
+    for epoch in range(60):
+        views = {"own": Clip("strong"), "same": Clip("none", like="own")}
+        both = draw_views(store, 0, views, CLIP, policies, 0, epoch)  # type: ignore[arg-type]
+        drawn = both["own"]
+        assert both["same"].box == drawn.box
+        at = drawn.place(spot, (0.0, 0.0, 1.0, 1.0))[0]
+        shown = drawn.frames[0, ..., 0] > 125
+        shown = shown[:, ::-1] if drawn.flip else shown
+        edge = shown[0].any() or shown[-1].any() or shown[:, 0].any() or shown[:, -1].any()
+        if np.isnan(at).any():
+            assert not shown[1:-1, 1:-1].all()  # at most a part of it is left, at the edge
+            assert edge or not shown.any()
+        elif not edge:
+            ys, xs = np.nonzero(shown)
+            assert at * 24 == pytest.approx([xs.mean() + 0.5, ys.mean() + 0.5], abs=0.5)
+            met.append((drawn.flip, drawn.box[2] - drawn.box[0]))
+    assert {flip for flip, _ in met} == {True, False}
+    assert len({side for _, side in met}) == 3
 
 
 def test_nearer_is_likelier_where_the_density_falls():
