@@ -17,7 +17,7 @@ from domains.errors import DataError
 from domains.store.frames import Frames
 from domains.store.prepared import Prepared
 from domains.store.region_map import cut_map, region_map
-from domains.store.square import Box
+from domains.store.square import WHOLE, Box
 
 DRAWN = 32  # places that are tried where a recording has withheld frames
 Band = tuple[float, float]
@@ -89,19 +89,7 @@ class DrawnClip:
     keep_temporal: Band = EVERYTHING
     keep_spatial: Band = EVERYTHING
     start: float = 0.0
-    box: Box = (0.0, 0.0, 1.0, 1.0)
-
-    def place(self, points: NDArray[np.float32], stored: Box) -> NDArray[np.float32]:
-        """Points of the recording, where this clip shows them: (..., 2), x and y in shares of the recording's frame -> in shares of the clip, cropped
-        and mirrored as it is shown; NaN for both of one that lies beyond its edges. stored: `domains.store.square.stored_boxes`."""
-        low, high = (np.array(corner, np.float64) for corner in (stored[:2], stored[2:]))
-        first, last = (np.array(corner, np.float64) for corner in (self.box[:2], self.box[2:]))
-        seen = ((points - low) / (high - low) - first) / (last - first)
-        if self.flip:
-            seen[..., 0] = 1 - seen[..., 0]
-        inside = ((seen >= 0) & (seen <= 1)).all(axis=-1, keepdims=True)  # of NaN neither holds
-        placed: NDArray[np.float32] = np.where(inside, seen, np.nan).astype(np.float32)
-        return placed
+    box: Box = WHOLE
 
 
 def sample_seed(seed: int, epoch: int, video_id: str, draw: int) -> int:

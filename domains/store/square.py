@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from domains.errors import DataError
 from domains.store.prepared import Prepared
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 def square(width: int, height: int, fit: str) -> tuple[int, int, int]:
@@ -37,3 +41,20 @@ def stored_boxes(prepared: Prepared, rows: Sequence[int]) -> dict[int, Box]:
         left, top = x0 + x, y0 + y
         boxes[row] = (left / width, top / height, (left + side) / width, (top + side) / height)
     return boxes
+
+
+def place(points: NDArray[np.float32], stored: Box, crop: Box = WHOLE, *, flip: bool = False) -> NDArray[np.float32]:
+    """Points of a recording, where a clip shows them: (..., 2), x and y in shares of the recording's frame -> in shares of the clip; NaN for both of
+    one that lies beyond its edges.
+
+    stored: of the recording, see `stored_boxes`; crop, flip: how the clip was cut and mirrored (`DrawnClip.box`, `flip`).
+    """
+    seen = points.astype(np.float64)
+    for box in (stored, crop):
+        low, high = np.array(box[:2]), np.array(box[2:])
+        seen = (seen - low) / (high - low)
+    if flip:
+        seen[..., 0] = 1 - seen[..., 0]
+    inside = ((seen >= 0) & (seen <= 1)).all(axis=-1, keepdims=True)  # of NaN neither holds
+    placed: NDArray[np.float32] = np.where(inside, seen, np.nan).astype(np.float32)
+    return placed

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import cv2
 import numpy as np
 import pytest
@@ -8,7 +6,6 @@ from store_factory import make_prepared
 from domains.base import AugmentPolicies, AugmentSettings, ClipSettings
 from domains.store.clips import (
     Clip,
-    DrawnClip,
     draw_views,
     evaluation_clips,
     frame_indices,
@@ -18,6 +15,7 @@ from domains.store.clips import (
     sample_seed,
 )
 from domains.store.prepared import Prepared
+from domains.store.square import WHOLE, place
 
 CLIP = ClipSettings(frames=8, size=24, rate=12.5, stride=3)
 POLICIES = AugmentPolicies(
@@ -135,17 +133,15 @@ class Spotted(Recorder):
 
 def test_points_lie_where_the_crop_shows_them():
     """By hand: of 32 pixels a crop from (4, 8), 16 wide; a frame whose stored square is its middle half."""
-    frames = np.zeros((1, 8, 8, 1), np.uint8)
-    drawn = DrawnClip(frames, flip=False, brightness=0.0, contrast=1.0, box=(4 / 32, 8 / 32, 20 / 32, 24 / 32))
+    crop = (4 / 32, 8 / 32, 20 / 32, 24 / 32)
     points = np.array([[14, 20], [4, 8], [20, 24], [3.9, 12], [12, 24.1], [np.nan, 9]], np.float32) / 32
-    whole = (0.0, 0.0, 1.0, 1.0)
     expected = np.array([[10 / 16, 12 / 16], [0, 0], [1, 1], *[[np.nan, np.nan]] * 3])
-    np.testing.assert_allclose(drawn.place(points, whole), expected, atol=1e-6)
-    mirrored = replace(drawn, flip=True).place(points, whole)
+    np.testing.assert_allclose(place(points, WHOLE, crop), expected, atol=1e-6)
+    mirrored = place(points, WHOLE, crop, flip=True)
     np.testing.assert_allclose(mirrored[:, 0], 1 - expected[:, 0], atol=1e-6)
     np.testing.assert_allclose(mirrored[:, 1], expected[:, 1], atol=1e-6)
     middle = (0.25, 0.25, 0.75, 0.75)
-    placed = drawn.place(np.array([[0.5, 0.5], [0.3, 0.3]], np.float32), middle)  # stored at 16 and 3.2 of 32
+    placed = place(np.array([[0.5, 0.5], [0.3, 0.3]], np.float32), middle, crop)  # stored at 16 and 3.2 of 32
     np.testing.assert_allclose(placed, [[12 / 16, 8 / 16], [np.nan, np.nan]], atol=1e-6)
 
 
@@ -158,7 +154,7 @@ def test_a_point_stays_on_what_it_is_about_in_every_crop():
         both = draw_views(store, 0, views, CLIP, policies, 0, epoch)  # type: ignore[arg-type]
         drawn = both["own"]
         assert both["same"].box == drawn.box
-        at = drawn.place(spot, (0.0, 0.0, 1.0, 1.0))[0]
+        at = place(spot, WHOLE, drawn.box, flip=drawn.flip)[0]
         shown = drawn.frames[0, ..., 0] > 125
         shown = shown[:, ::-1] if drawn.flip else shown
         edge = shown[0].any() or shown[-1].any() or shown[:, 0].any() or shown[:, -1].any()
