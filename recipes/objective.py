@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from recipes.encoders.aligned import Alignment
     from recipes.encoders.base import VideoEncoder
     from recipes.encoders.text import TextEncoder
+    from recipes.parts.sensed import Sensed
 
 __all__ = [
     "ABOUT",
@@ -208,6 +209,10 @@ class Objective(nn.Module, ABC):
 
     def final_alignment(self) -> Alignment | None:
         """The projections that the run leaves behind beside its encoder and `text`; None for methods without words."""
+        return None
+
+    def final_sensed(self) -> Sensed | None:
+        """The tower of signals and the heads that the run leaves behind beside its encoder; None for methods without signals."""
         return None
 
 

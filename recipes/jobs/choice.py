@@ -10,13 +10,14 @@ import numpy as np
 from domains.errors import DataError
 from domains.store.prepared import Prepared
 from domains.store.texts import Asked
+from recipes.evaluate.both_ways import BASELINES, UNALIGNED, check_rows, untrained
 from recipes.evaluate.choice import CHOICES, METRICS, Kind, Questions, questions_of, scorer_of
 from recipes.evaluate.features import ReadProgress
 from recipes.evaluate.knn import unit
 from recipes.evaluate.scored import Line, Scored, lines_of, write_scored
 from recipes.evaluate.statistics import DRAWS, LEVEL
 from recipes.evaluate.zero_shot import mean_of
-from recipes.jobs.retrieval import BASELINES, UNALIGNED, UNTRAINED, Shown, check_rows, embed_pairs
+from recipes.jobs.retrieval import Shown, embed_pairs
 from recipes.jobs.seen import meetings, who
 
 KINDS: dict[Kind, str] = {"inter": "of other recordings", "intra": "of the same recording"}
@@ -90,7 +91,10 @@ def _lines(
     scored = [_accuracy(found, questions, way) for way in range(found.shown.shape[1])]
     scorers = {}
     if scored[1:]:
-        scorers[f"{kind}_unaligned"] = (f"{title}: {UNTRAINED}", mean_of([scorer_of(one) for one in scored[1:]]))
+        scorers[f"{kind}_unaligned"] = (
+            f"{title}: {untrained('projections')}",
+            mean_of([scorer_of(one) for one in scored[1:]]),
+        )
     if "chance" in baselines:
         scorers[f"{kind}_chance"] = (f"{title}: chance", scorer_of(np.full(len(questions), 1 / CHOICES)))
     scorers[kind] = (f"{title}: aligned", scorer_of(scored[0]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from recipes.jobs.adapt import Source, as_task
 from recipes.jobs.online import OnlineKnn
 from recipes.jobs.seen import looked_at, write_seen
 from recipes.objective import Contrast, Objective
+from recipes.parts.sensed import save_sensed
 from recipes.pretrain import METHODS, added_tasks, build_method, method
 from recipes.runs.curves import draw_curves
 from recipes.runs.metrics import CLOCKS, read_lines, read_metrics, series_of
@@ -149,7 +150,7 @@ def pretrain(
                     reporter.note(data.said())
             result = train(objective, data, config, run, reporter, resume=resume, from_step=from_step, probe=probe)
             if is_main():
-                finish(run, objective, prepared, config, result, source, spoken)
+                finish(run, objective, prepared, config, result, source, spoken, data.measured.counts)
     finally:
         run.unlock()
     return run.encoder
@@ -255,8 +256,12 @@ def finish(
     result: TrainResult,
     source: Source | None,
     spoken: Texts | None = None,
+    lines: Mapping[str, int] | None = None,
 ) -> None:
-    """Leave the encoder in transformers' format (and a classifier where there is one), the curves as a picture, and a record of what was done."""
+    """Leave the encoder in transformers' format (and what was trained to go with it), the curves as a picture, and a record of what was done.
+
+    lines: of each signal in the time of a clip.
+    """
     encoder = objective.final_encoder()
     try:
         encoder.save(run.encoder)
@@ -265,6 +270,8 @@ def finish(
         alignment = objective.final_alignment()
         if alignment is not None and objective.text is not None:
             save_aligned(run.path, objective.text, alignment)
+        if (sensed := objective.final_sensed()) is not None:
+            save_sensed(run.path, sensed, (lines or {}).get(sensed.shape.signal))
         head = objective.final_head()
         if source is not None and head is not None:
             save_head(as_task(encoder, head, source.task, source.labels.classes), run.path)

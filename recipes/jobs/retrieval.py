@@ -10,7 +10,6 @@ import numpy as np
 
 from domains.base import ClipSettings
 from domains.errors import ConfigError, DataError, MediaError
-from domains.schema import nearest
 from domains.store.actions import Actions
 from domains.store.annotated import read_split
 from domains.store.clips import starts_within
@@ -18,21 +17,20 @@ from domains.store.prepared import Prepared
 from domains.store.text_tables import read_texts
 from domains.store.texts import Asked, Texts
 from recipes.encoders.aligned import open_aligned
+from recipes.evaluate.both_ways import BASELINES, UNALIGNED, Way, both_ways, check_rows
 from recipes.evaluate.features import Failure, ReadProgress
-from recipes.evaluate.knn import unit
 from recipes.evaluate.metrics import Array
-from recipes.evaluate.relevance import GRADED, graded_by_chance, graded_figures, relevance
-from recipes.evaluate.retrieval import METRICS, OVERLAP, Moment, Pairs, Ranked, pairs_of, ranks
-from recipes.evaluate.scored import Line, Scored, lines_of, write_scored
+from recipes.evaluate.relevance import GRADED, relevance
+from recipes.evaluate.retrieval import METRICS, OVERLAP, Moment, Pairs, pairs_of
+from recipes.evaluate.scored import Scored, write_scored
 from recipes.evaluate.statistics import DRAWS, LEVEL
 from recipes.evaluate.towers import comparing, vectors_at
-from recipes.evaluate.zero_shot import mean_of
 from recipes.jobs.evaluate import clip_seen
 from recipes.jobs.seen import meetings, who
+from recipes.jobs.signals import signal_retrieval
+from recipes.parts.sensed import is_sensed
 
-BASELINES = ("unaligned", "chance")
-UNALIGNED = 5  # projections that were never trained
-UNTRAINED = f"unaligned (mean of {UNALIGNED} untrained projections)"
+CLIPS = 3  # of each stretch
 WAYS = {"clip_to_text": "clip to text", "text_to_clip": "text to clip"}
 
 
@@ -114,7 +112,7 @@ def retrieval(
     acts: bool = False,
     baselines: tuple[str, ...] = BASELINES,
     split: str = "",
-    clips: int = 3,
+    clips: int | None = None,
     seed: int = 0,
     draws: int = DRAWS,
     key: bytes | None = None,
@@ -125,14 +123,24 @@ def retrieval(
 ) -> Scored:
     """R@1, R@5, R@10 and the median rank, both ways, over all clips and texts that are asked.
 
-    run: one that aligned clips and texts. texts: tables; none: those that came with the recordings. levels, sources: of texts, () for all. acts: also
-    mAP and nDCG, where a text is as right as its verbs and nouns are (EPIC-KITCHENS' multi-instance retrieval). split: its
-    test part alone is asked. clips: embedded of each stretch, whose vectors are averaged. key: needed where a table names original identifiers.
-    out: predictions.csv (a rank for each question) and evaluation.json are written there.
+    run: one that aligned clips and texts; of one that brought clips and signals together see `recipes.jobs.signals.signal_retrieval`. texts: tables;
+    none: those that came with the recordings. levels, sources: of texts, () for all. acts: also mAP and nDCG, where a text is as right as its verbs
+    and nouns are (EPIC-KITCHENS' multi-instance retrieval). split: its test part alone is asked. clips: embedded of each stretch, whose vectors are
+    averaged; None: CLIPS. key: needed where a table names original identifiers. out: predictions.csv (a rank for each question) and evaluation.json
+    are written there.
 
     Raises ConfigError, DataError (no texts, nothing that can be read), ModelError.
     """
     check_rows(baselines)
+    if is_sensed(run):
+        if texts or levels or sources or acts:
+            what = "the run brought clips and signals together, and knows no texts"
+            raise ConfigError(what, where=run, do="Leave out --text, --level, --source and --acts")
+        return signal_retrieval(
+            run, data, baselines=baselines, split=split, clips=clips, seed=seed, draws=draws, domain=domain, out=out, online=online,
+            progress=progress,
+        )  # fmt: skip
+    clips = clips or CLIPS
     fresh = UNALIGNED if "unaligned" in baselines else 0
     found = embed_pairs(
         run, data, texts=texts, asked=Asked(levels=levels, sources=sources), fresh=fresh, split=split, clips=clips, key=key, domain=domain,
@@ -140,7 +148,7 @@ def retrieval(
     )  # fmt: skip
     prepared, pairs, clip, patients = found.prepared, found.pairs, found.clip, found.patients
     alike = relevance_of(found) if acts else None
-    lines, ranked = _both_ways(found, baselines, alike, draws=draws, seed=seed)
+    lines, ranked = both_ways(_ways(found, alike), "projections", baselines, draws=draws, seed=seed)
     people = who(prepared)
     scored = Scored(
         protocol="retrieval",
@@ -168,12 +176,6 @@ def retrieval(
     if out is not None:
         write_scored(scored, out)
     return scored
-
-
-def check_rows(baselines: tuple[str, ...]) -> None:
-    """Raises ConfigError for a name that is no baseline."""
-    if odd := [name for name in baselines if name not in BASELINES]:
-        raise ConfigError(f"no baseline '{odd[0]}'", do=nearest(odd[0], list(BASELINES)))
 
 
 def relevance_of(found: Shown) -> Array:
@@ -204,39 +206,19 @@ def _pairs(said: Texts, asked: Asked, allowed: Sequence[bool]) -> Pairs:
     return Pairs(pairs.moments, np.array(places, np.int64)[pairs.texts], pairs.said, pairs.texts_of, pairs.moments_of)
 
 
-def _both_ways(
-    found: Shown, baselines: tuple[str, ...], alike: Array | None, *, draws: int, seed: int
-) -> tuple[tuple[Line, ...], dict[str, Array]]:
-    """The rows of the table, and the ranks of the model's own vectors. Every clip asks once; a text asks as often as it was said."""
+def _ways(found: Shown, alike: Array | None) -> tuple[Way, Way]:
+    """Every clip asks once; a text asks as often as it was said."""
     shown, words, pairs = found.shown, found.words, found.pairs
     asking = pairs.said[:, 1]
     of_moment = [found.prepared.patients[row] for row, _, _ in pairs.moments]
-    questions = {
-        "clip_to_text": (shown, words, list(pairs.texts_of), of_moment, alike),
-        "text_to_clip": (
-            words[asking], shown, [pairs.moments_of[text] for text in asking], [of_moment[moment] for moment in pairs.said[:, 0]],
+    there, back = WAYS.items()
+    return (
+        Way(*there, shown, words, pairs.texts_of, of_moment, alike),
+        Way(
+            *back, words[asking], shown, [pairs.moments_of[text] for text in asking], [of_moment[moment] for moment in pairs.said[:, 0]],
             None if alike is None else alike.T[asking],
         ),
-    }  # fmt: skip
-    lines: list[Line] = []
-    ranked: dict[str, Array] = {}
-    metrics = METRICS if alike is None else (*GRADED, *METRICS)
-    for name, (queries, gallery, right, patients, relevant) in questions.items():
-        ways = [(unit(queries[:, way]), unit(gallery[:, way])) for way in range(queries.shape[1])]
-        places = [ranks(*way, right) for way in ways]
-        ranked[name] = places[0]
-        graded = [None if relevant is None else graded_figures(*way, relevant) for way in ways]
-        made = [Ranked.of(one, figures).scorer() for one, figures in zip(places, graded, strict=True)]
-        scorers = {}
-        if made[1:]:
-            scorers[f"{name}_unaligned"] = (f"{WAYS[name]}: {UNTRAINED}", mean_of(made[1:]))
-        if "chance" in baselines:
-            by_chance = None if relevant is None else graded_by_chance(relevant, seed)
-            chance = Ranked.chance(len(gallery), right, by_chance).scorer()
-            scorers[f"{name}_chance"] = (f"{WAYS[name]}: chance (any order as likely)", chance)
-        scorers[name] = (f"{WAYS[name]}: aligned", made[0])
-        lines += lines_of(scorers, metrics, patients, next(iter(scorers)), draws=draws, seed=seed)
-    return tuple(lines), ranked
+    )  # fmt: skip
 
 
 def _predictions(pairs: Pairs, prepared: Prepared, ranked: dict[str, Array]) -> tuple[list[str], list[list[str]]]:

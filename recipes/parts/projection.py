@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, PositiveInt
 from torch import nn
 
@@ -17,6 +19,16 @@ class ProjectionSettings(Strict):
     head_hidden: PositiveInt = Field(2048, description="hidden width of the head")
     head_outputs: PositiveInt = Field(128, description="width of z, which is compared")
     head_motion: bool = Field(False, description="the head also reads how tokens change over time")
+
+
+def head_shape(encoder: VideoEncoder, settings: ProjectionSettings) -> dict[str, Any]:
+    """What `projection_head` is made of, in the words of `recipes.parts.sensed.Shape`."""
+    return {
+        "video": Branch.width(encoder, motion=settings.head_motion),
+        "hidden": settings.head_hidden,
+        "outputs": settings.head_outputs,
+        "motion": settings.head_motion,
+    }
 
 
 def projection_head(encoder: VideoEncoder, settings: ProjectionSettings) -> nn.Sequential:

@@ -13,6 +13,7 @@ from recipes.encoders.base import VideoEncoder
 from recipes.encoders.text import TextEncoder
 from recipes.objective import Batch, Clip, Losses, Objective, Progress
 from recipes.parts.pretext import Pretext, PretextSettings
+from recipes.parts.sensed import Sensed
 
 
 class Alone(Objective):
@@ -120,6 +121,10 @@ class WithPretext(Objective):
     def final_alignment(self) -> Alignment | None:
         """The method's."""
         return self.main.final_alignment()
+
+    def final_sensed(self) -> Sensed | None:
+        """The method's."""
+        return self.main.final_sensed()
 
 
 def add(main: Objective, added: Mapping[str, tuple[float, Pretext]]) -> Objective:

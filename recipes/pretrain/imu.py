@@ -12,12 +12,10 @@ from torch import Tensor, nn
 from recipes.encoders.base import VideoEncoder
 from recipes.objective import IMU, Batch, Clip, Contrast, Losses, ObjectiveSettings, Progress
 from recipes.parts.alignment import both_ways
-from recipes.parts.branch import Branch
 from recipes.parts.contrast import accuracy
 from recipes.parts.distributed import gather, global_sum
-from recipes.parts.heads import mlp
-from recipes.parts.projection import ProjectionSettings, projection_head
-from recipes.parts.signals import SignalTower
+from recipes.parts.projection import ProjectionSettings, head_shape
+from recipes.parts.sensed import ImuShape, SensedImu
 
 LARGEST_SCALE = 100.0
 
@@ -30,7 +28,7 @@ class IMUVideo(Contrast):
     over the samples of all ranks whose signal was measured; the others are neither anchors nor strangers. s is learned, at most 100.
 
     The signal says how its wearer moves, and nothing of the scene: an encoder that has to find a clip's signal among others learns motion, the
-    camera's own above all. The signal's tower stays in the run's checkpoints; what is left behind is the video encoder.
+    camera's own above all. The signal's tower is left behind beside the video encoder (`recipes.parts.sensed`).
 
     Conventions of ours: the video encoder is trained, where IMU2CLIP keeps CLIP frozen and trains the signal's side alone (encoder.mode=frozen).
     """
@@ -51,19 +49,17 @@ class IMUVideo(Contrast):
     def __init__(self, encoder: VideoEncoder, settings: Settings) -> None:
         super().__init__(encoder, settings)
         s = settings
-        self.head = projection_head(encoder, s)
-        self.tower = SignalTower(s.channels, s.width)
-        self.signal_head = mlp(2 * s.width, s.head_hidden, s.head_outputs)
+        self.sensed = SensedImu(ImuShape(**head_shape(encoder, s), width=s.width, channels=s.channels))
         self.log_scale = nn.Parameter(torch.full((1,), math.log(s.scale)))
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """clip (B, T, 3, H, W), imu (B, T', channels) -> v, u (B, head_outputs); s, once for every sample; whether anything was measured (B,)."""
         signal = batch.targets[IMU]
         return {
-            "v": Branch(self.encoder, self.head, motion=self.settings.head_motion)(batch["clip"]),
-            "u": self.signal_head(self.tower(signal)),
+            "v": self.sensed.clips(self.encoder, batch["clip"]),
+            "u": self.sensed.signals(signal),
             "scale": self.log_scale.exp().expand(len(batch)),
-            "present": (~signal.isnan()).flatten(1).any(dim=1),
+            "present": self.sensed.present(signal),
         }
 
     def compare(self, embedded: Mapping[str, Tensor]) -> Losses:
@@ -78,6 +74,10 @@ class IMUVideo(Contrast):
             "measured": share,
             "scale": scale.detach().mean(),
         }
+
+    def final_sensed(self) -> SensedImu:
+        """See `Objective.final_sensed`."""
+        return self.sensed
 
     def after_step(self, progress: Progress) -> None:
         """The learned scale is kept within bounds."""

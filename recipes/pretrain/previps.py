@@ -14,13 +14,12 @@ from domains.errors import ConfigError
 from recipes.encoders.base import VideoEncoder
 from recipes.objective import CAMERA, MOMENT, POSE, Batch, Clip, Contrast, Losses, ObjectiveSettings
 from recipes.parts.alignment import both_ways, paired_nce
-from recipes.parts.branch import Branch
 from recipes.parts.contrast import accuracy
 from recipes.parts.distributed import gather, global_sum, mean_of_counted, world_size
 from recipes.parts.moments import cameras
-from recipes.parts.poses import PoseTower
 from recipes.parts.precision import as_they_are
-from recipes.parts.projection import ProjectionSettings, projection_head
+from recipes.parts.projection import ProjectionSettings, head_shape
+from recipes.parts.sensed import PoseShape, SensedPose
 
 
 class PreViPS(Contrast):
@@ -70,9 +69,11 @@ class PreViPS(Contrast):
     def __init__(self, encoder: VideoEncoder, settings: Settings) -> None:
         super().__init__(encoder, settings)
         s = settings
-        self.head = projection_head(encoder, s)
-        self.tower = PoseTower(s.joints, s.steps, s.bins, s.pose_width, s.pose_depth, s.pose_heads)
-        self.projection = nn.Linear(s.pose_width, s.head_outputs)
+        self.sensed = SensedPose(
+            PoseShape(
+                **head_shape(encoder, s), width=s.pose_width, joints=s.joints, steps=s.steps, bins=s.bins, depth=s.pose_depth, heads=s.pose_heads
+            )
+        )  # fmt: skip
         self.beside = nn.Linear(s.head_outputs, s.pose_width)
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
@@ -82,20 +83,23 @@ class PreViPS(Contrast):
         if pose.shape[2] != s.joints:
             what = f"poses have {pose.shape[2]} joints, and objective.joints is {s.joints}"
             raise ConfigError(what, do=f"Set objective.joints={pose.shape[2]}")
-        v = Branch(self.encoder, self.head, motion=s.head_motion)(batch["clip"])
-        tokens = self.tower.tokens(pose)
-        said, _ = self.tower(tokens)
-        shown, hidden = self.tower.hide(tokens, batch.seeds, s.mask_ratio)
-        _, made = self.tower(shown, self.beside(F.normalize(v, dim=-1)))
+        v, tower = self.sensed.clips(self.encoder, batch["clip"]), self.sensed.tower
+        tokens = tower.tokens(pose)
+        shown, hidden = tower.hide(tokens, batch.seeds, s.mask_ratio)
+        _, made = tower(shown, self.beside(F.normalize(v, dim=-1)))
         return {
             "v": v,
-            "p": self.projection(said),
-            "guesses": self.tower.guesses(made, tokens, hidden),
+            "p": self.sensed.said(tokens),
+            "guesses": tower.guesses(made, tokens, hidden),
             "hidden": hidden.flatten(1).sum(dim=1),
-            "present": (tokens != self.tower.unseen).flatten(1).any(dim=1),
+            "present": self.sensed.seen(tokens),
             MOMENT: batch.targets[MOMENT],
             CAMERA: batch.targets[CAMERA],
         }
+
+    def final_sensed(self) -> SensedPose:
+        """See `Objective.final_sensed`."""
+        return self.sensed
 
     def compare(self, embedded: Mapping[str, Tensor]) -> Losses:
         """v, p of the whole batch -> the loss and its four terms, and how often a clip's own poses are the nearest."""

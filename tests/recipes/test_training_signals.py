@@ -111,7 +111,7 @@ def test_previps_reads_the_cells_of_the_crop(posed: Prepared) -> None:
     for position in range(40):
         sample = data[position]
         drawn = sample["views"]["clip"]
-        tokens = objective.tower.tokens(torch.from_numpy(sample["targets"]["pose"])[None])[0, 0].tolist()
+        tokens = objective.sensed.tower.tokens(torch.from_numpy(sample["targets"]["pose"])[None])[0, 0].tolist()
         x0, y0, _, _ = (
             drawn.box
         )  # of a stored frame of 16 pixels, so that nothing stands on a border of cells but by hand
@@ -119,12 +119,14 @@ def test_previps_reads_the_cells_of_the_crop(posed: Prepared) -> None:
             u, v = 2 * (x - x0), 2 * (y - y0)
             u = 1 - u if drawn.flip else u
             cell = (
-                min(3, int(4 * v)) * 4 + min(3, int(4 * u)) if 0 <= u <= 1 and 0 <= v <= 1 else objective.tower.unseen
+                min(3, int(4 * v)) * 4 + min(3, int(4 * u))
+                if 0 <= u <= 1 and 0 <= v <= 1
+                else objective.sensed.tower.unseen
             )
             swapped = (1, 0, 2)[place] if drawn.flip else place
             assert tokens[swapped] == cell
             met.add(cell)
-    assert objective.tower.unseen in met
+    assert objective.sensed.tower.unseen in met
     assert len(met) > 5
 
 

@@ -23,7 +23,7 @@ def command() -> None:
     """Measure an encoder on people it has not learned from, next to what is trivial, with patient-level bootstrap intervals.
 
     knn, linear: a probe on frozen features, by cross-validation over patients. zero-shot, retrieval, choice: runs that aligned clips with
-    texts, without any probe.
+    texts (retrieval: or with signals), without any probe.
     """
 
 
@@ -57,9 +57,6 @@ labels_option = click.option(
     default=None,
     type=LOCAL,
     help="CSV with one row per recording, study or patient; default: those of the public data set.",
-)
-clips_option = click.option(
-    "--clips", type=click.IntRange(1), default=3, show_default=True, help="Clips averaged per recording."
 )
 task_option = click.option("--task", required=True, help="A task of the domain, e.g. ef or view.")
 aligned_option = click.option("--encoder", required=True, type=LOCAL, help="A vfm run that aligned clips with texts.")
@@ -250,20 +247,31 @@ def texts_options(decorated: F) -> F:
 
 
 @command.command("retrieval")
-@aligned_option
+@click.option(
+    "--encoder",
+    required=True,
+    type=LOCAL,
+    help="A vfm run that aligned clips with texts, or brought them together with signals (imu, previps).",
+)
 @texts_options
 @click.option(
     "--acts", is_flag=True, help="Also mAP and nDCG, a text as right as its verbs and nouns are (EPIC-KITCHENS)."
 )
-@clips_option
+@click.option(
+    "--clips",
+    type=click.IntRange(1),
+    default=None,
+    help="Clips averaged per stretch [3]; with signals, stretches of a clip that are asked of each recording [all, one after the other].",
+)
 @shared
 def retrieval(
-    encoder: Path, data: str, texts: tuple[Path, ...], levels: tuple[str, ...], sources: tuple[str, ...], acts: bool, baselines: str, clips: int,
-    split: str, seed: int, out: Path | None, domain: str | None, key: Path | None, online: bool, as_json: bool,
+    encoder: Path, data: str, texts: tuple[Path, ...], levels: tuple[str, ...], sources: tuple[str, ...], acts: bool, baselines: str,
+    clips: int | None, split: str, seed: int, out: Path | None, domain: str | None, key: Path | None, online: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Find the text of each clip among all texts, and the clip of each text among all clips: R@1, R@5, R@10 and the median rank, ties averaged.
 
-    Texts that read alike are one. Untrained projections and chance stand in the same table.
+    Texts that read alike are one. Of a run with signals: what was measured beside each clip among all, and the clip of what was measured. Untrained
+    projections and chance stand in the same table.
     """
     from recipes.jobs.retrieval import retrieval as ask
 
