@@ -48,8 +48,11 @@ __all__ = [
 Losses = dict[str, Tensor]
 LABEL = "label"  # of the recordings of a second folder, among the targets of a batch
 LEVEL = "level"  # of a sample that is a text: its place in domains.store.texts.LEVELS; -1 for a silent one
-SPAN = "span"  # of such a sample: (2,) int64, from when to when its text is (ms; a text about whole recordings: 0 to FOREVER)
-ABOUT = "about"  # of such a sample: (K,) int64, rows of the recordings that its text is about; -1 where there are fewer
+# Of such a sample: (2,) int64, from when to when its text is (ms; a text about whole recordings: 0, or less, to FOREVER).
+SPAN = "span"
+# Of such a sample: (K,) int64, rows of the recordings that its text is about; -1 where there are fewer. With a view `across` another, of all
+# recordings of its event, whose clock `span` then has.
+ABOUT = "about"
 FOREVER = 2**62
 # Of a sample that is a recording at a moment of its event (`Objective.together`), see recipes.training.together.
 MOMENT, TEAM, CAMERA, EXO = "moment", "team", "camera", "exo"
@@ -154,6 +157,7 @@ class Objective(nn.Module, ABC):
     name: ClassVar[str]
     paper: ClassVar[str] = ""
     Settings: ClassVar[type[ObjectiveSettings]] = ObjectiveSettings
+    # For a view that is `Clip.across` another, `NAME_missing` (B,) bool is among the targets: no other camera shows that moment.
     views: Mapping[str, Clip] = {"clip": Clip()}
     # False: the encoder's own weights stay as they are, and the method adds something to it.
     adapts: ClassVar[bool] = True

@@ -80,8 +80,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "xclip": {"outputs": 8, "prompt_depth": 1, "prompt_heads": 2},
     "clipvip": {"outputs": 8, "proxies": 2},
     "hbi": {"outputs": 8, "words": (4, 2), "frames": (2, 1), "head_hidden": 16, "predictor_width": 8, "coalitions": 3},
-    "gram": {"outputs": 8, "modalities": ("motion", "second", "beside", "below"), "drawn": 2},
-    "symile": {"outputs": 8, "modalities": ("motion", "beside"), "drawn": 2},
+    "gram": {"outputs": 8, "modalities": ("motion", "second", "camera", "beside", "below"), "drawn": 2},
+    "symile": {"outputs": 8, "modalities": ("motion", "camera", "beside"), "drawn": 2},
     "mcn": {"outputs": 8, "modalities": ("second", "below"), "drawn": 2, "clusters": 4, "memory": 12},
     "cecl": {"head_hidden": 16, "head_outputs": 8},
     "egonce": {"outputs": 8},
@@ -180,6 +180,9 @@ def make_batch(objective: Objective, count: int = 6, seed: int = 0) -> Batch:
         numbers = torch.arange(count)
         moments = numbers // 6 * 3 + torch.tensor([0, 0, 0, 1, 1, 2])[numbers % 6]
         targets |= {MOMENT: moments, TEAM: (numbers % 6 == 2).long(), CAMERA: numbers % 4, EXO: numbers % 3 == 0}
+    targets |= {
+        f"{name}_missing": torch.arange(count) % 3 == 1 for name, view in objective.views.items() if view.across
+    }
     targets |= {name: make_signal(name, objective, count, draw) for name in objective.signals}
     texts = {name: make_words(count, asked.count, draw) for name, asked in objective.texts.items()}
     if texts:

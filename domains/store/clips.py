@@ -39,6 +39,7 @@ class Clip:
     regions: the region map of the view that it is `like`, in place of frames: whole numbers as grey levels, one frame (length 0).
     recording: of a sample that several recordings belong to (the report of a study), from which of them: 0 the sample's own, then the others in an
     order that is drawn, and over again where there are no more. Views of one number may be `near` and `like` each other.
+    across: of a sample that is a text, the view at whose moment this is what another camera of the event shows; blank where there is none.
     """
 
     augment: str = "weak"
@@ -50,6 +51,7 @@ class Clip:
     like: str | None = None
     regions: bool = False
     recording: int = 0
+    across: str | None = None
 
 
 @dataclass(frozen=True)

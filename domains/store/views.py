@@ -188,3 +188,74 @@ def _named(prepared: Prepared, usable: dict[int, View]) -> list[tuple[str, float
         key = times.setdefault(moment, (view.event, round(view.of_event(start), 3), round(view.of_event(end), 3)))
         members[key].add(row)
     return [(*key, sorted(rows)) for key, rows in members.items()]
+
+
+class OtherCameras:
+    """What the other cameras of an event show at a moment of one of its recordings. rows: the recordings that may be shown, and asked about."""
+
+    def __init__(self, prepared: Prepared, rows: Sequence[int]) -> None:
+        self.views = read_views(prepared)
+        learned = (self.views.by_row[row] for row in sorted(rows) if row in self.views.by_row)
+        self.usable = {view.row: view for view in learned if view.offset is not None and prepared.fps(view.row)}
+        self.shown = {row: shown_of(prepared, view) for row, view in self.usable.items()}
+        self._by_event: dict[str, list[int]] = defaultdict(list)
+        for row, view in self.usable.items():
+            self._by_event[view.event].append(row)
+
+    def of_event(self, row: int) -> list[int]:
+        """All recordings of its event on a known clock, itself among them; none where its own clock is not known."""
+        return self._by_event[self.usable[row].event] if row in self.usable else []
+
+    def of(self, row: int) -> list[int]:
+        """Those of them by another camera."""
+        own = self.views.cameras.get(row)
+        return [other for other in self.of_event(row) if self.views.cameras[other] != own]
+
+    def any(self, seconds: float) -> bool:
+        """Whether anything of that length was seen by two cameras."""
+        return any(
+            min(end, high) - max(start, low) >= seconds
+            for row in self.usable
+            for other in self.of(row)
+            for start, end in self.shown[row]
+            for low, high in self.shown[other]
+        )
+
+    def at(self, row: int, second: float, seconds: float) -> list[tuple[int, float]]:
+        """(recording, second of its own) of every other camera that shows all of the `seconds` about that `second` of a recording."""
+        if row not in self.usable:
+            return []
+        time = self.usable[row].of_event(second)
+        first, last = time - seconds / 2, time + seconds / 2
+        return [
+            (other, self.usable[other].own(time))
+            for other in self.of(row)
+            if any(low <= first and last <= high for low, high in self.shown[other])
+        ]
+
+    def elsewhere(
+        self, row: int, second: float, seconds: float, random: np.random.Generator
+    ) -> list[tuple[int, float]]:
+        """The same at another time of the event, drawn for each, so that its `seconds` and those about `second` do not overlap."""
+        if row not in self.usable:
+            return []
+        time, found = self.usable[row].of_event(second), []
+        for other in self.of(row):
+            free = [
+                (low, high)
+                for start, end in self.shown[other]
+                for low, high in (
+                    (start + seconds / 2, min(end - seconds / 2, time - seconds)),
+                    (max(start + seconds / 2, time + seconds), end - seconds / 2),
+                )
+                if low < high
+            ]
+            if free:
+                lengths = np.array([high - low for low, high in free])
+                low, high = free[int(random.choice(len(free), p=lengths / lengths.sum()))]
+                found.append((other, self.usable[other].own(float(random.uniform(low, high)))))
+        return found
+
+    def fingerprint(self) -> str:
+        """Which recordings on which clocks these are: 16 hexadecimal digits."""
+        return hashlib.blake2b(repr(sorted(self.usable.items())).encode(), digest_size=8).hexdigest()

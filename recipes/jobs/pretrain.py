@@ -197,7 +197,8 @@ def texts_of(config: RunConfig, prepared: Prepared, key: bytes | None) -> Texts 
 def samples_of(config: RunConfig, prepared: Prepared, objective: Objective, spoken: Texts | None) -> ClipData:
     """The stream that a run learns from: recordings, or what was said of them. Raises ConfigError, DataError."""
     rows, train = rows_of(prepared, config.data.split), config.train
-    if not config.data.synchronous and (not objective.together or objective.text is not None):
+    across = any(view.across for view in objective.views.values())
+    if not config.data.synchronous and not across and (not objective.together or objective.text is not None):
         learners = ", ".join(one.name for one in METHODS if one.together and not one.texts)
         what = f"'{objective.name}' does not learn from several cameras at one moment"
         raise ConfigError(what, do=f"Leave data.synchronous out, or use --recipe {learners}")
@@ -214,7 +215,7 @@ def samples_of(config: RunConfig, prepared: Prepared, objective: Objective, spok
     return TextData(
         prepared, rows, objective.views, config.clip, config.augment, texts=spoken, asked=objective.texts, reader=objective.text.reader,
         silent=objective.silent, actions=Actions.of(prepared, spoken) if objective.acts else None, seed=train.seed,
-        clips_per_video=config.data.clips_per_video, regions=config.region_map,
+        clips_per_video=config.data.clips_per_video, regions=config.region_map, synchronous=config.data.synchronous,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -20,7 +21,7 @@ from recipes.parts.levels import mean_text
 from recipes.parts.motion import derivative
 from recipes.parts.views import with_more
 
-Modality = Literal["motion", "second", "beside", "below"]
+Modality = Literal["motion", "second", "camera", "beside", "below"]
 ALWAYS = ("text", "clip")  # there is no sample without these
 
 
@@ -29,8 +30,9 @@ class ModalitySettings(AligningSettings):
 
     modalities: tuple[Modality, ...] = Field(
         ("motion",),
-        description="beside a text and its clip: motion (how the clip changes from frame to frame), second (another clip of the same time), beside "
-        "(what other sources say of that time), below (texts of a finer level within it); samples that lack one are learned from without it",
+        description="beside a text and its clip: motion (how the clip changes from frame to frame), second (another clip of the same time), camera "
+        "(what another camera of the event shows at that moment), beside (what other sources say of that time), below (texts of a finer level "
+        "within it); samples that lack one are learned from without it",
     )
     drawn: PositiveInt = Field(
         3, description="texts beside or below that are drawn, at most; their mean is the modality"
@@ -75,6 +77,8 @@ class Modalities(Aligning):
         self.views = {"clip": with_more(clip, encoder.geometry.frames, 1) if moves else clip}
         if "second" in settings.modalities:
             self.views["second"] = clip
+        if "camera" in settings.modalities:
+            self.views["camera"] = replace(clip, across="clip")
         self.texts = {"text": Asked(sources=settings.sources)}
         if "beside" in settings.modalities:
             self.texts["beside"] = Asked("beside", count=settings.drawn)
@@ -86,6 +90,11 @@ class Modalities(Aligning):
     def names(self) -> tuple[str, ...]:
         """Of the modalities, in order."""
         return (*ALWAYS, *self.settings.modalities)
+
+    @property
+    def may_lack(self) -> tuple[str, ...]:
+        """Those of them that a sample may lack."""
+        return tuple(name for name in self.settings.modalities if name in self.texts or name == "camera")
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """modalities (B, M, D) of any length, text and clip first, and which of them are there (B, M) bool; the facts of each sample, and a learned
@@ -104,7 +113,7 @@ class Modalities(Aligning):
                 found.append(self.motion(self.alignment.read(self.encoder, changes)))
             else:
                 found.append(self.clips(batch, name))
-            there.append(there[0])
+            there.append(~batch.targets["camera_missing"] if name == "camera" else there[0])
         learned = {"scale": self.scale(batch)} if self.alignment.log_scale.requires_grad else {}
         return {
             "modalities": torch.stack([one.float() for one in found], dim=1),

@@ -45,9 +45,7 @@ class Symile(Modalities):
 
     def __init__(self, encoder: VideoEncoder, settings: Settings, text: TextEncoder) -> None:
         super().__init__(encoder, settings, text, scale=settings.scale)
-        self.placeholders = nn.ModuleDict(
-            {name: Placeholder(settings.outputs) for name in settings.modalities if name in self.texts}
-        )
+        self.placeholders = nn.ModuleDict({name: Placeholder(settings.outputs) for name in self.may_lack})
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """As `Modalities.embed`, with placeholders where something is missing; and the seeds (B,)."""

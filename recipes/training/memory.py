@@ -32,6 +32,7 @@ from recipes.objective import (
     Words,
 )
 from recipes.parts.distributed import world_size
+from recipes.training.measured import MISSING
 
 MARGIN = 0.9  # of the memory that is free: fragments, and batches whose masks keep a little more
 TEMPORARY = 1.5  # CPU: memory of a step, in what its forward pass keeps; the backward pass holds gradients of a block or two beside it
@@ -149,6 +150,11 @@ def made_up(objective: Objective, size: int, device: torch.device) -> Batch:
     if objective.together:  # two recordings a moment, of one team
         numbers = torch.arange(size, device=device)
         targets |= {MOMENT: numbers // 2, TEAM: numbers // 2, CAMERA: numbers % 2, EXO: numbers < 0}
+    targets |= {
+        MISSING.format(name): torch.zeros(size, dtype=torch.bool, device=device)
+        for name, view in objective.views.items()
+        if view.across
+    }
     for name in objective.signals:
         targets[name] = made_up_signal(name, objective, size, device)
     return Batch(clips, torch.arange(size), targets, torch.arange(size), texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,15 @@ import torch
 from domains.base import AugmentPolicies, ClipSettings, RegionMapSettings
 from domains.errors import DataError
 from domains.store.actions import Actions
-from domains.store.clips import Clip, DrawnClip, Span, draw_views, generator, sample_seed
+from domains.store.clips import Clip, DrawnClip, Span, draw_views, frame_step, frames_of, generator, sample_seed
 from domains.store.prepared import Prepared
 from domains.store.texts import LEVELS, Asked, Texts, pick
-from domains.store.views import read_views
+from domains.store.views import OtherCameras, read_views
 from recipes.encoders.text import Reader, padded
 from recipes.objective import ABOUT, EXO, FOREVER, LEVEL, NOUNS, SPAN, VERBS
 from recipes.training.data import ClipData
+from recipes.training.measured import MISSING
+from recipes.training.together import clip_seconds
 
 SILENT = -1  # level of a sample that nobody said anything of
 
@@ -32,6 +35,11 @@ class TextData(ClipData):
     texts: all of them; rows: the recordings to learn from; asked: the texts of a sample, by name, one of them `sample`; reader: what makes tokens of
     words; actions: their acts, for a method that asks. Raises ConfigError for a source that there is not, DataError where no text is left, or where
     there are none to stand beside or below others.
+
+    Of views that are `Clip.across` another: a clip of one of the other cameras of the event that show all of that moment, drawn at random; where
+    there is none they are blank, and the target `NAME_missing` says so. Times that overlap are then those of the event, whichever camera they are of.
+    synchronous False is the control: the other camera at another time of the event. Raises ConfigError where clips have no rate in seconds,
+    DataError where no two cameras of an event ever look on together.
     """
 
     def __init__(
@@ -47,6 +55,7 @@ class TextData(ClipData):
         reader: Reader,
         silent: bool = False,
         actions: Actions | None = None,
+        synchronous: bool = True,
         seed: int = 0,
         clips_per_video: int = 1,
         regions: RegionMapSettings | None = None,
@@ -63,11 +72,13 @@ class TextData(ClipData):
                 self.anchors.append(index)
                 self.recordings.append(about)
         check_texts(prepared, texts, self.asked, self.anchors)
+        self.synchronous = synchronous
+        self.others = other_cameras(prepared, rows, views, clip)
         if silent:
             quiet = [row for row in rows if not len(texts.about(row))]
             self.anchors += [SILENT] * len(quiet)
             self.recordings += [[row] for row in quiet]
-        self.most = max(map(len, self.recordings), default=1)
+        self.most = max((len(self.about(about)) for about in self.recordings), default=1)
         met = sorted({row for about in self.recordings for row in about})
         if any(one.parts for one in self.asked.values()) and any(not prepared.fps(row) for row in met):
             what = "the frame rate of a recording is not known, and the method wants clips of it in their order"
@@ -84,7 +95,8 @@ class TextData(ClipData):
     def fingerprint(self) -> str:
         """Of the recordings and the texts."""
         acts = "" if self.actions is None else f" {self.actions.tagged} {sorted(self.exo)}"
-        both = f"{super().fingerprint()} {self.texts.fingerprint()} {self.count}{acts}".encode()
+        others = "" if self.others is None else f" {self.others.fingerprint()} {self.synchronous}"
+        both = f"{super().fingerprint()} {self.texts.fingerprint()} {self.count}{acts}{others}".encode()
         return hashlib.blake2b(both, digest_size=8).hexdigest()
 
     def name(self, where: int) -> str:
@@ -114,13 +126,18 @@ class TextData(ClipData):
         }
         views: dict[str, DrawnClip] = {}
         for place, own in enumerate(self.taken(row, where, number)):
-            shown = {title: view for title, view in self.views.items() if view.recording == place}
+            shown = {title: view for title, view in self.views.items() if view.recording == place and not view.across}
             spans = self.spans(anchor, picked, own)
             views |= draw_views(
                 self.prepared, own, shown, self.clip, self.policies, self.seed, epoch, draw, regions=self.regions,
                 spans={title: span for title, span in spans.items() if title in shown}, sample=name,
             )  # fmt: skip
         targets = self.facts(where)
+        for title, view in self.views.items():
+            if view.across:
+                found = self.across(title, row, views[view.across], epoch, draw, name)
+                targets[MISSING.format(title)] = np.bool_(found is None)
+                views[title] = blank(views[view.across], frames_of(self.clip, view.length)) if found is None else found
         if self.actions is not None:
             verbs, nouns = self.actions.places(anchor)
             targets |= {VERBS: np.array(verbs), NOUNS: np.array(nouns), EXO: np.bool_(row in self.exo)}
@@ -131,13 +148,51 @@ class TextData(ClipData):
             "texts": {title: self.words(picked[title], asked.count) for title, asked in self.asked.items()},
         }
 
+    def across(self, title: str, row: int, own: DrawnClip, epoch: int, draw: int, name: str) -> DrawnClip | None:
+        """What another camera of the event of recording `row` shows at the moment of a clip of it; None where there is none."""
+        view, fps = self.views[title], self.prepared.fps(row)
+        assert self.others is not None
+        assert view.across is not None
+        if not fps:
+            return None
+        at = self.views[view.across]
+        middle = own.start + frame_step(fps, self.clip, at.rate) * (frames_of(self.clip, at.length) - 1) / 2
+        seconds = clip_seconds(self.clip, {title: view})
+        random = generator(sample_seed(self.seed, epoch, name, draw), f"camera of {title}")
+        if self.synchronous:
+            able = self.others.at(row, middle / fps, seconds)
+        else:
+            able = self.others.elsewhere(row, middle / fps, seconds, random)
+        if not able:
+            return None
+        other, second = able[int(random.integers(len(able)))]
+        return draw_views(
+            self.prepared, other, {title: replace(view, across=None)}, self.clip, self.policies, self.seed, epoch, draw, regions=self.regions,
+            spans={title: (second, second)}, sample=name,
+        )[title]  # fmt: skip
+
+    def about(self, recordings: Sequence[int]) -> list[int]:
+        """The recordings that show what a text about some is about: all those of the event, of one on its clock, where other cameras are asked."""
+        shared = self.others.of_event(recordings[0]) if self.others is not None and len(recordings) == 1 else []
+        return [*shared] or [*recordings]
+
     def facts(self, where: int) -> dict[str, Any]:
         """What a method is told of a sample beside its clips and words: level, time, and the recordings that it is about."""
-        anchor, about = self.anchors[where], self.recordings[where]
-        span = None if anchor == SILENT else self.texts.span(anchor)
+        anchor, own = self.anchors[where], self.recordings[where]
+        span, about = None if anchor == SILENT else self.texts.span(anchor), self.about(own)
+        if span is not None and self.others is not None and len(own) == 1 and own[0] in self.others.usable:
+            start, end = map(
+                self.others.usable[own[0]].of_event, span
+            )  # one moment has one time, whichever camera it is told of
+            span = start, end
         return {
             LEVEL: np.int64(SILENT if anchor == SILENT else self.texts.levels[anchor]),
-            SPAN: np.array([0, FOREVER] if span is None else [round(1000 * second) for second in span], np.int64),
+            SPAN: np.array(
+                [0 if self.others is None else -FOREVER, FOREVER]
+                if span is None
+                else [round(1000 * second) for second in span],
+                np.int64,
+            ),
             ABOUT: np.array([*about, *[-1] * (self.most - len(about))], np.int64),
         }
 
@@ -173,6 +228,26 @@ class TextData(ClipData):
         ]
         numbers = [*(int(self.texts.numbers[index]) for index in indices), *([-1] * missing)]
         return {"tokens": padded(tokens), "numbers": torch.tensor(numbers, dtype=torch.int64)}
+
+
+def other_cameras(
+    prepared: Prepared, rows: Sequence[int], views: Mapping[str, Clip], clip: ClipSettings
+) -> OtherCameras | None:
+    """The other cameras of events, for a method that asks for them. Raises ConfigError, DataError."""
+    asking = {title: view for title, view in views.items() if view.across}
+    if not asking:
+        return None
+    seconds, others = clip_seconds(clip, asking), OtherCameras(prepared, rows)
+    if not others.any(seconds):
+        what = "the method wants another camera of the same moment, and no two show the same event on a known clock"
+        do = "Leave 'camera' out of objective.modalities, or prepare a data set with events and cameras (docs/egocentric.md)"
+        raise DataError(what, where=prepared.place, do=do)
+    return others
+
+
+def blank(like: DrawnClip, frames: int) -> DrawnClip:
+    """A clip of nothing, of the size and channels of another."""
+    return DrawnClip(np.zeros((frames, *like.frames.shape[1:]), np.uint8), flip=False, brightness=0.0, contrast=1.0)
 
 
 def check_texts(prepared: Prepared, texts: Texts, asked: Mapping[str, Asked], anchors: Sequence[int]) -> None:

@@ -32,14 +32,15 @@ def told(modalities: Tensor, present: Tensor | None = None, scale: float = 2.0) 
 def test_what_is_embedded_is_what_there_is_of_each_sample() -> None:
     objective = build("gram")
     assert isinstance(objective, Modalities)
-    assert objective.names == ("text", "clip", "motion", "second", "beside", "below")
+    assert objective.names == ("text", "clip", "motion", "second", "camera", "beside", "below")
     batch = make_batch(objective)
     assert batch["clip"].shape[1] == 5  # one frame more than the encoder sees, for the differences
     batch.texts["beside"].tokens[2], batch.texts["beside"].numbers[2] = -1, -1
     embedded = objective.embed(batch)
-    assert embedded["modalities"].shape == (6, 6, 8)
+    assert embedded["modalities"].shape == (6, 7, 8)
     assert embedded["present"][:, :4].all()
-    assert embedded["present"][:, 4].tolist() == [True, True, False, True, True, True]
+    assert embedded["present"][:, 4].tolist() == [True, False, True, True, False, True]
+    assert embedded["present"][:, 5].tolist() == [True, True, False, True, True, True]
     still = batch["clip"][:, :1].expand(-1, 5, -1, -1, -1).clone()
     batch.clips["clip"] = still
     moved = objective.embed(batch)["modalities"]
@@ -94,7 +95,7 @@ def test_symile_by_hand_with_a_modality_that_is_missing() -> None:
             scores = {(j, k): 2 * (found[i, a] * left[j] * right[k]).sum().item() for j in range(2) for k in range(2)}
             total += -scores[i, i] + math.log(sum(math.exp(score) for score in scores.values()))
     assert objective.compare(told(found))["loss_product"].item() == pytest.approx(total / 6, abs=1e-5)
-    lacking = build("symile")
+    lacking = build("symile", modalities=("motion", "beside"))
     assert isinstance(lacking, Symile)
     assert set(lacking.placeholders) == {"beside"}
     batch = make_batch(lacking)
@@ -106,6 +107,65 @@ def test_symile_by_hand_with_a_modality_that_is_missing() -> None:
     assert isinstance(stand_in, torch.nn.Parameter)
     assert stand_in.grad is not None
     assert stand_in.grad.abs().sum() > 0
+
+
+def test_gram_of_a_text_a_clip_and_another_camera_by_hand() -> None:
+    """Two samples whose texts are their clips. The first has another camera, at right angles to all; the second has none."""
+    objective = build("gram", modalities=("camera",), smoothing=0.0, weight_pair=0.0)
+    assert isinstance(objective, GRAM)
+    found = torch.stack([AXES[:2], AXES[:2], AXES[2:4]], dim=1)
+    present = torch.tensor([[True, True, True], [True, True, False]])
+    # of text i with set j: t = v spans nothing; another text with (v, camera) three axes, with v alone two: a volume of 1
+    losses = objective.compare(told(found, present, scale=2.0))
+    assert losses["loss"].item() == pytest.approx(math.log(1 + math.exp(-2)), abs=5e-3)
+    half = found.clone()
+    half[0, 2] = (AXES[0] + AXES[1]) / math.sqrt(2)  # the camera shows half of what the other text says
+    # sets: with its own text 0; the other text, the clip and the camera lie in one plane: 0 as well. Texts, of the set of sample 2: 0 and 1
+    losses = objective.compare(told(half, present, scale=2.0))
+    even, sure = math.log(2), math.log(1 + math.exp(-2))
+    # text 1 among sets: (0, 1); text 2 among sets: (0, 0); set 1 among texts: (0, 0); set 2 among texts: (1, 0)
+    assert losses["loss"].item() == pytest.approx((2 * sure + 2 * even) / 4, abs=5e-3)
+
+
+@pytest.mark.parametrize("name", ["gram", "symile", "mcn"])
+def test_what_stands_in_for_another_camera_is_never_looked_at(name: str) -> None:
+    objective = build(name, modalities=("second", "camera"))
+    batch = make_batch(objective)
+    assert batch.targets["camera_missing"].tolist() == [False, True, False, False, True, False]
+    expected = objective.eval()(batch)["loss"]
+    other = make_batch(objective)
+    other.clips["camera"][batch.targets["camera_missing"]] = 100 * torch.randn(2, *batch["camera"].shape[1:])
+    torch.testing.assert_close(objective(other)["loss"], expected)
+    other.clips["camera"][0] += torch.randn(batch["camera"].shape[1:])  # and one that is there, is
+    assert objective(other)["loss"].item() != pytest.approx(expected.item(), abs=1e-5)
+    batch.targets["camera_missing"][:] = True
+    loss = objective(batch)["loss"]
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in objective.parameters())
+
+
+def test_gram_without_any_other_camera_is_gram_without_the_modality() -> None:
+    with_it, without = build("gram", modalities=("second", "camera")), build("gram", modalities=("second",))
+    batch = make_batch(with_it)
+    batch.targets["camera_missing"][:] = True
+    found, expected = with_it(batch), without(batch)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-6)
+    found["loss"].backward()
+    expected["loss"].backward()
+    for (name, one), other in zip(with_it.named_parameters(), without.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_symile_has_a_word_for_the_camera_that_is_missing() -> None:
+    objective = build("symile", modalities=("camera",), strangers="all", weight_pair=0.0)
+    assert isinstance(objective, Symile)
+    assert set(objective.placeholders) == {"camera"}
+    batch = make_batch(objective)
+    third = objective.embed(batch)["modalities"][:, 2]
+    torch.testing.assert_close(third[1], third[4])  # the same stands in for both
+    assert not third[0].allclose(third[2])
 
 
 def test_mcn_by_hand_before_and_after_there_are_centroids() -> None:
