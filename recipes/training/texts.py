@@ -181,18 +181,13 @@ class TextData(ClipData):
         anchor, own = self.anchors[where], self.recordings[where]
         span, about = None if anchor == SILENT else self.texts.span(anchor), self.about(own)
         if span is not None and self.others is not None and len(own) == 1 and own[0] in self.others.usable:
-            start, end = map(
-                self.others.usable[own[0]].of_event, span
-            )  # one moment has one time, whichever camera it is told of
-            span = start, end
+            view = self.others.usable[own[0]]  # one moment has one time, whichever camera it is told of
+            span = view.of_event(span[0]), view.of_event(span[1])
+        always = [0 if self.others is None else -FOREVER, FOREVER]
+        when = always if span is None else [round(1000 * second) for second in span]
         return {
             LEVEL: np.int64(SILENT if anchor == SILENT else self.texts.levels[anchor]),
-            SPAN: np.array(
-                [0 if self.others is None else -FOREVER, FOREVER]
-                if span is None
-                else [round(1000 * second) for second in span],
-                np.int64,
-            ),
+            SPAN: np.array(when, np.int64),
             ABOUT: np.array([*about, *[-1] * (self.most - len(about))], np.int64),
         }
 
