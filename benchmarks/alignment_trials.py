@@ -60,6 +60,7 @@ def trials_of(plan: Plan) -> list[Trial]:
     reported = {name: f"text.files=[{plan.source(name)}]" for name in ("captions", "reports")}
     kinds: list[tuple[str, str, str, tuple[str, ...]]] = [
         ("surgvlp-both", "surgical", "surgvlp", (*official, spoken["both"])),
+        ("surgvlp-anchored", "surgical", "surgvlp", (*official, spoken["both"], "objective.sources=[asr_a]")),
         *((f"surgvlp-{one}", "surgical", "surgvlp", (*official, spoken[one], f"objective.sources=[{one}]")) for one in ("asr_a", "asr_b")),
         ("clip", "surgical", "clip", official),
         ("captions", "echo", "clip", (reported["captions"],)),

@@ -30,7 +30,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 
@@ -52,6 +51,7 @@ from recipes.evaluate.questions import Asking, read_units, units_of
 from recipes.evaluate.relevance import GRADED, graded_figures
 from recipes.evaluate.scored import Line, Scorer, lines_of
 from recipes.evaluate.statistics import DRAWS
+from recipes.evaluate.zero_shot import mean_of
 from recipes.jobs.evaluate import clip_seen
 from recipes.jobs.instants import Asked, folds_of
 from recipes.jobs.pretrain import pretrain
@@ -208,7 +208,7 @@ def asked_of(
     asked = Asked.of(prepared, labels, [units[place] for place in kept], fold_of, asking)
     told = {place: asked.scorer(asked.predict("linear", values)) for place, values in features.items()}
     scorers: dict[str, tuple[str, Scorer]] = {"without looking": ("without looking", asked.scorer(asked.prior()))}
-    scorers |= {name: (name, average([told[place] for place in places])) for name, places in encoders.items()}
+    scorers |= {name: (name, mean_of([told[place] for place in places])) for name, places in encoders.items()}
     events = [prepared.patients[one.row] for one in asked.units]
     return [lines_of(scorers, asked.metrics, events, name, draws=DRAWS, seed=0) for name in references]
 
@@ -233,18 +233,13 @@ def retrieved(
             there, back = graded_figures(clips, texts, alike), graded_figures(texts[said], clips, alike.T[said])
             of_seeds.append(averaged({m.name: (there[m.name] + back[m.name]) / 2 for m in GRADED}))
             events = [prepared.patients[row] for row, _, _ in found.pairs.moments]
-        scorers[name] = (name, average(of_seeds))
+        scorers[name] = (name, mean_of(of_seeds))
     return [lines_of(scorers, GRADED, events, name, draws=DRAWS, seed=0) for name in references]
 
 
 def averaged(values: Mapping[str, Array]) -> Scorer:
     """The scorer of figures (n,) of questions, by name."""
     return lambda metric, weights: metric.of(values[metric.name], values[metric.name], weights)
-
-
-def average(scorers: Sequence[Scorer]) -> Scorer:
-    """The mean of what several seeds score."""
-    return lambda metric, weights: np.mean([one(metric, weights) for one in scorers], axis=0)
 
 
 def tables(prepared: Prepared, split: str, out: Path, questions: Sequence[str], seeds: int) -> list[Table]:

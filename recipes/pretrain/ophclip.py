@@ -34,8 +34,9 @@ class OphCLIP(Aligning):
     v: clips; t: narrations (clip, keystep) or titles (abstract). Recordings without any text are samples too: their embeddings fill a memory bank, of
     which the K with the largest inner product with a title's own clip are further positives of the title.
 
-    Conventions of ours: both kinds are in every batch (the paper alternates them); the bank holds embeddings of earlier steps and has no gradient; s
-    is learned as CLIP's. Rows of the bank that nobody has filled yet, and those of narrated recordings, are no positives.
+    Conventions of ours: both kinds are in every batch (the paper alternates them). Narrations outnumber titles and silent videos by far, so that
+    these are met again until they have their share of the samples. The bank holds embeddings of earlier steps and has no gradient; s is
+    learned as CLIP's. Rows of the bank that nobody has filled yet, and those of narrated recordings, are no positives.
     """
 
     class Settings(AligningSettings):
@@ -48,6 +49,8 @@ class OphCLIP(Aligning):
         retrieved: PositiveInt = Field(4, description="K: silent clips that are further positives of a title")
         weight_titles: NonNegativeFloat = Field(1.0, description="how much a title counts, in terms of a narration")
         weight_silent: NonNegativeFloat = Field(1.0, description="w: of the retrieved positives")
+        share_titles: float = Field(0.25, ge=0, lt=0.5, description="least share of titles among the samples")
+        share_silent: float = Field(0.25, ge=0, lt=0.5, description="least share of silent videos among the samples")
         augment: Literal["none", "weak", "strong"] = Field("weak", description="augmentation of the clips")
 
     name = "ophclip"
@@ -61,6 +64,7 @@ class OphCLIP(Aligning):
         super().__init__(encoder, settings, text, scale=settings.scale)
         self.views = {"clip": Clip(augment=settings.augment)}
         self.texts = {"text": Asked(sources=settings.sources)}
+        self.shares = {LEVELS[TITLE]: settings.share_titles, "silent": settings.share_silent}
         self.bank = Queue(settings.bank, settings.outputs)
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
