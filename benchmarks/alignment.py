@@ -11,6 +11,7 @@ Makes a surgical phantom (an official part of its procedures is tested) and two 
     hecvl, peskavlp     the same, by levels
     surgvlp    narrations alone: both transcripts, each the anchor of its own texts; both, anchored at asr_a as in the paper; asr_a alone;
                asr_b alone (the same loss, whose third term then has nothing to compare)
+    few        the same four, of a third of the procedures
     ophclip    texts of a third of the procedures; with the others as silent videos, and without them
     captions, reports   of the echo phantom, by clip
 
