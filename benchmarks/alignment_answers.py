@@ -28,7 +28,8 @@ TOOL = Metric("map", "mAP", mean_over_videos, higher_is_better=True, percent=Tru
 VIEW = (CLASSIFICATION[0], CLASSIFICATION[2])
 WAYS = ("clip to text", "text to clip")
 SURGICAL = (
-    "surgvlp-both", "surgvlp-anchored", "surgvlp-asr_a", "surgvlp-asr_b", "few-both", "few-anchored", "few-asr_a", "few-asr_b", "clip", "hecvl", "peskavlp", "ophclip-silent", "ophclip-narrated",
+    "surgvlp-both", "surgvlp-anchored", "surgvlp-asr_a", "surgvlp-asr_b", "few-both", "few-anchored", "few-asr_a", "few-asr_b",
+    "clip", "hecvl", "peskavlp", "ophclip-silent", "ophclip-narrated",
 )  # fmt: skip
 ECHO = {"start": "echo-start", "captions": "captions", "reports": "reports"}
 # What differs in one thing: the same steps, and the seeds that both have.
