@@ -9,7 +9,9 @@ Makes a surgical phantom (an official part of its procedures is tested) and two 
     start      both towers and projections as they begin: unaligned
     clip       all texts: two transcripts, key steps, abstracts
     hecvl, peskavlp     the same, by levels
-    surgvlp    narrations alone: both transcripts; asr_a alone; asr_b alone (the same loss, whose third term then has nothing to compare)
+    surgvlp    narrations alone: both transcripts, each the anchor of its own texts; both, anchored at asr_a as in the paper; asr_a alone;
+               asr_b alone (the same loss, whose third term then has nothing to compare)
+    few        the same four, of a third of the procedures
     ophclip    texts of a third of the procedures; with the others as silent videos, and without them
     captions, reports   of the echo phantom, by clip
 

@@ -59,7 +59,15 @@ def trials_of(plan: Plan) -> list[Trial]:
     silent = (spoken[NARRATED], "objective.bank=64")  # some dozens of videos are silent, each a sample of an epoch
     reported = {name: f"text.files=[{plan.source(name)}]" for name in ("captions", "reports")}
     kinds: list[tuple[str, str, str, tuple[str, ...]]] = [
-        ("surgvlp-both", "surgical", "surgvlp", (*official, spoken["both"])),
+        ("surgvlp-anchored", "surgical", "surgvlp", (*official, spoken["both"], "objective.sources=[asr_a]")),
+        *(
+            (f"few-{kind}", "surgical", "surgvlp", (f"data.split={NARRATED}", *own))
+            for kind, own in (
+                ("anchored", (spoken["both"], "objective.sources=[asr_a]")),
+                ("both", (spoken["both"],)),
+                *((one, (spoken[one], f"objective.sources=[{one}]")) for one in ("asr_a", "asr_b")),
+            )
+        ),
         *((f"surgvlp-{one}", "surgical", "surgvlp", (*official, spoken[one], f"objective.sources=[{one}]")) for one in ("asr_a", "asr_b")),
         ("clip", "surgical", "clip", official),
         ("captions", "echo", "clip", (reported["captions"],)),
@@ -76,8 +84,9 @@ def trials_of(plan: Plan) -> list[Trial]:
         found += [Trial("described-clip", 0, "surgical", after="clip-0")] if seed == 0 else []
         found += [Trial(head, seed, "surgical", after="described-0") for head in heads]
         found += [Trial(f"{head}-clip", seed, "surgical", after="described-clip-0") for head in heads[::2]]
-    further = [(recipe, seed) for seed in range(plan.seeds) for recipe in ("hecvl", "peskavlp")]
-    found += [Trial(recipe, seed, "surgical", recipe, official) for recipe, seed in further]
+    for seed in range(plan.seeds):
+        found += [Trial(recipe, seed, "surgical", recipe, official) for recipe in ("hecvl", "peskavlp")]
+        found += [Trial("surgvlp-both", seed, "surgical", "surgvlp", (*official, spoken["both"]))]
     wanted = plan.asked.only
     return [one for one in found if not wanted or any(one.group.startswith(name) for name in wanted)]
 

@@ -169,6 +169,8 @@ class Objective(nn.Module, ABC):
     texts: Mapping[str, Asked] = {}
     # Whether recordings that nobody said anything of are samples too, with all their texts missing.
     silent: bool = False
+    # Least share of the samples of an epoch, by level of their texts (of domains.store.texts.LEVELS) or "silent": what is rarer is met again.
+    shares: Mapping[str, float] = {}
     # Whether it asks what a text's act is: its targets are then also `verbs` (B, 4) and `nouns` (B, 8) int64 (see domains.store.actions), -1 in empty
     # places, and `exo` (B,) bool, whether the recording is of a camera that nobody wears.
     acts: ClassVar[bool] = False

@@ -7,7 +7,7 @@ them elsewhere, comes late and mishears more. Both know few surgical words.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -90,7 +90,8 @@ def narrate(procedure: Procedure, rng: np.random.Generator, *, silent: bool) -> 
     said = list(_speech(procedure, rng))
     written = [Words(one.start, one.end, step_text(procedure, one), "surgeon", "keystep") for one in procedure.phases]
     whole = Words(0.0, procedure.seconds, abstract(procedure), "surgeon", "abstract")
-    return [*_hear_a(said, rng), *_hear_b(said, rng), *written, whole]
+    heard = [*_hear_a(said, rng), *_hear_b(said, rng)]
+    return [*_within(heard, procedure.seconds), *written, whole]
 
 
 def _speech(procedure: Procedure, rng: np.random.Generator) -> Iterator[tuple[float, float, str]]:
@@ -142,6 +143,13 @@ def _hear_b(said: list[tuple[float, float, str]], rng: np.random.Generator) -> I
         if rng.random() < 0.92:
             text = _mishear(" ".join(word for _, _, word in piece), 0.16, rng)
             yield _words(piece[0][0] + late, piece[-1][1] + late, text, "asr_b")
+
+
+def _within(heard: list[Words], seconds: float) -> Iterator[Words]:
+    """A transcript ends with its recording, however late its words are."""
+    for one in heard:
+        if one.start < seconds - 0.1:
+            yield replace(one, end=min(one.end, round(seconds, 2)))
 
 
 def _words(start: float, end: float, text: str, source: str) -> Words:

@@ -214,7 +214,7 @@ def samples_of(config: RunConfig, prepared: Prepared, objective: Objective, spok
         )  # fmt: skip
     return TextData(
         prepared, rows, objective.views, config.clip, config.augment, texts=spoken, asked=objective.texts, reader=objective.text.reader,
-        silent=objective.silent, actions=Actions.of(prepared, spoken) if objective.acts else None, seed=train.seed,
+        silent=objective.silent, shares=objective.shares, actions=Actions.of(prepared, spoken) if objective.acts else None, seed=train.seed,
         clips_per_video=config.data.clips_per_video, regions=config.region_map, synchronous=config.data.synchronous,
     )  # fmt: skip
 

@@ -12,15 +12,20 @@ from domains.store.texts import Asked
 from recipes.encoders.base import VideoEncoder
 from recipes.encoders.text import TextEncoder
 from recipes.objective import NOUNS, VERBS, Batch, Clip
-from recipes.parts.aligning import Aligning, AligningSettings
+from recipes.parts.aligning import Aligning, TowerSettings
 from recipes.parts.alignment import of_one_group, sharing_numbers
+from recipes.parts.distributed import places
 
 
-class ActingSettings(AligningSettings):
+class ActingSettings(TowerSettings):
     """The common space, and the temperature of the scores in it."""
 
     temperature: PositiveFloat = Field(0.05, description="tau; it is not learned")
     augment: Literal["none", "weak", "strong"] = Field("weak", description="augmentation of the clips")
+    right: Literal["acts", "words", "own"] = Field(
+        "acts",
+        description="right answers of a sample beside its own: those of the same act, or (for comparison) those in the same words, or none: InfoNCE",
+    )
 
 
 class Acting(Aligning):
@@ -41,10 +46,17 @@ class Acting(Aligning):
         return {
             "clips": self.clips(batch),
             "texts": self.said(batch)[:, 0],
-            "words": batch.texts["text"].numbers[:, 0],
+            **self.facts(batch),
             VERBS: batch.targets[VERBS],
             NOUNS: batch.targets[NOUNS],
         }
+
+    def right_answers(self, embedded: Mapping[str, Tensor]) -> Tensor:
+        """Which samples of all ranks are right answers to each of this rank's, as `right` says: (B, N) bool."""
+        words = embedded["words"]
+        if self.settings.right == "own":
+            return of_one_group(places(len(words), words.device))
+        return of_one_group(words) if self.settings.right == "words" else same_act(embedded)
 
 
 def same_act(embedded: Mapping[str, Tensor]) -> Tensor:

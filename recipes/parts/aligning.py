@@ -23,7 +23,7 @@ def check_talks(encoder: VideoEncoder, method: str) -> None:
         raise ConfigError(what, do="Use an image model (ViT, DINOv2, CLIP) or VideoMAE, or --recipe clip")
 
 
-class AligningSettings(ObjectiveSettings):
+class TowerSettings(ObjectiveSettings):
     """The common space, and which texts samples are made of."""
 
     outputs: PositiveInt = Field(256, description="D, width of the common space")
@@ -34,6 +34,11 @@ class AligningSettings(ObjectiveSettings):
     sources: tuple[str, ...] = Field(
         (), description="sources of the texts that samples are made of, e.g. the name of a --text file; empty: all"
     )
+
+
+class AligningSettings(TowerSettings):
+    """The same, of a contrast that asks `Towers.facts` which texts are about one time."""
+
     same_time: Literal["apart", "strangers"] = Field(
         "apart",
         description="texts in other words about times of a recording that overlap: not compared, or strangers as in the papers",
@@ -44,13 +49,13 @@ class Towers(Objective):
     """Clips and texts, each through its tower and a projection."""
 
     texts: Mapping[str, Asked] = {"text": Asked()}
-    settings: AligningSettings
+    settings: TowerSettings
     text: TextEncoder
 
     def __init__(
         self,
         encoder: VideoEncoder,
-        settings: AligningSettings,
+        settings: TowerSettings,
         text: TextEncoder,
         *,
         scale: float,
@@ -85,9 +90,9 @@ class Towers(Objective):
 
     def facts(self, batch: Batch) -> dict[str, Tensor]:
         """What `recipes.parts.alignment.set_apart` needs to know of each sample: its words, and which recording and time they are
-        about (left out where overlapping times make strangers)."""
+        about (left out where overlapping times make strangers, or mean nothing to the method)."""
         words = batch.texts[next(name for name, asked in self.texts.items() if asked.what == "sample")].numbers[:, 0]
-        if self.settings.same_time == "strangers":
+        if not isinstance(self.settings, AligningSettings) or self.settings.same_time == "strangers":
             return {"words": words}
         row = batch.index.to(words.device, non_blocking=True)
         return {"words": words, "row": row, ABOUT: batch.targets[ABOUT], SPAN: batch.targets[SPAN]}

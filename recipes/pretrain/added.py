@@ -62,7 +62,7 @@ class WithPretext(Objective):
         first = next(iter(main.views))
         self.adapts, self.asks_encoder = main.adapts, main.asks_encoder  # type: ignore[misc]
         self.views, self.labelled = dict(main.views), main.labelled
-        self.texts, self.silent = main.texts, main.silent
+        self.texts, self.silent, self.shares = main.texts, main.silent, main.shares
         self.together, self.acts, self.signals = main.together, main.acts, main.signals  # type: ignore[misc]
         for name, pretext in self.tasks():
             self.views |= beside(first, name, pretext.views)

@@ -14,7 +14,7 @@ from domains.store.texts import Asked
 from recipes.encoders.base import VideoEncoder
 from recipes.encoders.text import TextEncoder
 from recipes.objective import Batch, Clip, Losses
-from recipes.parts.aligning import Aligning, AligningSettings
+from recipes.parts.aligning import Aligning, TowerSettings
 from recipes.parts.alignment import both_ways, of_one_group
 from recipes.parts.contrast import accuracy
 
@@ -54,7 +54,7 @@ class EchoPrime(Aligning):
     words are no strangers.
     """
 
-    class Settings(AligningSettings):
+    class Settings(TowerSettings):
         """Settings of EchoPrime."""
 
         clips: PositiveInt = Field(4, description="K, clips of a study that are seen together")

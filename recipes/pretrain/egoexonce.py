@@ -42,12 +42,13 @@ class EgoExoNCE(Acting):
     def compare(self, embedded: Mapping[str, Tensor]) -> Losses:
         """v, t of the whole batch -> the loss; how often a clip's own text is the nearest, and the nearest clip of the other view of the same act."""
         clips, texts, exo = embedded["clips"], embedded["texts"], embedded[EXO]
-        same = same_act(embedded)
         return {
-            "loss": shared_nce(clips, texts, self.settings.temperature, same, weights=view_weights(exo)),
+            "loss": shared_nce(
+                clips, texts, self.settings.temperature, self.right_answers(embedded), weights=view_weights(exo)
+            ),
             "exo": global_mean(exo.float()),
             "accuracy": accuracy(clips, texts),
-            "crossed": crossed(clips, same, exo),
+            "crossed": crossed(clips, same_act(embedded), exo),
         }
 
 

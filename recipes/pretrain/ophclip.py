@@ -29,13 +29,15 @@ class OphCLIP(Aligning):
     """Hierarchical retrieval-augmented learning for ophthalmic surgical video-language pretraining (Hu et al., ICCV 2025).
 
         loss = CLIP(v, t) over narrations and over titles, each among their own
-             + w * mean over titles of - log  sum over p in {own clip, K silent} of exp(s t . p)  /  [ that sum + sum over clips of other titles ]
+             + w * mean over titles of - log  sum over p in {own clip, K silent} of exp(s t . p)  /  [ that sum + the same of other titles ]
 
     v: clips; t: narrations (clip, keystep) or titles (abstract). Recordings without any text are samples too: their embeddings fill a memory bank, of
-    which the K with the largest inner product with a title's own clip are further positives of the title.
+    which the K with the largest inner product with a title's own clip are further positives of the title, and strangers of those other titles whose
+    own they are not.
 
-    Conventions of ours: both kinds are in every batch (the paper alternates them); the bank holds embeddings of earlier steps and has no gradient; s
-    is learned as CLIP's. Rows of the bank that nobody has filled yet, and those of narrated recordings, are no positives.
+    Conventions of ours: both kinds are in every batch (the paper alternates them). Narrations outnumber titles and silent videos by far, so that
+    these are met again until they have their share of the samples. The bank holds embeddings of earlier steps and has no gradient; s is
+    learned as CLIP's. Rows of the bank that nobody has filled yet, and those of narrated recordings, are no positives.
     """
 
     class Settings(AligningSettings):
@@ -48,6 +50,8 @@ class OphCLIP(Aligning):
         retrieved: PositiveInt = Field(4, description="K: silent clips that are further positives of a title")
         weight_titles: NonNegativeFloat = Field(1.0, description="how much a title counts, in terms of a narration")
         weight_silent: NonNegativeFloat = Field(1.0, description="w: of the retrieved positives")
+        share_titles: float = Field(0.25, ge=0, lt=0.5, description="least share of titles among the samples")
+        share_silent: float = Field(0.25, ge=0, lt=0.5, description="least share of silent videos among the samples")
         augment: Literal["none", "weak", "strong"] = Field("weak", description="augmentation of the clips")
 
     name = "ophclip"
@@ -61,6 +65,7 @@ class OphCLIP(Aligning):
         super().__init__(encoder, settings, text, scale=settings.scale)
         self.views = {"clip": Clip(augment=settings.augment)}
         self.texts = {"text": Asked(sources=settings.sources)}
+        self.shares = {LEVELS[TITLE]: settings.share_titles, "silent": settings.share_silent}
         self.bank = Queue(settings.bank, settings.outputs)
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
@@ -96,16 +101,19 @@ class OphCLIP(Aligning):
     def of_silent(self, clips: Tensor, texts: Tensor, scale: Tensor, apart: Tensor, titles: Tensor) -> Tensor:
         """The second term, of this rank's titles (B,) bool; over all samples, so that ranks are averaged as one."""
         clips, texts = F.normalize(clips.float(), dim=-1), F.normalize(texts.float(), dim=-1)
-        everyone = gather(clips)
+        everyone, rows = gather(clips), self.bank.rows.clone()  # the bank is filled before gradients are
         # what is set aside for others is not for the sample itself
         itself = torch.zeros_like(apart).scatter_(1, places(len(clips), clips.device).unsqueeze(1), True)
         filled = self.bank.recordings >= 0
         with as_they_are(clips):
-            alike = (clips.detach() @ self.bank.rows.T).masked_fill(~filled, -torch.inf)
+            alike = (clips.detach() @ rows.T).masked_fill(~filled, -torch.inf)
             near, which = alike.topk(min(self.settings.retrieved, len(filled)), dim=1)
-            found = torch.einsum("bd,bkd->bk", texts, self.bank.rows[which]) * scale
-            found = found.masked_fill(near.isinf(), LOWEST)
-            batch = (texts @ everyone.T * scale).masked_fill(apart & ~itself, LOWEST)
-        positives = torch.cat([batch.masked_fill(~itself, LOWEST), found], dim=1).logsumexp(dim=1)
-        every = torch.cat([batch, found], dim=1).logsumexp(dim=1)
-        return ((every - positives) * titles).mean()
+            own = torch.zeros_like(alike).scatter_(1, which, (~near.isinf() & titles.unsqueeze(1)).float())
+            # without them a title would only have to be near any silent clip: that is true of all titles at once
+            others = (~apart).float() @ gather(own) > 0
+            silent = texts @ rows.T * scale
+            batch = texts @ everyone.T * scale
+        positives = [batch.masked_fill(~itself, LOWEST), silent.masked_fill(own == 0, LOWEST)]
+        every = [batch.masked_fill(apart & ~itself, LOWEST), silent.masked_fill((own == 0) & ~others, LOWEST)]
+        lost = torch.cat(every, dim=1).logsumexp(dim=1) - torch.cat(positives, dim=1).logsumexp(dim=1)
+        return (lost * titles).mean()

@@ -14,7 +14,7 @@ from recipes.encoders.base import VideoEncoder
 from recipes.encoders.positions import sincos_table
 from recipes.encoders.text import TextEncoder
 from recipes.objective import Batch, Clip, Losses, Progress
-from recipes.parts.aligning import Aligning, AligningSettings
+from recipes.parts.aligning import Aligning, TowerSettings
 from recipes.parts.distributed import mean_of_counted
 from recipes.parts.draws import uniform
 from recipes.parts.heads import renormalise
@@ -38,7 +38,7 @@ class Procedure(Aligning):
     has a diffusion process.
     """
 
-    class Settings(AligningSettings):
+    class Settings(TowerSettings):
         """Settings of ProcedureVRL; sizes are ours."""
 
         concepts: PositiveInt = Field(64, description="step concepts; more than there are steps does no harm")

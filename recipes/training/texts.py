@@ -30,11 +30,12 @@ class TextData(ClipData):
     """Samples of a stream (see `ClipData`) that are texts, each with the clips of its time; `clips_per_video` draws of each text make an epoch.
 
     A text about several recordings (the report of a study) is one sample, whose recording, or recordings (`Clip.recording`), are drawn anew every
-    time: no two samples of an epoch have the same report. With `silent`, recordings without a text are samples too.
+    time: no two samples of an epoch have the same report. With `silent`, recordings without a text are samples too. What is rarer in an epoch than
+    `shares` says is met several times in it, each time with draws of its own.
 
     texts: all of them; rows: the recordings to learn from; asked: the texts of a sample, by name, one of them `sample`; reader: what makes tokens of
-    words; actions: their acts, for a method that asks. Raises ConfigError for a source that there is not, DataError where no text is left, or where
-    there are none to stand beside or below others.
+    words; shares: least share of the samples, by level of their texts or "silent", together less than 1; actions: their acts, for a method that asks.
+    Raises ConfigError for a source that there is not, DataError where no text is left, or where there are none to stand beside or below others.
 
     Of views that are `Clip.across` another: a clip of one of the other cameras of the event that show all of that moment, drawn at random; where
     there is none they are blank, and the target `NAME_missing` says so. Times that overlap are then those of the event, whichever camera they are of.
@@ -54,6 +55,7 @@ class TextData(ClipData):
         asked: Mapping[str, Asked],
         reader: Reader,
         silent: bool = False,
+        shares: Mapping[str, float] | None = None,
         actions: Actions | None = None,
         synchronous: bool = True,
         seed: int = 0,
@@ -78,6 +80,7 @@ class TextData(ClipData):
             quiet = [row for row in rows if not len(texts.about(row))]
             self.anchors += [SILENT] * len(quiet)
             self.recordings += [[row] for row in quiet]
+        self.again = self.repeat(shares or {})
         self.most = max((len(self.about(about)) for about in self.recordings), default=1)
         met = sorted({row for about in self.recordings for row in about})
         if any(one.parts for one in self.asked.values()) and any(not prepared.fps(row) for row in met):
@@ -89,8 +92,30 @@ class TextData(ClipData):
 
     @property
     def count(self) -> int:
-        """Texts (and silent recordings)."""
+        """Texts (and silent recordings), as often as they are met in an epoch."""
         return len(self.anchors)
+
+    def repeat(self, shares: Mapping[str, float]) -> list[int]:
+        """Adds what is rarer than its share once more, and again, in order; of each sample, how often it was there before (n,)."""
+        kinds = ["silent" if one == SILENT else LEVELS[self.texts.levels[one]] for one in self.anchors]
+        places = {kind: [where for where, own in enumerate(kinds) if own == kind] for kind in dict.fromkeys(kinds)}
+        rare = {kind: shares[kind] for kind in places if len(places) > 1 and shares.get(kind, 0) > 0}
+        again = [0] * len(kinds)
+        # a kind that has its share anyway takes none of the rest's: without it the others are looked at once more
+        while rare:
+            others = sum(len(found) for kind, found in places.items() if kind not in rare)
+            whole = others / (1 - sum(rare.values())) if others else len(kinds)
+            enough = [kind for kind, share in rare.items() if len(places[kind]) >= share * whole]
+            if not enough:
+                break
+            rare = {kind: share for kind, share in rare.items() if kind not in enough}
+        for kind, share in rare.items():
+            found = places[kind]
+            for number in range(len(found), round(share * whole)):
+                self.anchors.append(self.anchors[found[number % len(found)]])
+                self.recordings.append(self.recordings[found[number % len(found)]])
+                again.append(number // len(found))
+        return again
 
     def fingerprint(self) -> str:
         """Of the recordings and the texts."""
@@ -102,9 +127,11 @@ class TextData(ClipData):
     def name(self, where: int) -> str:
         """What a sample is called: the same whatever other samples there are."""
         first, anchor = self.prepared.video_id(self.recordings[where][0]), self.anchors[where]
+        again = f" {self.again[where]}" if self.again[where] else ""
         if anchor == SILENT:
-            return first
-        return f"{first}/{self.texts.starts[anchor]:.3f}/{self.texts.ends[anchor]:.3f}/{self.texts.numbers[anchor]}"
+            return first + again
+        span = f"{self.texts.starts[anchor]:.3f}/{self.texts.ends[anchor]:.3f}"
+        return f"{first}/{span}/{self.texts.numbers[anchor]}{again}"
 
     def row(self, epoch: int, where: int, draw: int) -> int:
         """See `ClipData.row`: of a text about several recordings, one that is drawn."""

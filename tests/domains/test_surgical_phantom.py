@@ -110,6 +110,9 @@ def test_transcribers_disagree_in_words_and_times() -> None:
     }
     rate = {source: wrong[source] / (wrong[source] + right[source]) for source in by_source}
     assert rate["surgeon"] == 0 < rate["asr_a"] < rate["asr_b"]
+    for seed in range(8):  # however late, a transcript ends with its recording
+        heard = narrate(drawn(seed), np.random.default_rng(seed), silent=False)
+        assert all(0 <= one.start < one.end <= drawn(seed).seconds + 0.01 for one in heard)
     assert narrate(drawn(0), np.random.default_rng(0), silent=True) == []
 
 

@@ -23,7 +23,7 @@ from domains.store.text_tables import read_texts
 from domains.store.texts import Said, Texts, number_of
 from domains.store.views import read_views
 from recipes.objective import EXO, NOUNS, VERBS
-from recipes.parts.alignment import shared_nce, sharing_numbers
+from recipes.parts.alignment import both_ways, shared_nce, sharing_numbers
 from recipes.pretrain.egoexonce import EgoExoNCE, crossed, view_weights
 from recipes.pretrain.egonce import EgoNCE
 from recipes.training.texts import TextData
@@ -111,6 +111,22 @@ def test_egonce_by_hand() -> None:
     assert found["loss"].item() == pytest.approx(expected, abs=1e-5)
     assert found["positives"].item() == 2
     assert build("egonce").alignment.log_scale.exp().item() == pytest.approx(20)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("right", "positives"), [("words", [{0}, {1}, {2, 3}, {2, 3}]), ("own", [{0}, {1}, {2}, {3}])])
+def test_fewer_right_answers_for_comparison(right: str, positives: list[set[int]]) -> None:
+    """The batch of the test above; with none but a sample's own it is InfoNCE."""
+    objective = build("egonce", temperature=0.5, right=right)
+    assert isinstance(objective, EgoNCE)
+    v, t = rows(4, 8), rows(4, 8, seed=1)
+    embedded = {
+        "clips": v, "texts": t, "words": torch.tensor([1, 2, 3, 3]),
+        VERBS: listed(torch.tensor([1, 1, 1, -1]), 4), NOUNS: listed(torch.tensor([1, 1, 2, -1]), 8),
+    }  # fmt: skip
+    found = objective.compare(embedded)
+    assert found["loss"].item() == pytest.approx(by_hand(v, t, positives, 0.5, [1.0] * 4), abs=1e-5)
+    if right == "own":
+        assert found["loss"].item() == pytest.approx(both_ways(v, t, 0.5).item(), abs=1e-5)
 
 
 def test_scores_beyond_the_range_of_exp_are_no_trouble() -> None:

@@ -206,36 +206,43 @@ def test_peskavlp_wants_the_order_of_steps() -> None:
 
 
 def test_ophclip_takes_silent_clips_for_titles() -> None:
-    objective = build("ophclip", bank=6, retrieved=2)
+    objective = build("ophclip", bank=5, retrieved=1)
     assert isinstance(objective, OphCLIP)
     axes = torch.eye(8)
-    objective.bank.rows.copy_(torch.stack([axes[0], axes[0], axes[1], axes[2], axes[3], axes[4]]))
-    objective.bank.recordings.copy_(
-        torch.tensor([4, -1, 5, -1, 6, 7])
-    )  # the second and fourth row are of narrated recordings
+    objective.bank.rows.copy_(torch.stack([axes[0], axes[0], axes[1], axes[5], axes[6]]))
+    objective.bank.recordings.copy_(torch.tensor([4, -1, 5, 6, 7]))  # the second row is of a narrated recording
     v = torch.stack([axes[0], axes[5], axes[6]])
     t = torch.stack([(axes[0] + axes[1]) / math.sqrt(2), axes[5], axes[6]])
     levels = torch.tensor([2, 2, 0])
     embedded = {
         "clips": v, "texts": t, "scale": torch.full((3,), 2.0), "words": torch.arange(3), "levels": levels, "recordings": torch.arange(3),
     }  # fmt: skip
-    half = 2 / math.sqrt(2)
-    # The first title: its own clip, the silent one like it (row 0), and one of the others at cosine 0; the other title's clip is a stranger.
     found = objective.compare(embedded)
-    nearest = {
-        0: half,
-        2: half,
-    }  # rows by what the title says of them; which of the alike at 0 comes second is torch's affair
-    tops = [sum(math.exp(one) for one in (half, half, second)) for second in (0.0, nearest[2])]
-    first = [math.log((top + math.exp(0.0)) / top) for top in tops]
-    second = math.log((math.exp(2) + 2 + 1) / (math.exp(2) + 2))  # its own at 1; two silent ones at 0; a stranger at 0
-    assert any(found["loss_retrieved"].item() == pytest.approx((one + second) / 3, abs=1e-5) for one in first)
+    half = math.exp(2 / math.sqrt(2))
+    # Title 0: its own clip and the silent row 0 like it; strangers are the clip of the other title and row 3, which that one took. Nobody took rows 2
+    # and 4: the clip like row 4 has a narration.
+    first = math.log((2 * half + 2 * math.exp(0.0)) / (2 * half))
+    second = math.log((2 * math.exp(2.0) + 2 * math.exp(0.0)) / (2 * math.exp(2.0)))
+    assert found["loss_retrieved"].item() == pytest.approx((first + second) / 3, abs=1e-5)
     assert found["silent"].item() == 0
     assert objective.bank.recordings.tolist()[:3] == [
         -1,
         -1,
         -1,
     ]  # narrated clips are in the bank, and nobody's positives
+
+
+def test_titles_with_the_same_words_are_no_strangers_by_what_they_take() -> None:
+    objective = build("ophclip", bank=2, retrieved=1)
+    assert isinstance(objective, OphCLIP)
+    axes = torch.eye(8)
+    objective.bank.rows.copy_(axes[:2])
+    objective.bank.recordings.copy_(torch.tensor([4, 5]))
+    embedded = {
+        "clips": axes[:2], "texts": axes[:2], "scale": torch.full((2,), 2.0), "words": torch.zeros(2, dtype=torch.int64),
+        "levels": torch.tensor([2, 2]), "recordings": torch.arange(2),
+    }  # fmt: skip
+    assert objective.compare(embedded)["loss_retrieved"].item() == pytest.approx(0, abs=1e-6)
 
 
 def test_ophclip_remembers_silent_clips_and_learns_from_none_of_their_words() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,26 @@ def test_silent_recordings_are_samples_where_that_is_wanted(made: Made, tmp_path
     silent = data[levels.index(-1)]
     assert silent["texts"]["text"]["numbers"].tolist() == [-1]
     assert bool((silent["texts"]["text"]["tokens"] == -1).all())
+
+
+def test_what_is_rare_is_met_again_until_it_has_its_share(made: Made, tmp_path: Path) -> None:
+    """Six recordings: six moments of one, a title of another, four silent."""
+    path = tmp_path / "few.csv"
+    one, other = made.prepared.video_id(0), made.prepared.video_id(1)
+    lines = [f"{one},{n / 10},{n / 10 + 0.1},a ring,clip" for n in range(6)]
+    path.write_text("\n".join(["video_id,start,end,text,level", *lines, f"{other},,,a title,abstract"]) + "\n")
+    texts = read_texts([path], made.prepared, None)
+    data = stream(made, SAMPLE, texts=texts, silent=True, shares={"abstract": 0.25, "silent": 0.25})
+    levels = Counter(int(data[place]["targets"]["level"]) for place in range(len(data)))
+    assert levels == {0: 6, 2: 3, -1: 4}  # 4 of 11 are silent as it is; 1 title of 10 + 1 becomes a quarter of 13
+    names = [data.name(where) for where in range(data.count)]
+    assert len(set(names)) == len(names)  # and so every time has its own draws
+    assert names[:11] == [stream(made, SAMPLE, texts=texts, silent=True).name(where) for where in range(11)]
+    half = stream(made, SAMPLE, texts=texts, silent=True, shares={"abstract": 0.4, "silent": 0.4})
+    found = Counter(half.anchors)
+    assert (found[-1], found[6], half.count) == (12, 12, 30)
+    alone = stream(made, {"text": Asked(levels=("abstract",))}, texts=texts, shares={"abstract": 0.25})
+    assert alone.count == 1
 
 
 def test_what_is_refused(made: Made, tmp_path: Path) -> None:
