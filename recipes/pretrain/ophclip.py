@@ -48,6 +48,9 @@ class OphCLIP(Aligning):
             1024, description="embeddings that the memory bank holds; fewer than there are silent clips"
         )
         retrieved: PositiveInt = Field(4, description="K: silent clips that are further positives of a title")
+        retrieve_for: Literal["titles", "all"] = Field(
+            "titles", description="texts that silent clips are further positives of: titles, or narrations as well"
+        )
         weight_titles: NonNegativeFloat = Field(1.0, description="how much a title counts, in terms of a narration")
         weight_silent: NonNegativeFloat = Field(1.0, description="w: of the retrieved positives")
         share_titles: float = Field(0.25, ge=0, lt=0.5, description="least share of titles among the samples")
@@ -86,7 +89,8 @@ class OphCLIP(Aligning):
         weights = torch.tensor([1.0, 1.0, s.weight_titles, 0.0], device=levels.device)[levels]
         apart = no_strangers(embedded, levels)
         own = both_ways(clips, texts, 1 / scale, apart=apart, weights=weights)
-        retrieved = self.of_silent(clips, texts, scale, apart, levels == TITLE)
+        asked = levels == TITLE if s.retrieve_for == "titles" else levels >= 0
+        retrieved = self.of_silent(clips, texts, scale, apart, asked)
         silent = levels < 0
         self.bank.push(clips, torch.where(silent, embedded["recordings"], -1))
         return {
@@ -98,8 +102,8 @@ class OphCLIP(Aligning):
             "accuracy": accuracy(clips, texts, ~silent),
         }
 
-    def of_silent(self, clips: Tensor, texts: Tensor, scale: Tensor, apart: Tensor, titles: Tensor) -> Tensor:
-        """The second term, of this rank's titles (B,) bool; over all samples, so that ranks are averaged as one."""
+    def of_silent(self, clips: Tensor, texts: Tensor, scale: Tensor, apart: Tensor, asked: Tensor) -> Tensor:
+        """The second term, of the texts of this rank that are `asked` (B,) bool; over all samples, so that ranks are averaged as one."""
         clips, texts = F.normalize(clips.float(), dim=-1), F.normalize(texts.float(), dim=-1)
         everyone, rows = gather(clips), self.bank.rows.clone()  # the bank is filled before gradients are
         # what is set aside for others is not for the sample itself
@@ -108,12 +112,12 @@ class OphCLIP(Aligning):
         with as_they_are(clips):
             alike = (clips.detach() @ rows.T).masked_fill(~filled, -torch.inf)
             near, which = alike.topk(min(self.settings.retrieved, len(filled)), dim=1)
-            own = torch.zeros_like(alike).scatter_(1, which, (~near.isinf() & titles.unsqueeze(1)).float())
-            # without them a title would only have to be near any silent clip: that is true of all titles at once
+            own = torch.zeros_like(alike).scatter_(1, which, (~near.isinf() & asked.unsqueeze(1)).float())
+            # without them a text would only have to be near any silent clip: that is true of all texts at once
             others = (~apart).float() @ gather(own) > 0
             silent = texts @ rows.T * scale
             batch = texts @ everyone.T * scale
         positives = [batch.masked_fill(~itself, LOWEST), silent.masked_fill(own == 0, LOWEST)]
         every = [batch.masked_fill(apart & ~itself, LOWEST), silent.masked_fill((own == 0) & ~others, LOWEST)]
         lost = torch.cat(every, dim=1).logsumexp(dim=1) - torch.cat(positives, dim=1).logsumexp(dim=1)
-        return (lost * titles).mean()
+        return (lost * asked).mean()
