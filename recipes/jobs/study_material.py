@@ -79,6 +79,11 @@ def told_views(config: RunConfig, prepared: Prepared, table: Path, key: bytes | 
     return "labels" if wanted == "labels" else "probe", Views(found.classes, views)
 
 
+def features_of(config: RunConfig, run: Path) -> Path:
+    """Where what encoders said of recordings is kept."""
+    return Path(config.task.study.features) if config.task.study.features else run.parent / FEATURES
+
+
 def describe(
     config: RunConfig,
     encoder: VideoEncoder,
@@ -91,12 +96,12 @@ def describe(
     reporter: Reporter,
 ) -> Material:
     """Split the studies by patient, and have the encoder say its part of every recording. Raises DataError where a part of the split has nothing."""
-    place = Path(config.task.study.features) if config.task.study.features else run.parent / FEATURES
     split = split_of(config, prepared, [rows[0] for rows in studies.rows], list(studies.patients))
     wanted = np.flatnonzero(split.train | split.validation | split.test)
     rows = sorted(row for number in wanted for row in studies.rows[number])
     described, failed = describe_recordings(
-        encoder, prepared, rows, clip_of(encoder.geometry), config.task.clips_per_video, place, said_by(reporter, "recordings")
+        encoder, prepared, rows, clip_of(encoder.geometry), config.task.clips_per_video, features_of(config, run),
+        said_by(reporter, "recordings"),
     )  # fmt: skip
     lost = {prepared.index_of(failure.video_id) for failure in failed}
     for failure in failed:
