@@ -19,7 +19,7 @@ from domains.store.studies import label_studies
 from recipes.config import EncoderSettings, Layer, LoRASettings, resolve
 from recipes.encoders.adapt import adapt
 from recipes.encoders.base import Geometry
-from recipes.encoders.videomae import fresh_videomae
+from recipes.encoders.videomae import VideoMAEEncoder, fresh_videomae
 from recipes.evaluate.described import Said, describe_recordings
 from recipes.evaluate.features import clip_of
 from recipes.evaluate.studies import StudyClips, StudyData, Views, answers
@@ -295,8 +295,17 @@ def test_interrupted_and_resumed_ends_as_the_uninterrupted_run(made, finished, m
         assert (finished[0] / name).read_text() == (again / name).read_text()
 
 
-def test_a_run_in_pieces_learns_what_one_in_one_piece_learns(made, tmp_path):
+def test_a_run_in_pieces_learns_what_one_in_one_piece_learns(made, tmp_path, monkeypatch):
+    """And has no more clips with activations in the encoder than a piece holds."""
     root, _, labels = made
+    real, held = VideoMAEEncoder.forward, []
+
+    def forward(self, pixel_values, visible=None):
+        if torch.is_grad_enabled():
+            held.append(len(pixel_values))
+        return real(self, pixel_values, visible)
+
+    monkeypatch.setattr(VideoMAEEncoder, "forward", forward)
     same = {
         "encoder__lora__dropout": 0.0,
         "task__dropout": 0.0,
@@ -307,6 +316,8 @@ def test_a_run_in_pieces_learns_what_one_in_one_piece_learns(made, tmp_path):
     for title, piece in (("whole", None), ("pieces", 2)):
         run = finetune(settings(root, labels, train__piece=piece, **same), tmp_path / title, reporter=SilentReporter())
         found[title] = load_file(run / "checkpoints" / "step_00000003" / "objective.safetensors")
+        assert max(held) == 2 if piece else max(held) > 4
+        held.clear()
     start = objective_of().state_dict()
     assert found["whole"].keys() >= {name for name in start if "lora_" in name}
     for name, value in found["whole"].items():
