@@ -301,7 +301,7 @@ def test_a_run_in_pieces_learns_what_one_in_one_piece_learns(made, tmp_path, mon
     real, held = VideoMAEEncoder.forward, []
 
     def forward(self, pixel_values, visible=None):
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and not pixel_values.is_meta:  # a step is counted on paper as well
             held.append(len(pixel_values))
         return real(self, pixel_values, visible)
 
