@@ -11,13 +11,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from domains.errors import ConfigError, DataError, StorageError
+from domains.errors import ConfigError, StorageError
 from domains.store.annotated import labels_of
 from domains.store.labels import read_labels
 from domains.store.prepared import Prepared
@@ -26,33 +23,28 @@ from recipes.config import Resolved, RunConfig, TaskRunSettings, TemporalSetting
 from recipes.encoders import VideoEncoder, build_encoder, open_encoder
 from recipes.evaluate.attention import ATTENTION, PICTURES, Seen, draw_study, in_words, write_attention
 from recipes.evaluate.compare import Labelled, score
-from recipes.evaluate.described import Described, Descriptions, Said, describe_recordings
+from recipes.evaluate.described import Described, Descriptions, describe_recordings
 from recipes.evaluate.evaluation import Evaluation
 from recipes.evaluate.features import Failure, clip_of
-from recipes.evaluate.metrics import Array, metrics_of
+from recipes.evaluate.metrics import metrics_of
 from recipes.evaluate.outputs import PREDICTIONS, write_evaluation
-from recipes.evaluate.procedures import edges, spread
-from recipes.evaluate.stacked import first_answers
 from recipes.evaluate.statistics import DRAWS, paired, patient_weights
-from recipes.evaluate.studies import Answer, StudyClips, StudyData, Views, answers, baselines
+from recipes.evaluate.studies import Answer, Views, answers, baselines
 from recipes.finetune.best import Best
 from recipes.finetune.head import load_study_head
 from recipes.finetune.material import task_of_run
-from recipes.finetune.study import StudyHeadSettings, StudyObjective
-from recipes.finetune.study_clips import StudyClipsObjective
-from recipes.finetune.task import head_settings
+from recipes.finetune.study import StudyObjective
 from recipes.jobs.finished import save_model, write_record, writing_model
 from recipes.jobs.moments import FEATURES, said_by
 from recipes.jobs.seen import meetings, who, write_seen
-from recipes.jobs.study_material import Material, describe, features_of, probed, told_views, view_probe, without
+from recipes.jobs.study_head import adapts, build_head, samples, sayings
+from recipes.jobs.study_material import Material, describe, features_of, left_out, probed, told_views
 from recipes.objective import Progress
 from recipes.report.studies import SHOWN, write_study_report
 from recipes.runs.status import recorded
 from recipes.training.loop import TrainResult, train
 from recipes.training.reporter import Reporter
 from recipes.training.run import RunFolder
-
-FAR = torch.finfo(torch.float32).max
 
 
 def finetune_studies(
@@ -126,94 +118,6 @@ def check_study(config: RunConfig) -> None:
         raise ConfigError(what, do="Leave it out, or let the encoder learn: --mode lora")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("a head over studies is learned by one process", do="Run it without torchrun or --processes")
-
-
-def adapts(config: RunConfig) -> bool:
-    """Whether the encoder learns with the head."""
-    return config.encoder.mode != "frozen"
-
-
-def samples(config: RunConfig, objective: StudyObjective, material: Material, first: NDArray[np.float32]) -> StudyData:
-    """What is learned from: descriptions of studies, or their clips."""
-    study = config.task.study
-    same: dict[str, Any] = {
-        "clips": study.clips, "drop": study.drop, "seed": config.train.seed, "draws": config.data.clips_per_video
-    }  # fmt: skip
-    if not adapts(config):
-        return StudyData(material.described, material.train, material.views, first, **same)
-    return StudyClips(
-        material.described, material.train, material.views, first, objective.views, config.clip, config.augment, **same
-    )
-
-
-def sayings(config: RunConfig, encoder: VideoEncoder, material: Material) -> Descriptions:
-    """What the validation studies are predicted from: what the encoder says of their recordings, for good or by now."""
-    if not adapts(config):
-        return material.described
-    return Said(encoder, material.prepared, clip_of(encoder.geometry), config.task.clips_per_video)
-
-
-def build_head(
-    config: RunConfig, encoder: VideoEncoder, material: Material, reporter: Reporter
-) -> tuple[StudyObjective, Material, NDArray[np.float32]]:
-    """A new head for what the training studies hold, its weights from the run's seed, with the encoder where that learns too; the material with views
-    as the head is told them; and of training clips what probes say that saw none of their patients (`StudyData`), or how far that is from what
-    the head's own probe says (`StudyClipsObjective`)."""
-    wanted, study, rows = config.task, config.task.study, [row for own in material.train.rows for row in own]
-    mean, deviation = spread(material.described.pieces(rows))
-    low, high = (
-        (edge - mean) / deviation for edge in edges(material.described.pieces(rows), material.described.channels)
-    )
-
-    def even(descriptions: NDArray[np.float32]) -> Array:  # as the head does
-        return np.clip((descriptions - mean) / deviation, low, high).astype(np.float64)
-
-    mode, views, probe = material.mode, material.views, None
-    if mode == "probe":
-        views, probe = view_probe(material, rows, even)
-        if probe is None:
-            reporter.warn("the training patients have clips of fewer than two views: views are not told")
-            mode = "none"
-    settings = head_settings(
-        wanted.name, "regression" if material.task.kind == "regression" else "classification", material.task.unit,
-        material.labels.classes, material.train.values.astype(np.float64), loss=wanted.loss, balance=wanted.balance, dropout=wanted.dropout,
-    )  # fmt: skip
-    own = {
-        "channels": material.described.channels, "views": mode, "view_names": views.names if mode != "none" else (), "width": study.width,
-        "attention": study.attention, "clips_per_video": wanted.clips_per_video,
-    }  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        wished = StudyHeadSettings.model_validate({**settings.model_dump(), **own})
-        objective = (
-            StudyClipsObjective(encoder, wished, head_scale=wanted.lr_head / config.optim.lr)
-            if adapts(config)
-            else StudyObjective(wished)
-        )
-    head, train, classes = objective.head, material.train, len(material.labels.classes)
-    values = train.values.astype(np.float64)
-    first = first_answers(
-        material.described, train, values if classes else (values - settings.mean) / settings.std, even, classes
-    )
-    for buffer, found in (
-        (head.mean, mean), (head.deviation, deviation), (head.low, low), (head.high, high), (head.first_weight, first.weight),
-        (head.first_bias, first.bias),
-    ):  # fmt: skip
-        buffer.copy_(torch.from_numpy(found))
-    if probe is not None:
-        objective.head.probe_weight.copy_(torch.from_numpy(probe[0]))
-        objective.head.probe_bias.copy_(torch.from_numpy(probe[1]))
-        views = probed(
-            objective, material.described, [row for part in material.parts.values() for own in part.rows for row in own]
-        )
-    said = first.said
-    if adapts(config):
-        # Nothing is held within the range that the encoder's first descriptions had: what it learns to say may leave it.
-        head.low.fill_(-FAR)
-        head.high.fill_(FAR)
-        own_of = [head.first(torch.from_numpy(piece)).numpy() for piece in material.described.pieces(rows)]
-        said[rows] -= np.concatenate(own_of)
-    return objective, replace(material, mode=mode, views=views), said
 
 
 def tell(config: RunConfig, material: Material, encoder: VideoEncoder, reporter: Reporter) -> None:
@@ -381,21 +285,6 @@ def asked_again(
     rows = sorted(row for own in material.test.rows for row in own)
     views = probed(objective, said, rows) if material.mode == "probe" else material.views
     return objective, material, said, views
-
-
-def left_out(material: Material, failed: tuple[Failure, ...], reporter: Reporter) -> Material:
-    """Without test recordings that cannot be read any more. Raises DataError where none is left."""
-    if not failed:
-        return material
-    for failure in failed:
-        reporter.warn(f"test video {failure.video_id} cannot be read any more and is left out: {failure.reason}")
-    lost = {material.prepared.index_of(failure.video_id) for failure in failed}
-    test = without(material.test, np.ones(len(material.test), bool), lost)
-    if not len(test):
-        raise DataError(
-            "no test study can be read any more", where=material.prepared.place, do="Mend it, then --resume"
-        )
-    return replace(material, test=test, failed=(*material.failed, *failed))
 
 
 def predict_studies(

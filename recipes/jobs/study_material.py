@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +132,21 @@ def without(studies: Studies, mask: NDArray[np.bool_], lost: set[int]) -> Studie
         studies.values[at],
         tuple(studies.patients[number] for number in at),
     )
+
+
+def left_out(material: Material, failed: tuple[Failure, ...], reporter: Reporter) -> Material:
+    """Without test recordings that cannot be read any more. Raises DataError where none is left."""
+    if not failed:
+        return material
+    for failure in failed:
+        reporter.warn(f"test video {failure.video_id} cannot be read any more and is left out: {failure.reason}")
+    lost = {material.prepared.index_of(failure.video_id) for failure in failed}
+    test = without(material.test, np.ones(len(material.test), bool), lost)
+    if not len(test):
+        raise DataError(
+            "no test study can be read any more", where=material.prepared.place, do="Mend it, then --resume"
+        )
+    return replace(material, test=test, failed=(*material.failed, *failed))
 
 
 def view_probe(material: Material, rows: list[int], even: Even) -> tuple[Views, Weights | None]:
