@@ -117,7 +117,6 @@ class StudyClips(StudyData):
         first: NDArray[np.float32],
         views: Mapping[str, Clip],
         clip: ClipSettings,
-        policies: AugmentPolicies,
         *,
         clips: int,
         drop: float = 0.0,
@@ -125,7 +124,7 @@ class StudyClips(StudyData):
         draws: int = 1,
     ) -> None:
         super().__init__(described, studies, told, first, clips=clips, drop=drop, seed=seed, draws=draws)
-        self.views, self.clip, self.policies = dict(views), clip, policies
+        self.views, self.clip = dict(views), clip
 
     def read(self, row: int, epoch: int, where: int, draw: int) -> dict[str, Any]:
         """See `ClipData.read`; `clips` in place of views."""

@@ -36,7 +36,9 @@ class StudyClipsObjective(Contrast, StudyObjective):
     """
 
     name = "study_clips"
-    views = {"clip": Clip(augment="weak")}  # noqa: RUF012  the contract's own form
+    # As predictions see them, but from anywhere in the recording: that is what the probe was taught. Cropped or brighter clips throw it off, by 20
+    # points of an ejection fraction and more on the echo phantom, and the encoder would learn to undo that instead.
+    views = {"clip": Clip(augment="none")}  # noqa: RUF012  the contract's own form
     asks_encoder = True
 
     def __init__(self, encoder: VideoEncoder, settings: StudyHeadSettings, head_scale: float = 1.0) -> None:

@@ -102,9 +102,7 @@ def samples(config: RunConfig, objective: StudyObjective, material: Material, fi
     }  # fmt: skip
     if not adapts(config):
         return StudyData(material.described, material.train, material.views, first, **same)
-    return StudyClips(
-        material.described, material.train, material.views, first, objective.views, config.clip, config.augment, **same
-    )
+    return StudyClips(material.described, material.train, material.views, first, objective.views, config.clip, **same)
 
 
 def sayings(config: RunConfig, encoder: VideoEncoder, material: Material) -> Descriptions:

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 from store_factory import make_prepared
 
-from domains.base import AugmentPolicies, ClipSettings, TaskSettings
+from domains.base import ClipSettings, TaskSettings
 from domains.errors import ConfigError
+from domains.store.clips import clips_from
 from domains.store.labels import read_labels
 from domains.store.manifest import frame_file
 from domains.store.studies import label_studies
@@ -80,7 +81,7 @@ def clips_of(described, prepared, clips=4, drop=0.3) -> StudyClips:
     views = StudyClipsObjective.views
     told = Views.unknown(prepared)
     return StudyClips(
-        found, studies, told, offset, views, CLIP, AugmentPolicies(), clips=clips, drop=drop, seed=2
+        found, studies, told, offset, views, CLIP, clips=clips, drop=drop, seed=2
     )  # fmt: skip
 
 
@@ -130,6 +131,15 @@ def test_studies_are_drawn_as_for_a_frozen_encoder_and_their_clips_stay_together
             found.read([clip["row"] for clip in clips]), targets["descriptions"][targets["inside"] == 1]
         )
         assert {clip["targets"]["target"] for clip in clips} == {targets["target"]}
+        for clip in clips:  # whole frames, as the probe was taught and as predictions see them
+            seen = clip["views"]["clip"]
+            whole = clips_from(made[1], clip["row"], CLIP, np.array([seen.start]))[0]
+            np.testing.assert_array_equal(seen.frames, whole)
+            assert (seen.flip, seen.brightness, seen.contrast) == (False, 0, 1)
+    starts = {
+        clip["views"]["clip"].start for position in range(30) for clip in data[position]["clips"] if clip["row"] == 0
+    }
+    assert len(starts) > 1
     batch = batch_of(data)
     samples = [data[position]["clips"] for position in range(5)]
     assert batch.targets["study"].tolist() == [n for n, clips in enumerate(samples) for _ in clips]
