@@ -137,7 +137,8 @@ class TrainSettings(Strict):
     accumulate: PositiveInt = Field(1, description="forward passes in one optimiser step")
     piece: PositiveInt | None = Field(
         None,
-        description="gradient caching of contrastive methods: samples in memory at once; gradients stay those of the whole batch_size",
+        description="gradient caching of contrastive methods, and of studies whose encoder learns: samples (of studies: clips) in memory at once; "
+        "gradients stay those of the whole batch_size",
     )
     shard: bool = Field(
         False,

@@ -224,7 +224,8 @@ class Objective(nn.Module, ABC):
 
 class Contrast(Objective):
     """An objective whose loss compares all samples of the batch, of all ranks. What it computes of a sample does not depend on the others, so that
-    a batch larger than memory can be taken in pieces (`train.piece`) with the gradients of the whole.
+    a batch larger than memory can be taken in pieces (`train.piece`) with the gradients of the whole. (The clips of a study, of which an answer is
+    made together, are samples of that kind as well: `recipes.finetune.study_clips`.)
     """
 
     @abstractmethod

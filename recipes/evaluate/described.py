@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +24,40 @@ from domains.store.clips import evaluation_clips
 from domains.store.frames import Frames
 from domains.store.prepared import Prepared
 from recipes.encoders.base import VideoEncoder
-from recipes.evaluate.features import Failure, embedding, read_ahead
+from recipes.evaluate.features import Failure, embedding, extract, read_ahead
 from recipes.evaluate.written import KEEP, Pace, Told, fingerprint
 from recipes.finetune.temporal import PIECE
 from recipes.training.lock import FolderLock
 
 FORMAT = 1
 TABLE, DONE, ABOUT = "described.npy", "done.npy", "about.json"
+
+
+class Descriptions(Protocol):
+    """What is said of recordings, one row of numbers each."""
+
+    def read(self, rows: Sequence[int]) -> NDArray[np.float32]:
+        """(len(rows), D)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Said:
+    """What an encoder says of recordings now: they are read and described again every time, as `describe_recordings` would. While an encoder learns,
+    nothing is worth keeping."""
+
+    encoder: VideoEncoder
+    prepared: Prepared
+    clip: ClipSettings
+    clips: int
+
+    def read(self, rows: Sequence[int]) -> NDArray[np.float32]:
+        """(len(rows), D). Raises DataError where one cannot be read."""
+        found = extract(self.encoder, self.prepared, rows, self.clip, self.clips)
+        for failure in found.failed:
+            what = f"video {failure.video_id} cannot be read any more: {failure.reason}"
+            raise DataError(what, where=self.prepared.place, do="Mend it, then --resume")
+        return found.values.astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domains.base import AugmentPolicies, ClipSettings
-from domains.store.clips import sample_seed
+from domains.store.clips import Clip, draw_views, sample_seed
 from domains.store.prepared import Prepared
 from domains.store.splits import patient_folds
 from domains.store.studies import Studies
 from recipes.evaluate.compare import Labelled, out_of_fold
-from recipes.evaluate.described import Described
+from recipes.evaluate.described import Described, Descriptions
 from recipes.evaluate.linear import INNER_FOLDS, linear
 from recipes.evaluate.metrics import Array, metrics_of
 from recipes.finetune.study import FIRST, UNKNOWN, VIEW, StudyObjective
+from recipes.finetune.study_clips import STUDY
 from recipes.finetune.task import TARGET
 from recipes.finetune.temporal import DESCRIPTIONS, INSIDE
 from recipes.training.data import ClipData
@@ -76,13 +77,17 @@ class StudyData(ClipData):
         both = self.prepared.fingerprint(rows).encode() + np.ascontiguousarray(self.studies.values).tobytes()
         return hashlib.blake2b(both, digest_size=8).hexdigest()
 
-    def read(self, row: int, epoch: int, where: int, draw: int) -> dict[str, Any]:
-        """See `ClipData.read`."""
+    def drawn(self, epoch: int, where: int, draw: int) -> tuple[int, NDArray[np.int64]]:
+        """(the sample's number, the recordings that are learned from this time, in order)."""
         number = sample_seed(self.seed, epoch, self.studies.names[where], draw)
         random, rows = np.random.default_rng(number), np.array(self.studies.rows[where])
         order = random.permutation(len(rows))
         left = max(1, int((random.random(len(rows)) >= self.drop).sum()))
-        rows = np.sort(rows[order[: min(left, self.length)]])
+        return number, np.sort(rows[order[: min(left, self.length)]])
+
+    def read(self, row: int, epoch: int, where: int, draw: int) -> dict[str, Any]:
+        """See `ClipData.read`."""
+        number, rows = self.drawn(epoch, where, draw)
         fill = self.length - len(rows)
         return {
             "views": {},
@@ -97,6 +102,60 @@ class StudyData(ClipData):
         }
 
 
+class StudyClips(StudyData):
+    """A sample is a study, and for the encoder that learns with the head its clips: one of each recording, drawn as for `ClipData`; a batch holds the
+    clips of all its studies in a row, however many each has. `views`: the one that is drawn, `clip`.
+
+    first (recordings, outputs): what is added to what the head's probe says (`StudyClipsObjective`).
+    """
+
+    def __init__(
+        self,
+        described: Described,
+        studies: Studies,
+        told: Views,
+        first: NDArray[np.float32],
+        views: Mapping[str, Clip],
+        clip: ClipSettings,
+        *,
+        clips: int,
+        drop: float = 0.0,
+        seed: int = 0,
+        draws: int = 1,
+    ) -> None:
+        super().__init__(described, studies, told, first, clips=clips, drop=drop, seed=seed, draws=draws)
+        self.views, self.clip = dict(views), clip
+
+    def read(self, row: int, epoch: int, where: int, draw: int) -> dict[str, Any]:
+        """See `ClipData.read`; `clips` in place of views."""
+        number, rows = self.drawn(epoch, where, draw)
+        value, seed = self.studies.values[where], self.seed
+        return {
+            "clips": [
+                {
+                    "views": draw_views(self.prepared, one, self.views, self.clip, self.policies, seed, epoch, draw),
+                    "seed": number,
+                    "row": one,
+                    "targets": {VIEW: self.view.of[one], FIRST: self.first[one], TARGET: value},
+                    "failures": [],
+                }
+                for one in rows.tolist()
+            ]
+        }
+
+    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """See `ClipData.collate`: clips of all studies, with the number of their study among the targets."""
+        failures = [reason for sample in samples for reason in sample["failures"]]
+        if not all("clips" in sample for sample in samples):
+            return {"failures": failures}
+        clips = [
+            {**clip, "targets": {**clip["targets"], STUDY: np.int64(number)}}
+            for number, sample in enumerate(samples)
+            for clip in sample["clips"]
+        ]
+        return {**super().collate(clips), "failures": failures}
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a head says of a study: prediction () or (C,); of its K clips the weight (K,), of sum 1, and what each says alone, (K,) or (K, C)."""
@@ -107,7 +166,7 @@ class Answer:
 
 
 def answers(
-    objective: StudyObjective, described: Described, rows: Sequence[Sequence[int]], views: Views
+    objective: StudyObjective, described: Descriptions, rows: Sequence[Sequence[int]], views: Views
 ) -> list[Answer]:
     """Of each study, given by its recordings: all of them, whatever their number. Its mode is restored afterwards."""
     was_training = objective.training

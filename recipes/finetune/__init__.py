@@ -9,10 +9,11 @@ from recipes.config import Layer, RunConfig, yaml_layer
 __all__ = ["clip_of_run", "defaults"]
 
 
-def defaults(*, of_moments: bool = False, of_studies: bool = False) -> Layer:
+def defaults(*, of_moments: bool = False, of_studies: bool = False, mode: str | None = None) -> Layer:
     """What `vfm finetune` starts from: the layer above the schema's defaults. of_moments: for a task of moments (phases, presence); of_studies: for
-    one answer to all clips of a study."""
-    name = "temporal.yaml" if of_moments else "study.yaml" if of_studies else "finetune.yaml"
+    one answer to all clips of a study. mode: `encoder.mode` that is asked for; of studies there are other ones for an encoder that learns."""
+    of_study = "study.yaml" if mode in (None, "frozen") else "study_clips.yaml"
+    name = "temporal.yaml" if of_moments else of_study if of_studies else "finetune.yaml"
     return yaml_layer(Path(str(resources.files("recipes.finetune").joinpath(name))), name)
 
 

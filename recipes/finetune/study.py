@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, cast
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from domains.store.clips import Clip
 from recipes.encoders.base import VideoEncoder
 from recipes.finetune.task import TARGET, TaskHeadSettings
 from recipes.finetune.temporal import DESCRIPTIONS, INSIDE, PIECE, Silent
@@ -93,7 +95,8 @@ class StudyHead(nn.Module):
         if self.of_view is None:
             return None
         if self.views == "probe":
-            return F.linear(self.even(descriptions), self.probe_weight, self.probe_bias).softmax(dim=-1)
+            # An encoder that learns is not to be taught to look as if a clip were of another view.
+            return F.linear(self.even(descriptions.detach()), self.probe_weight, self.probe_bias).softmax(dim=-1)
         return F.one_hot(told + 1, self.of_view.in_features + 1)[..., 1:].to(descriptions.dtype)
 
     def read(self, descriptions: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,7 +132,7 @@ class StudyObjective(Objective):
     name = "study"
     paper = "Ilse et al., ICML 2018; EchoPrime (Vukadinovic et al., 2024)"
     Settings = StudyHeadSettings
-    views = {}  # noqa: RUF012  the contract's own form
+    views: Mapping[str, Clip] = {}
     asks_encoder = False
 
     settings: StudyHeadSettings
@@ -145,9 +148,12 @@ class StudyObjective(Objective):
         """The loss, the figure a person watches, and to how many clips a study's weights amount (exp of their entropy)."""
         given = (batch.targets[name] for name in (DESCRIPTIONS, INSIDE, VIEW, FIRST))
         output, weights = self.head(*given)
+        return self.judge(output, weights, batch.targets[TARGET])
+
+    def judge(self, output: Tensor, weights: Tensor, target: Tensor) -> Losses:
+        """Answers (B, outputs), weights (B, K), truth (B,) -> what `forward` returns."""
         entropy = -(weights * weights.clamp_min(1e-9).log()).sum(dim=1)
         found = {"clips_used": entropy.exp().mean().detach()}
-        target = batch.targets[TARGET]
         if self.settings.kind == "classification":
             loss = F.cross_entropy(output.float(), target.long(), weight=self.class_weights)
             return {"loss": loss, "accuracy": (output.argmax(dim=1) == target).float().mean(), **found}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +13,7 @@ from domains.base import ClipSettings
 from domains.generic.samples import Sample, Truth, draw_sample
 from domains.store.clips import DrawnClip
 from domains.store.prepared import Prepared
+from recipes.training.data import collate
 
 EPOCH = 65536  # samples that are called an epoch
 # So many scenes are shown so often, one after the other, before new ones are drawn. On a CPU drawing costs as much as learning; many loader processes
@@ -62,6 +64,10 @@ class SceneData(Dataset[dict[str, Any]]):
             "targets": self.targets(sample, names),
             "failures": [],
         }
+
+    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """As of `ClipData`."""
+        return collate(samples)
 
     def targets(self, sample: Sample, names: tuple[str, str]) -> dict[str, Any]:
         """See the class."""

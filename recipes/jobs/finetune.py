@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,7 @@ import torch
 
 from domains.errors import ConfigError
 from recipes.config import Resolved, RunConfig, StudySettings, TemporalSettings
-from recipes.encoders import TINY, TINY_RANDOM, VideoEncoder, build_encoder, open_encoder, save_adapter
-from recipes.encoders.base import quiet
+from recipes.encoders import VideoEncoder, build_encoder, open_encoder
 from recipes.evaluate.compare import Labelled, score
 from recipes.evaluate.evaluation import Evaluation
 from recipes.evaluate.metrics import Array, metrics_of
@@ -21,10 +19,9 @@ from recipes.evaluate.outputs import write_evaluation
 from recipes.evaluate.predict import predict
 from recipes.evaluate.statistics import DRAWS
 from recipes.finetune.best import Best
-from recipes.finetune.head import save_head
 from recipes.finetune.material import Material, read_material, task_of_run
 from recipes.finetune.task import TARGET, TaskObjective, head_settings
-from recipes.jobs.finished import write_record, writing_model
+from recipes.jobs.finished import save_model, write_record, writing_model
 from recipes.jobs.seen import write_seen
 from recipes.objective import Progress
 from recipes.runs.status import recorded
@@ -271,7 +268,7 @@ def finish(
     for failure in evaluation.excluded:
         reporter.warn(f"test video {failure.video_id} could not be read and is in no figure: {failure.reason}")
     with writing_model(run):
-        save_model(run.path, objective, config)
+        save_model(run.path, objective, objective.encoder, config)
         write_evaluation(evaluation, run.path)
         write_record(
             run,
@@ -287,21 +284,6 @@ def finish(
                 for name in ("train", "validation", "test", "unused")
             },
         )
-
-
-def save_model(folder: Path, objective: TaskObjective, config: RunConfig) -> None:
-    """encoder/ is usable alone; adapter/ goes onto the encoder that the run started from, which base/ holds where no
-    folder or hub name does."""
-    encoder = objective.encoder
-    encoder.save(folder / "encoder")
-    save_head(objective, folder)
-    if not encoder.adapter:
-        return
-    if config.encoder.name in (TINY, TINY_RANDOM):
-        with quiet():
-            copy.deepcopy(encoder.adapter[0]).unload().save_pretrained(folder / "base")
-        encoder.adapter[0].peft_config["default"].base_model_name_or_path = str(folder / "base")
-    save_adapter(encoder, folder / "adapter")
 
 
 def load_model(run: Path) -> TaskObjective:

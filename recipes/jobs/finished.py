@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from domains.errors import StorageError
 from recipes.config import RunConfig
+from recipes.encoders import TINY, TINY_RANDOM, VideoEncoder, save_adapter
+from recipes.encoders.base import quiet
+from recipes.finetune.head import save_head
+from recipes.finetune.study import StudyObjective
+from recipes.finetune.task import TaskObjective
 from recipes.runs.metrics import read_lines
 from recipes.runs.run import ALARMS
 from recipes.runs.status import RECORD
@@ -25,6 +32,22 @@ def writing_model(run: RunFolder) -> Iterator[None]:
     except OSError as error:
         what = f"the finished model cannot be written ({error.strerror})"
         raise StorageError(what, where=run.path, do="Free some space, then --resume") from None
+
+
+def save_model(
+    folder: Path, objective: TaskObjective | StudyObjective, encoder: VideoEncoder, config: RunConfig
+) -> None:
+    """encoder/ is usable alone; adapter/ goes onto the encoder that the run started from, which base/ holds where no
+    folder or hub name does."""
+    encoder.save(folder / "encoder")
+    save_head(objective, folder)
+    if not encoder.adapter:
+        return
+    if config.encoder.name in (TINY, TINY_RANDOM):
+        with quiet():
+            copy.deepcopy(encoder.adapter[0]).unload().save_pretrained(folder / "base")
+        encoder.adapter[0].peft_config["default"].base_model_name_or_path = str(folder / "base")
+    save_adapter(encoder, folder / "adapter")
 
 
 def write_record(

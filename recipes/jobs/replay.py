@@ -12,6 +12,8 @@ from domains.errors import ModelError
 from domains.schema import parse
 from recipes.encoders import build_encoder
 from recipes.encoders.text import build_text
+from recipes.finetune.study import StudyHeadSettings, StudyObjective
+from recipes.finetune.study_clips import StudyClipsObjective
 from recipes.finetune.task import TaskHeadSettings, TaskObjective
 from recipes.finetune.temporal import TemporalHeadSettings, TemporalObjective
 from recipes.objective import Objective
@@ -41,11 +43,15 @@ def build(broken: BrokenStep, online: bool = False) -> Objective:
     """The objective of a broken step, without its weights, and without the data and labels that its settings were made from."""
     if broken.objective == TemporalObjective.name:
         return TemporalObjective(parse(TemporalHeadSettings, broken.settings, "step.json"))
+    if broken.objective == StudyObjective.name:
+        return StudyObjective(parse(StudyHeadSettings, broken.settings, "step.json"))
     settings = broken.config.encoder.model_copy(update={"init_from": None})
     with torch.random.fork_rng(devices=[]):
         encoder = build_encoder(settings, broken.config.clip, online=online, seed=broken.config.train.seed)
         if broken.objective == TaskObjective.name:
             return TaskObjective(encoder, parse(TaskHeadSettings, broken.settings, "step.json"))
+        if broken.objective == StudyClipsObjective.name:
+            return StudyClipsObjective(encoder, parse(StudyHeadSettings, broken.settings, "step.json"))
         text = None
         if method(broken.objective).texts:
             text = build_text(broken.config.text, online=online, seed=broken.config.train.seed)

@@ -1,6 +1,7 @@
 """`vfm finetune --level study`: many clips of one study to one answer.
 
-The encoder stays as it is. It looks once at every recording; what it says is written beside the run and read by every head.
+The encoder looks once at every recording; what it says is written beside the run and read by every head. That is all (`encoder.mode` frozen), or a
+beginning: then the encoder learns with the head, and the clips of a study go through it in every step.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from domains.errors import ConfigError, StorageError
 from domains.store.annotated import labels_of
@@ -24,24 +23,22 @@ from recipes.config import Resolved, RunConfig, TaskRunSettings, TemporalSetting
 from recipes.encoders import VideoEncoder, build_encoder, open_encoder
 from recipes.evaluate.attention import ATTENTION, PICTURES, Seen, draw_study, in_words, write_attention
 from recipes.evaluate.compare import Labelled, score
-from recipes.evaluate.described import describe_recordings
+from recipes.evaluate.described import Described, Descriptions, describe_recordings
 from recipes.evaluate.evaluation import Evaluation
 from recipes.evaluate.features import Failure, clip_of
-from recipes.evaluate.metrics import Array, metrics_of
+from recipes.evaluate.metrics import metrics_of
 from recipes.evaluate.outputs import PREDICTIONS, write_evaluation
-from recipes.evaluate.procedures import edges, spread
-from recipes.evaluate.stacked import first_answers
 from recipes.evaluate.statistics import DRAWS, paired, patient_weights
-from recipes.evaluate.studies import StudyData, Views, answers, baselines
+from recipes.evaluate.studies import Answer, Views, answers, baselines
 from recipes.finetune.best import Best
-from recipes.finetune.head import load_study_head, save_head
+from recipes.finetune.head import load_study_head
 from recipes.finetune.material import task_of_run
-from recipes.finetune.study import StudyHeadSettings, StudyObjective
-from recipes.finetune.task import head_settings
-from recipes.jobs.finished import write_record, writing_model
+from recipes.finetune.study import StudyObjective
+from recipes.jobs.finished import save_model, write_record, writing_model
 from recipes.jobs.moments import FEATURES, said_by
 from recipes.jobs.seen import meetings, who, write_seen
-from recipes.jobs.study_material import Material, describe, probed, told_views, view_probe
+from recipes.jobs.study_head import adapts, build_head, samples, sayings
+from recipes.jobs.study_material import Material, describe, features_of, left_out, probed, told_views
 from recipes.objective import Progress
 from recipes.report.studies import SHOWN, write_study_report
 from recipes.runs.status import recorded
@@ -64,8 +61,8 @@ def finetune_studies(
     """Learn one answer to all clips of a study from the training patients, keep the epoch that is best on the validation patients, and predict the
     test patients once. Returns `out`, which then holds
 
-        encoder/, head.safetensors, head.json, evaluation.json, predictions.csv (a line a study), attention.csv (a line a clip), studies/STUDY.png,
-        scatter.png or confusion.png, report.html
+        encoder/ (adapters merged), adapter/, base/ (as `recipes.jobs.finetune`), head.safetensors, head.json, evaluation.json, predictions.csv
+        (a line a study), attention.csv (a line a clip), studies/STUDY.png, scatter.png or confusion.png, report.html
 
     and beside it `features/`, what the encoder said (`recipes.evaluate.described`). Raises VfmError subclasses; see `recipes.training.loop.train`.
     """
@@ -77,6 +74,12 @@ def finetune_studies(
     studies = label_studies(labels, prepared, config.task.name)
     told = told_views(config, prepared, table, key)
     encoder = build_encoder(config.encoder, config.clip, online=online, seed=config.train.seed)
+    begun = encoder
+    if adapts(
+        config
+    ):  # as long as it has learned nothing it says what a frozen one does, which is written once for both
+        frozen = config.encoder.model_copy(update={"mode": "frozen"})
+        begun = build_encoder(frozen, config.clip, online=online, seed=config.train.seed)
     resume = resume or from_step is not None
     run = RunFolder.create(out, resolved, overwrite=overwrite, resume=resume, from_step=from_step)
     try:
@@ -84,20 +87,17 @@ def finetune_studies(
             reporter.note(f"{out} is finished; nothing to resume")
             return out
         with recorded(run.path):
-            material = describe(config, encoder, prepared, task, labels, studies, told, run.path, reporter)
-            objective, material, first = build_head(config, material, reporter)
+            material = describe(config, begun, prepared, task, labels, studies, told, run.path, reporter)
+            del begun
+            objective, material, first = build_head(config, encoder, material, reporter)
             tell(config, material, encoder, reporter)
             best = Best(run.path / "best")
             if from_step is not None:
                 best.forget_after(from_step)
-            study, seed = config.task.study, config.train.seed
-            data = StudyData(
-                material.described, material.train, material.views, first, clips=study.clips, drop=study.drop, seed=seed,
-                draws=config.data.clips_per_video,
-            )  # fmt: skip
+            data, described = samples(config, objective, material, first), sayings(config, encoder, material)
             met = [row for part in (material.train, material.validation) for rows in part.rows for row in rows]
             write_seen(run.path, prepared, met, config.task.name)
-            check = Validation(objective, material, best)
+            check = Validation(objective, material, best, described)
             result = train(objective, data, config, run, reporter, resume=resume, from_step=from_step, validate=check)
             finish(run, objective, encoder, material, config, result, best, reporter)
     finally:
@@ -110,64 +110,14 @@ def check_study(config: RunConfig) -> None:
     if config.task.temporal != TemporalSettings():
         what = "'task.temporal' (--head) is for tasks of moments, and this one is of studies"
         raise ConfigError(what, do="Leave it out")
-    if config.task.lr_head != TaskRunSettings().lr_head:
-        raise ConfigError("'task.lr_head' is not used by a head over studies", do="Set optim.lr: only the head learns")
-    if config.encoder.mode != "frozen":
-        what = f"encoder.mode is {config.encoder.mode}: a head over studies reads what a frozen encoder has said"
-        do = "Leave --mode out. To adapt the encoder first: vfm pretrain or vfm finetune, then --encoder RUN"
-        raise ConfigError(what, do=do)
+    if not adapts(config) and config.task.lr_head != TaskRunSettings().lr_head:
+        what = "'task.lr_head' is not used by a head over studies whose encoder is frozen"
+        raise ConfigError(what, do="Set optim.lr: only the head learns")
+    if not adapts(config) and config.train.piece is not None:
+        what = "'train.piece' bounds the clips that an encoder learns from at once, and encoder.mode is frozen"
+        raise ConfigError(what, do="Leave it out, or let the encoder learn: --mode lora")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("a head over studies is learned by one process", do="Run it without torchrun or --processes")
-
-
-def build_head(
-    config: RunConfig, material: Material, reporter: Reporter
-) -> tuple[StudyObjective, Material, NDArray[np.float32]]:
-    """A new head for what the training studies hold, its weights from the run's seed; the material with views as the head is told them; and what
-    probes say of the training clips that saw none of their patients (`StudyData`)."""
-    wanted, study, rows = config.task, config.task.study, [row for own in material.train.rows for row in own]
-    mean, deviation = spread(material.described.pieces(rows))
-    low, high = (
-        (edge - mean) / deviation for edge in edges(material.described.pieces(rows), material.described.channels)
-    )
-
-    def even(descriptions: NDArray[np.float32]) -> Array:  # as the head does
-        return np.clip((descriptions - mean) / deviation, low, high).astype(np.float64)
-
-    mode, views, probe = material.mode, material.views, None
-    if mode == "probe":
-        views, probe = view_probe(material, rows, even)
-        if probe is None:
-            reporter.warn("the training patients have clips of fewer than two views: views are not told")
-            mode = "none"
-    settings = head_settings(
-        wanted.name, "regression" if material.task.kind == "regression" else "classification", material.task.unit,
-        material.labels.classes, material.train.values.astype(np.float64), loss=wanted.loss, balance=wanted.balance, dropout=wanted.dropout,
-    )  # fmt: skip
-    own = {
-        "channels": material.described.channels, "views": mode, "view_names": views.names if mode != "none" else (), "width": study.width,
-        "attention": study.attention, "clips_per_video": wanted.clips_per_video,
-    }  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        objective = StudyObjective(StudyHeadSettings.model_validate({**settings.model_dump(), **own}))
-    head, train, classes = objective.head, material.train, len(material.labels.classes)
-    values = train.values.astype(np.float64)
-    first = first_answers(
-        material.described, train, values if classes else (values - settings.mean) / settings.std, even, classes
-    )
-    for buffer, found in (
-        (head.mean, mean), (head.deviation, deviation), (head.low, low), (head.high, high), (head.first_weight, first.weight),
-        (head.first_bias, first.bias),
-    ):  # fmt: skip
-        buffer.copy_(torch.from_numpy(found))
-    if probe is not None:
-        objective.head.probe_weight.copy_(torch.from_numpy(probe[0]))
-        objective.head.probe_bias.copy_(torch.from_numpy(probe[1]))
-        views = probed(
-            objective, material.described, [row for part in material.parts.values() for own in part.rows for row in own]
-        )
-    return objective, replace(material, mode=mode, views=views), first.said
 
 
 def tell(config: RunConfig, material: Material, encoder: VideoEncoder, reporter: Reporter) -> None:
@@ -179,6 +129,12 @@ def tell(config: RunConfig, material: Material, encoder: VideoEncoder, reporter:
     sizes = [len(rows) for part in material.parts.values() for rows in part.rows]
     views = {"none": "views not told", "labels": "views by labels", "probe": "views by a probe"}[material.mode]
     reporter.note(f"{task}: {said}; {min(sizes)} to {max(sizes)} clips a study, {views}")
+    if adapts(config):
+        most = config.train.batch_size * min(config.task.study.clips, max(sizes))
+        held = min(most, config.train.piece or most)
+        reporter.note(
+            f"the encoder learns with the head ({config.encoder.mode}); at most {held} of {most} clips in it at once"
+        )
     if material.labels.unmatched:
         reporter.warn(f"{material.labels.unmatched} label rows match no recording")
     if max(sizes) == 1:
@@ -198,10 +154,11 @@ class Validation:
     objective: StudyObjective
     material: Material
     best: Best
+    described: Descriptions
 
     def __call__(self, progress: Progress) -> Mapping[str, float]:
         part = self.material.validation
-        found = answers(self.objective, self.material.described, part.rows, self.material.views)
+        found = answers(self.objective, self.described, part.rows, self.material.views)
         said, truth = np.stack([one.prediction for one in found]), part.values.astype(np.float64)
         headline = metrics_of(self.material.task.kind)[0]
         figure = float(headline.of(truth, said, np.ones((1, len(truth))))[0])
@@ -215,10 +172,9 @@ class Validation:
         return figures
 
 
-def evaluate_test(objective: StudyObjective, material: Material, config: RunConfig) -> tuple[Evaluation, list[Seen]]:
-    """The test studies, predicted once, next to the trivial answer, to single clips and to their mean."""
+def evaluate_test(found: list[Answer], material: Material, config: RunConfig) -> tuple[Evaluation, list[Seen]]:
+    """The answers to the test studies, next to the trivial one, to single clips and to their mean."""
     test, task, classes = material.test, material.task, material.labels.classes
-    found = answers(objective, material.described, test.rows, material.views)
     beside = baselines(
         material.described, material.train, material.validation, test, material.views, task.kind, len(classes)
     )
@@ -226,7 +182,8 @@ def evaluate_test(objective: StudyObjective, material: Material, config: RunConf
     labelled = Labelled(task.kind, truth, classes, test.patients, test.names, np.full(len(test), config.task.fold))
     predictions = {**beside.predictions, "study": np.stack([one.prediction for one in found])}
     width = dict.fromkeys(predictions, material.described.channels) | {"constant": 0}
-    titles = {**beside.titles, "study": "attention over all clips"}
+    learned = f", encoder adapted ({config.encoder.mode})" if adapts(config) else ""
+    titles = {**beside.titles, "study": f"attention over all clips{learned}"}
     rows = score(labelled, predictions, "single", titles=titles, dimensions=width, seed=config.train.seed)
     headline = metrics_of(task.kind)[0]
     weights = patient_weights(test.patients, DRAWS, config.train.seed)
@@ -245,6 +202,8 @@ def evaluate_test(objective: StudyObjective, material: Material, config: RunConf
         if name in predictions:
             apart = paired(headline, truth, predictions["study"], predictions[name], weights)
             notes.append(f"Against the {titles[name]}: {evaluation.interval(apart, headline, signed=True)}")
+    if learned:
+        notes.append("Single clips and their means are told by linear probes of the encoder as the run began")
     notes += meetings(config.encoder.name, material.prepared, test.patients)
     values = [classes[int(value)] if classes else f"{value:.6g}" for value in test.values.tolist()]
     seen = [Seen(*one) for one in zip(test.names, test.patients, test.rows, found, values, strict=True)]
@@ -272,12 +231,17 @@ def finish(
 ) -> None:
     """Go back to the best epoch, write the model, and ask the test studies."""
     chosen = best.load(objective)
+    trained = {"trained_parameters": sum(p.numel() for p in objective.parameters() if p.requires_grad)}
     objective.to("cpu")
-    evaluation, seen = evaluate_test(objective, material, config)
-    prepared, views = material.prepared, material.views
     with writing_model(run):
-        encoder.save(run.path / "encoder")
-        save_head(objective, run.path)
+        save_model(run.path, objective, encoder, config)
+    said, views = material.described, material.views
+    if adapts(config):
+        trained["parameters"] = sum(p.numel() for p in objective.parameters())
+        objective, material, said, views = asked_again(run, material, config, reporter)
+    evaluation, seen = evaluate_test(answers(objective, said, material.test.rows, views), material, config)
+    prepared = material.prepared
+    with writing_model(run):
         write_evaluation(evaluation, run.path)
         write_attention(seen, prepared, views, material.labels.classes, run.path / ATTENTION)
         shown = [seen[place] for place in worst_to_best(evaluation, SHOWN)]
@@ -285,8 +249,9 @@ def finish(
         for one in shown:
             draw_study(one, prepared, views, run.path / PICTURES / f"{one.study}.png")
         write_study_report(
-            evaluation, shown, len(seen), prepared, run.path, title=f"{config.task.name} of whole studies"
-        )
+            evaluation, shown, len(seen), prepared, run.path, title=f"{config.task.name} of whole studies",
+            adapted=adapts(config),
+        )  # fmt: skip
         write_record(
             run,
             config,
@@ -296,13 +261,30 @@ def finish(
             reporter,
             level="study",
             views=material.mode,
-            trained_parameters=sum(p.numel() for p in objective.parameters()),
+            **trained,
             patients={
                 "train": len(set(material.train.patients)),
                 "validation": len(set(material.validation.patients)),
                 "test": len(set(material.test.patients)),
             },
         )
+
+
+def asked_again(
+    run: RunFolder, material: Material, config: RunConfig, reporter: Reporter
+) -> tuple[StudyObjective, Material, Described, Views]:
+    """A model that was saved, as `vfm predict` opens it, and what its encoder says of the test recordings: (the head, the material without recordings
+    that cannot be read any more, descriptions, views as the head takes them)."""
+    objective, encoder = load_study_head(run.path), open_encoder(str(run.path))
+    rows = sorted(row for own in material.test.rows for row in own)
+    said, failed = describe_recordings(
+        encoder, material.prepared, rows, clip_of(encoder.geometry), config.task.clips_per_video, features_of(config, run.path),
+        said_by(reporter, "test recordings"),
+    )  # fmt: skip
+    material = left_out(material, failed, reporter)
+    rows = sorted(row for own in material.test.rows for row in own)
+    views = probed(objective, said, rows) if material.mode == "probe" else material.views
+    return objective, material, said, views
 
 
 def predict_studies(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +79,11 @@ def told_views(config: RunConfig, prepared: Prepared, table: Path, key: bytes | 
     return "labels" if wanted == "labels" else "probe", Views(found.classes, views)
 
 
+def features_of(config: RunConfig, run: Path) -> Path:
+    """Where what encoders said of recordings is kept."""
+    return Path(config.task.study.features) if config.task.study.features else run.parent / FEATURES
+
+
 def describe(
     config: RunConfig,
     encoder: VideoEncoder,
@@ -91,12 +96,12 @@ def describe(
     reporter: Reporter,
 ) -> Material:
     """Split the studies by patient, and have the encoder say its part of every recording. Raises DataError where a part of the split has nothing."""
-    place = Path(config.task.study.features) if config.task.study.features else run.parent / FEATURES
     split = split_of(config, prepared, [rows[0] for rows in studies.rows], list(studies.patients))
     wanted = np.flatnonzero(split.train | split.validation | split.test)
     rows = sorted(row for number in wanted for row in studies.rows[number])
     described, failed = describe_recordings(
-        encoder, prepared, rows, clip_of(encoder.geometry), config.task.clips_per_video, place, said_by(reporter, "recordings")
+        encoder, prepared, rows, clip_of(encoder.geometry), config.task.clips_per_video, features_of(config, run),
+        said_by(reporter, "recordings"),
     )  # fmt: skip
     lost = {prepared.index_of(failure.video_id) for failure in failed}
     for failure in failed:
@@ -127,6 +132,21 @@ def without(studies: Studies, mask: NDArray[np.bool_], lost: set[int]) -> Studie
         studies.values[at],
         tuple(studies.patients[number] for number in at),
     )
+
+
+def left_out(material: Material, failed: tuple[Failure, ...], reporter: Reporter) -> Material:
+    """Without test recordings that cannot be read any more. Raises DataError where none is left."""
+    if not failed:
+        return material
+    for failure in failed:
+        reporter.warn(f"test video {failure.video_id} cannot be read any more and is left out: {failure.reason}")
+    lost = {material.prepared.index_of(failure.video_id) for failure in failed}
+    test = without(material.test, np.ones(len(material.test), bool), lost)
+    if not len(test):
+        raise DataError(
+            "no test study can be read any more", where=material.prepared.place, do="Mend it, then --resume"
+        )
+    return replace(material, test=test, failed=(*material.failed, *failed))
 
 
 def view_probe(material: Material, rows: list[int], even: Even) -> tuple[Views, Weights | None]:

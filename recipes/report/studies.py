@@ -18,12 +18,21 @@ SHOWN = 40  # studies on the page
 
 
 def write_study_report(
-    evaluation: Evaluation, shown: Sequence[Seen], of: int, prepared: Prepared, run: Path, *, title: str
+    evaluation: Evaluation,
+    shown: Sequence[Seen],
+    of: int,
+    prepared: Prepared,
+    run: Path,
+    *,
+    title: str,
+    adapted: bool = False,
 ) -> Path:
-    """`run`/report.html: the comparison, and of some test studies, of so many, their clips with their weights. Raises StorageError."""
+    """`run`/report.html: the comparison, and of some test studies, of so many, their clips with their weights. adapted: the encoder learned with the
+    head. Raises StorageError."""
+    features = "features that the encoder gave before it was adapted" if adapted else "the same features"
     lead = (
         "Every study is predicted by a head that saw none of its patients. It is measured against single clips, and against the mean of "
-        "what the clips say, by linear probes of the same features. Brackets are 95% intervals from a bootstrap over patients."
+        f"what the clips say, by linear probes of {features}. Brackets are 95% intervals from a bootstrap over patients."
     )
     chosen = f"{len(shown)} of {of} studies" if len(shown) < of else count(of, "study", "studies")
     looked = (

@@ -96,6 +96,10 @@ class ClipData(Dataset[dict[str, Any]]):
                 digest = hashlib.blake2b(f"{self.seed}/{epoch}/{where}/{draw}".encode(), digest_size=8).digest()
                 where = int.from_bytes(digest, "big") % self.count
 
+    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """The samples of a forward pass together; see the function of that name."""
+        return collate(samples)
+
     def row(self, epoch: int, where: int, draw: int) -> int:
         """The manifest row of a sample."""
         return self.rows[where]
@@ -251,7 +255,7 @@ def make_loader(data: ClipData, sampler: StreamSampler, workers: int, pin: bool)
         data,
         batch_sampler=sampler,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=data.collate,
         worker_init_fn=quiet_worker,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,

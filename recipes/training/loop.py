@@ -229,7 +229,7 @@ class _Loop:
             last = forward + 1 == config.train.accumulate
             losses = learn(accelerator, self.weights, batch, config.train, self.time, last=last)
             done.append((collated, {name: value.detach() for name, value in losses.items()}))
-            meter.add(losses, len(batch))
+            meter.add(losses, config.train.batch_size)  # what is left of a run is counted in samples, too
         with self.time("optimiser"):
             parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
             norm = whole_tensor(accelerator.clip_grad_norm_(parameters, config.optim.clip_norm or math.inf))

@@ -219,8 +219,17 @@ def test_classes_of_studies_views_by_labels_and_a_damaged_recording(made, tmp_pa
     ("over", "kind", "said"),
     [
         ({"task__name": "view"}, DataError, "have different labels"),
-        ({"encoder__mode": "lora"}, ConfigError, "reads what a frozen encoder has said"),
-        ({"task__lr_head": 0.1}, ConfigError, "'task.lr_head' is not used"),
+        ({"encoder__mode": "last_k", "encoder__last_k": 3}, ConfigError, "last_k is 3, the encoder has 1 blocks"),
+        (
+            {"train__piece": 2},
+            ConfigError,
+            "clips that an encoder learns from at once, and encoder.mode is frozen.*--mode lora",
+        ),
+        (
+            {"task__lr_head": 0.1},
+            ConfigError,
+            "'task.lr_head' is not used by a head over studies whose encoder is frozen",
+        ),
         ({"task__temporal__head": "offline"}, ConfigError, "for tasks of moments"),
         ({"task__study__views": "labels", "task__study__view_task": "esv"}, DataError, "no labels of 'esv'"),
         ({"task__study__views": "probe", "task__study__view_task": "vew"}, ConfigError, "no task 'vew'"),

@@ -34,6 +34,21 @@ def test_both_spellings_ask_the_same(data: str, capsys: pytest.CaptureFixture[st
     assert settings(capsys, "--data", data, "--task", "ef")["task.level"]["value"] == "recording"
 
 
+def test_an_encoder_that_learns_starts_from_settings_of_its_own(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lora = settings(capsys, "--data", data, "--task", "study", "--mode", "lora")
+    assert lora["encoder.mode"] == {"value": "lora", "from": "command line"}
+    assert lora["train.piece"] == {"value": 8, "from": "study_clips.yaml"}
+    assert lora["task.level"]["value"] == "study"
+    (tmp_path / "ours.yaml").write_text("encoder: {mode: full}\ntask: {name: ef, level: study}\n")
+    ours = settings(capsys, "--data", data, "--config", str(tmp_path / "ours.yaml"))
+    assert ours["train.piece"]["from"] == "study_clips.yaml"
+    frozen = settings(capsys, "--data", data, "--task", "study", "--mode", "frozen")
+    assert frozen["train.piece"]["value"] is None
+    assert frozen["optim.lr"]["from"] == "study.yaml"
+
+
 def test_a_domain_that_does_not_say_what_a_study_is_asked(
     data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

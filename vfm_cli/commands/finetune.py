@@ -71,7 +71,7 @@ def named_study(asked: Asked, domain: str) -> Asked:
     "--mode",
     type=click.Choice(["lora", "full", "last_k", "frozen"]),
     default=None,
-    help="What of the encoder is trained [lora; frozen for phases and tools].",
+    help="What of the encoder is trained [lora; frozen for phases, tools and studies].",
 )
 @click.option(
     "--head",
@@ -115,6 +115,7 @@ def command(
         base=defaults(
             of_moments=is_of_moments(asked.get("data.path"), of_domain, asked.get("task.name")),
             of_studies=asked.get("task.level") == "study",
+            mode=asked.get("encoder.mode"),
         ),
         encoder=clip_of_run(start) if start else None,
         resumed=out if resume else None,
