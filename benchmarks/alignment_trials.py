@@ -72,7 +72,6 @@ def trials_of(plan: Plan) -> list[Trial]:
         ("clip", "surgical", "clip", official),
         ("captions", "echo", "clip", (reported["captions"],)),
         ("ophclip-silent", "surgical", "ophclip", (*official, *silent)),
-        ("ophclip-all", "surgical", "ophclip", (*official, *silent, "objective.retrieve_for=all")),
         ("ophclip-narrated", "surgical", "ophclip", (f"data.split={NARRATED}", *silent)),
         ("reports", "echo", "clip", (reported["reports"],)),
         ("start", "surgical", "clip", (*official, *untaught)),

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from domains.store.texts import LEVELS, Asked
 from recipes.encoders.base import VideoEncoder
 from recipes.encoders.text import TextEncoder
-from recipes.objective import Batch, Clip, Losses
+from recipes.objective import Batch, Clip, Losses, Progress
 from recipes.parts.aligning import Aligning, AligningSettings
 from recipes.parts.alignment import LOWEST, both_ways
 from recipes.parts.contrast import accuracy
@@ -36,8 +36,9 @@ class OphCLIP(Aligning):
     own they are not.
 
     Conventions of ours: both kinds are in every batch (the paper alternates them). Narrations outnumber titles and silent videos by far, so that
-    these are met again until they have their share of the samples. The bank holds embeddings of earlier steps and has no gradient; s is
-    learned as CLIP's. Rows of the bank that nobody has filled yet, and those of narrated recordings, are no positives.
+    these are met again until they have their share of the samples. Nothing is retrieved before the share `begin` of the run: what untrained towers
+    take for alike is not (the authors' are trained already). The bank holds embeddings of earlier steps and has no gradient; s is learned as CLIP's.
+    Rows of the bank that nobody has filled yet, and those of narrated recordings, are no positives.
     """
 
     class Settings(AligningSettings):
@@ -48,9 +49,7 @@ class OphCLIP(Aligning):
             1024, description="embeddings that the memory bank holds; fewer than there are silent clips"
         )
         retrieved: PositiveInt = Field(4, description="K: silent clips that are further positives of a title")
-        retrieve_for: Literal["titles", "all"] = Field(
-            "titles", description="texts that silent clips are further positives of: titles, or narrations as well"
-        )
+        begin: float = Field(0.3, ge=0, lt=1, description="share of the run before anything is retrieved")
         weight_titles: NonNegativeFloat = Field(1.0, description="how much a title counts, in terms of a narration")
         weight_silent: NonNegativeFloat = Field(1.0, description="w: of the retrieved positives")
         share_titles: float = Field(0.25, ge=0, lt=0.5, description="least share of titles among the samples")
@@ -70,6 +69,11 @@ class OphCLIP(Aligning):
         self.texts = {"text": Asked(sources=settings.sources)}
         self.shares = {LEVELS[TITLE]: settings.share_titles, "silent": settings.share_silent}
         self.bank = Queue(settings.bank, settings.outputs)
+        self.before_step(Progress(0, 1, 0.0))
+
+    def before_step(self, progress: Progress) -> None:
+        """Whether what is retrieved means anything yet."""
+        self.begun = progress.fraction >= self.settings.begin
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """clip (B, T, 3, H, W), text -> v, t (B, D); scale, words, levels (-1: silent) and recordings (B,)."""
@@ -89,8 +93,7 @@ class OphCLIP(Aligning):
         weights = torch.tensor([1.0, 1.0, s.weight_titles, 0.0], device=levels.device)[levels]
         apart = no_strangers(embedded, levels)
         own = both_ways(clips, texts, 1 / scale, apart=apart, weights=weights)
-        asked = levels == TITLE if s.retrieve_for == "titles" else levels >= 0
-        retrieved = self.of_silent(clips, texts, scale, apart, asked)
+        retrieved = self.of_silent(clips, texts, scale, apart, (levels == TITLE) & self.begun)
         silent = levels < 0
         self.bank.push(clips, torch.where(silent, embedded["recordings"], -1))
         return {

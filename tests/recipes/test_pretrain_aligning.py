@@ -10,7 +10,7 @@ from objective_factory import build, make_batch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recipes.objective import LEVEL
+from recipes.objective import LEVEL, Progress
 from recipes.parts.levels import LevelSettings, hierarchy_loss, mean_text
 from recipes.pretrain.clip import CLIP
 from recipes.pretrain.ophclip import OphCLIP
@@ -206,7 +206,7 @@ def test_peskavlp_wants_the_order_of_steps() -> None:
 
 
 def test_ophclip_takes_silent_clips_for_titles() -> None:
-    objective = build("ophclip", bank=5, retrieved=1)
+    objective = build("ophclip", bank=5, retrieved=1, begin=0)
     assert isinstance(objective, OphCLIP)
     axes = torch.eye(8)
     objective.bank.rows.copy_(torch.stack([axes[0], axes[0], axes[1], axes[5], axes[6]]))
@@ -232,8 +232,18 @@ def test_ophclip_takes_silent_clips_for_titles() -> None:
     ]  # narrated clips are in the bank, and nobody's positives
 
 
+def test_ophclip_retrieves_nothing_before_its_towers_have_learned() -> None:
+    objective = build("ophclip", bank=16, begin=0.5)
+    assert isinstance(objective, OphCLIP)
+    batch = make_batch(objective, 12)  # three titles
+    objective(batch)  # the bank is filled
+    assert objective(batch)["loss_retrieved"].item() == 0
+    objective.before_step(Progress(5, 10, 0.5))
+    assert objective(batch)["loss_retrieved"].item() > 0
+
+
 def test_titles_with_the_same_words_are_no_strangers_by_what_they_take() -> None:
-    objective = build("ophclip", bank=2, retrieved=1)
+    objective = build("ophclip", bank=2, retrieved=1, begin=0)
     assert isinstance(objective, OphCLIP)
     axes = torch.eye(8)
     objective.bank.rows.copy_(axes[:2])
@@ -246,7 +256,7 @@ def test_titles_with_the_same_words_are_no_strangers_by_what_they_take() -> None
 
 
 def test_ophclip_remembers_silent_clips_and_learns_from_none_of_their_words() -> None:
-    objective = build("ophclip", bank=16)
+    objective = build("ophclip", bank=16, begin=0)
     assert isinstance(objective, OphCLIP)
     batch = make_batch(objective)
     assert batch.targets[LEVEL].tolist() == [-1, 0, 1, 2, -1, 0]
