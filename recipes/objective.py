@@ -163,6 +163,8 @@ class Objective(nn.Module, ABC):
     adapts: ClassVar[bool] = True
     # False: it learns from what an encoder has said before; no clip is read, and monitors have none to look at.
     asks_encoder: ClassVar[bool] = True
+    # What of a sample takes less memory where it is smaller, for people.
+    lighter: ClassVar[str] = "smaller clips (clip.frames, clip.size)"
     # Views of a second prepared folder, with labels (`data.source`): adaptation between domains. Their class numbers are targets["label"].
     labelled: Mapping[str, Clip] = {}
     # Texts that it learns from: a sample is then a text and the clips of its time. Its class takes a text tower as well.

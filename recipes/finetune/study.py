@@ -134,6 +134,7 @@ class StudyObjective(Objective):
     Settings = StudyHeadSettings
     views: Mapping[str, Clip] = {}
     asks_encoder = False
+    lighter = "fewer clips of a study (task.study.clips)"
 
     settings: StudyHeadSettings
 

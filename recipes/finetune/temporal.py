@@ -147,6 +147,7 @@ class TemporalObjective(Objective):
     Settings = TemporalHeadSettings
     views = {}  # noqa: RUF012  the contract's own form
     asks_encoder = False
+    lighter = "shorter windows (task.temporal.window)"
 
     settings: TemporalHeadSettings
 

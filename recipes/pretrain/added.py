@@ -60,7 +60,7 @@ class WithPretext(Objective):
         self.weights = {name: weight for name, (weight, _) in added.items()}
         self.added = nn.ModuleDict({name: pretext for name, (_, pretext) in added.items()})
         first = next(iter(main.views))
-        self.adapts, self.asks_encoder = main.adapts, main.asks_encoder  # type: ignore[misc]
+        self.adapts, self.asks_encoder, self.lighter = main.adapts, main.asks_encoder, main.lighter  # type: ignore[misc]
         self.views, self.labelled = dict(main.views), main.labelled
         self.texts, self.silent, self.shares = main.texts, main.silent, main.shares
         self.together, self.acts, self.signals = main.together, main.acts, main.signals  # type: ignore[misc]

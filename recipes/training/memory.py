@@ -198,12 +198,12 @@ def advice(config: RunConfig, objective: Objective) -> str:
         half = train.batch_size // 2
         ways.append(f"train.batch_size={half} train.accumulate={train.accumulate * 2} (steps of the same size)")
     if not objective.asks_encoder:
-        return f"Try {', or '.join([*ways, 'shorter windows (task.temporal.window)'])}"
+        return f"Try {', or '.join([*ways, objective.lighter])}"
     if not config.encoder.checkpointing:
         ways.append("encoder.checkpointing=true (a third more time)")
     if world_size() > 1 and not train.shard:
         ways.append("train.shard=true (weights and the optimiser's averages spread over the processes)")
     if train.precision == "fp32":
         ways.append("train.precision=bf16")
-    ways.append("smaller clips (clip.frames, clip.size)")
+    ways.append(objective.lighter)
     return f"Try {', or '.join(ways)}"

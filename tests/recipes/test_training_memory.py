@@ -14,6 +14,8 @@ from domains.machine import free_memory
 from recipes.config import Layer, RunConfig, resolve
 from recipes.encoders.base import Geometry
 from recipes.encoders.videomae import fresh_videomae
+from recipes.finetune.study import StudyObjective
+from recipes.finetune.temporal import TemporalObjective
 from recipes.objective import Batch, Losses, Objective, ObjectiveSettings
 from recipes.pretrain.simclr import SimCLR
 from recipes.training import memory
@@ -102,6 +104,19 @@ def test_advice_keeps_the_steps_first(objective: Square) -> None:
         "Try train.piece=32 (the same gradients)"
     )
     assert memory.advice(config(train={"batch_size": 64, "piece": 8}), contrast).startswith("Try train.piece=4 ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"), [(StudyObjective, "fewer clips of a study"), (TemporalObjective, "shorter windows")]
+)
+def test_what_no_encoder_reads_is_made_smaller_in_its_own_way(
+    kind: type[Objective], what: str, objective: Square, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("asks_encoder", "lighter"):
+        monkeypatch.setattr(Square, name, getattr(kind, name))
+    said = memory.advice(config(train={"batch_size": 1}), objective)
+    assert said.startswith(f"Try {what} (task.")
+    assert "checkpointing" not in said
 
 
 def test_processes_that_share_weights_have_more_room(objective: Square, monkeypatch: pytest.MonkeyPatch) -> None:
