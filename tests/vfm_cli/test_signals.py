@@ -84,7 +84,7 @@ def test_a_signal_saves_on_every_rank_and_leaves_with_its_code(
 ) -> None:
     with started(tmp_path) as process:
         send(process, number)
-        _, errors = process.communicate(timeout=100)
+        _, errors = process.communicate(timeout=400)
         assert process.returncode == code, errors
         said = [line for line in errors.splitlines() if line.startswith("vfm:")]
         assert len(said) == 1
