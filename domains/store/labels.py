@@ -261,6 +261,12 @@ def _spellings(kind: str, names: Pseudonyms | None) -> Callable[[str], Iterable[
     return spell
 
 
+def written_like(identifier: str) -> str:
+    """Its letters as A and a, its digits as 9: "P0017_Meier.dcm" is written like "A9999_Aaaaa.aaa"."""
+    kinds = ((str.isdigit, "9"), (str.isupper, "A"), (str.isalpha, "a"))
+    return "".join(next((mark for is_one, mark in kinds if is_one(letter)), letter) for letter in identifier)
+
+
 def _nothing_matches(
     path: Path, columns: list[str], lines: list[Line], prepared: Prepared, names: Pseudonyms | None
 ) -> DataError:
@@ -268,9 +274,10 @@ def _nothing_matches(
         do = "Add one that names the recording, e.g. file_name"
         return DataError("no column beside the label", where=path, do=do)
     column = columns[0]
-    theirs = ", ".join(dict.fromkeys(line.cells[column] for line in lines[:3]))
+    # A terminal is kept in logs, and an identifier may be a name: how it is written is enough to see what is wrong.
+    theirs = ", ".join(dict.fromkeys(written_like(line.cells[column]) for line in lines[:3]))
     ours = ", ".join(prepared.column("video_id")[:3])
-    sides = f"'{column}': {theirs}; prepared video_id: {ours}"
+    sides = f"'{column}' is written like {theirs}; prepared video_id: {ours}"
     what = f"0 of {len(lines)} rows match any of {len(prepared)} recordings ({sides})"
     if names is None:
         do = "Original identifiers are matched with the key used by 'vfm data prepare': --key FILE or $VFM_KEY"

@@ -135,13 +135,14 @@ def test_a_missing_column_names_those_there_are(tmp_path, prepared):
 
 
 def test_nothing_matches_says_how_many_and_shows_three_of_each(tmp_path, prepared):
-    path = table(tmp_path, "file,ef\na,1\nb,2\nc,3\nd,4\n")
+    path = table(tmp_path, "file,ef\nP01_Meier.dcm,1\nP02_Huber.dcm,2\nb/c 3,3\nd,4\n")
     ids = prepared.column("video_id")
     with pytest.raises(DataError) as caught:
         read_labels(path, EF, prepared, KEY)
     said = str(caught.value)
     assert "0 of 4 rows match any of 6 recordings" in said
-    assert "'file': a, b, c;" in said
+    assert "'file' is written like A99_Aaaaa.aaa, a/a 9;" in said
+    assert not any(name in said for name in ("Meier", "Huber", "P01"))
     assert all(video_id in said for video_id in ids[:3])
     assert ids[3] not in said
     assert "Name recordings by" in said
