@@ -28,7 +28,7 @@ def started(folder: Path) -> Iterator[subprocess.Popen[str]]:
     make_prepared(folder / "prepared", videos=6, patients=6, size=40, frames=16)
     environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        WORDS, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        WORDS, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heard
     )
     try:
         while not (folder / "run" / "metrics.jsonl").exists() and process.poll() is None:
@@ -38,6 +38,12 @@ def started(folder: Path) -> Iterator[subprocess.Popen[str]]:
         for pid in ranks(folder):
             os.kill(pid, signal.SIGKILL)
         process.kill()
+
+
+def heard() -> None:
+    """Signals that whoever runs the tests ignores (nohup, a job in the background) would be ignored by what they start."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def ranks(folder: Path) -> list[int]:
