@@ -16,20 +16,14 @@ from pathlib import Path
 
 import torch
 from alignment_answers import TOOL, read_phase, read_tool, show
-from alignment_data import Folder
+from alignment_data import Folder, make_procedures
 
-from domains.base import load_domain
-from domains.layouts import open_layout
-from domains.prepare.ingest import prepare
 from domains.prepare.privacy import load_key
-from domains.surgical import phantom
 from recipes.evaluate.phases import PHASES
 from recipes.evaluate.scored import lines_of
 from recipes.evaluate.statistics import DRAWS
 from recipes.evaluate.zero_shot import mean_of
 from recipes.jobs.zero_shot import Rules, zero_shot
-
-PACE = 18.0  # of the procedures, as alignment.py makes them
 
 
 @dataclass(frozen=True)
@@ -58,7 +52,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--procedures", type=int, default=40)
     parser.add_argument("--phantom-seed", type=int, required=True, help="another than alignment.py had")
-    parser.add_argument("--every", type=float, default=2.0, help="seconds from one moment to the next")
     parser.add_argument("--workers", type=int, default=2)
     asked = parser.parse_args()
     folder = Folder(asked.work.absolute(), asked.seeds)
@@ -68,13 +61,14 @@ def main() -> None:
     place = folder.work / f"again-{asked.phantom_seed}"
     data = place / "prepared"
     if not (data / "prepared.json").is_file():
-        phantom.synthesise(place / "source", asked.procedures, asked.phantom_seed, pace=PACE, workers=asked.workers)
-        domain = load_domain("surgical").changed({"store": {"size": settings["size"] + 16}})
-        key, layout = load_key(folder.work / "key", create=True), open_layout(place / "source")
-        prepare(place / "source", data, domain, key=key, workers=asked.workers, overwrite=True, layout=layout)
+        key = load_key(folder.work / "key", create=True)
+        pace, size = settings["pace"], settings["size"]
+        make_procedures(place, asked.procedures, asked.phantom_seed, pace, size, key, asked.workers)
     names = {group: [f"{group}-{seed}" for seed in range(asked.seeds)] for group in asked.groups}
     questions = [
-        Question(folder.run(name), data, place / "runs" / name, asked.every) for each in names.values() for name in each
+        Question(folder.run(name), data, place / "runs" / name, settings["every"])
+        for each in names.values()
+        for name in each
     ]
     with ProcessPoolExecutor(asked.workers) as pool:
         list(pool.map(Question.ask, questions))

@@ -37,7 +37,6 @@ PAIRS = (
     ("surgvlp-anchored", "surgvlp-asr_a"), ("surgvlp-anchored", "surgvlp-asr_b"), ("surgvlp-both", "surgvlp-asr_a"),
     ("surgvlp-both", "surgvlp-asr_b"), ("few-anchored", "few-asr_a"), ("few-anchored", "few-asr_b"), ("few-both", "few-asr_a"),
     ("few-both", "few-asr_b"), ("ophclip-silent", "ophclip-narrated"),
-    
 )  # fmt: skip
 
 

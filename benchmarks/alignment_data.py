@@ -21,6 +21,7 @@ from domains.surgical import phantom as surgical
 NARRATED = "narrated"  # a split: of the training part, the procedures that ophclip has words of
 NOBODY = "nobody"  # a second source without a word about what is taught: surgvlp asks for two
 DONE = "done.json"
+AROUND = 16  # pixels: crops of the recipes are then of about the size that is seen
 
 
 @dataclass(frozen=True)
@@ -66,21 +67,10 @@ class Plan(Folder):
 def make_data(plan: Plan) -> None:
     """The phantoms, prepared; what is there is kept."""
     asked, workers = plan.asked, plan.asked.workers
-    store = {"store": {"size": asked.size + 16}}  # crops of the recipes are then of about the size that is seen
+    store = {"store": {"size": asked.size + AROUND}}
     if not (plan.data("surgical") / "prepared.json").is_file():
-        source = plan.work / "surgical" / "source"
-        surgical.synthesise(source, asked.procedures, asked.phantom_seed, pace=asked.pace, workers=workers)
-        _add_narrated(source / RECORDINGS)
-        domain = load_domain("surgical").changed(store)
-        prepare(
-            source,
-            plan.data("surgical"),
-            domain,
-            key=plan.key,
-            workers=workers,
-            overwrite=True,
-            layout=open_layout(source),
-        )
+        place = plan.work / "surgical"
+        make_procedures(place, asked.procedures, asked.phantom_seed, asked.pace, asked.size, plan.key, workers)
     for number, (world, patients) in enumerate((("echo", asked.patients), ("echo-test", asked.patients // 2))):
         if not (plan.data(world) / "prepared.json").is_file():
             source = plan.work / world / "source"
@@ -88,6 +78,15 @@ def make_data(plan: Plan) -> None:
             domain = load_domain("echo").changed(store)
             prepare(source, plan.data(world), domain, key=plan.key, workers=workers, overwrite=True)
     _write_texts(plan)
+
+
+def make_procedures(place: Path, procedures: int, seed: int, pace: float, size: int, key: bytes, workers: int) -> None:
+    """The surgical phantom in `place`/source, and prepared beside it for clips of `size`."""
+    source = place / "source"
+    surgical.synthesise(source, procedures, seed, pace=pace, workers=workers)
+    _add_narrated(source / RECORDINGS)
+    domain = load_domain("surgical").changed({"store": {"size": size + AROUND}})
+    prepare(source, place / "prepared", domain, key=key, workers=workers, overwrite=True, layout=open_layout(source))
 
 
 def _add_narrated(path: Path) -> None:

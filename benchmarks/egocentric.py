@@ -7,7 +7,7 @@ makes the phantom and prepares it in --out (kept there: a second call goes on), 
     location    rooms of teammates at the middle of a clip, linear probe of frozen features, mAP and macro F1: vfm-tiny as it ships, after
                 `cecl`, and after `cecl` with every recording at another moment (data.synchronous=false), the control
     retrieval   narrations among clips and clips among narrations, EPIC's mAP and nDCG by verbs and nouns: `egonce`, and the same with narrations
-                in the same words as right answers (right=words), and with none but a sample's own (right=own), which is InfoNCE; `clip`, which
+                in the same words as positives (positives=words), and with none but a sample's own (positives=own), InfoNCE; `clip`, which
                 leaves out pairs of the same words or overlapping times, and learns its temperature
     direction   each action against its opposite alone (half is chance), linear probe: vfm-tiny and `chirality` over it; and the case that the
                 recipe is for, an image encoder that sees frames by themselves (a small DINOv2, by `simclr` on the same recordings, from random
@@ -80,13 +80,13 @@ CECL = (
     "objective.standardise=true",
     "optim.lr=5e-4",
 )  # of hundreds of steps, not of many thousands
-LARGE = "train.batch_size=64"  # narrations repeat in it: of each, one and a half others are of the same act
+LARGE = "train.batch_size=64"  # narrations repeat in it: each meets 1.3 others of the same act
 RUNS: dict[str, Run] = {  # those of one question and start learn for as many steps
     "cecl": Run("location", "cecl", CECL),
     "asynchronous": Run("location", "cecl", (*CECL, "data.synchronous=false")),
     "egonce": Run("retrieval", "egonce", (LARGE,)),
-    "words": Run("retrieval", "egonce", (LARGE, "objective.right=words")),
-    "infonce": Run("retrieval", "egonce", (LARGE, "objective.right=own")),
+    "words": Run("retrieval", "egonce", (LARGE, "objective.positives=words")),
+    "infonce": Run("retrieval", "egonce", (LARGE, "objective.positives=own")),
     "clip": Run("retrieval", "clip", (LARGE,)),
     "chirality": Run("direction", "chirality"),
     IMAGE: Run("direction", "simclr", ("train.batch_size=32", "optim.lr=5e-4"), "dinov2"),

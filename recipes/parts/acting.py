@@ -22,9 +22,9 @@ class ActingSettings(TowerSettings):
 
     temperature: PositiveFloat = Field(0.05, description="tau; it is not learned")
     augment: Literal["none", "weak", "strong"] = Field("weak", description="augmentation of the clips")
-    right: Literal["acts", "words", "own"] = Field(
+    positives: Literal["acts", "words", "own"] = Field(
         "acts",
-        description="right answers of a sample beside its own: those of the same act, or (for comparison) those in the same words, or none: InfoNCE",
+        description="positives of a sample beside its own: those of the same act, or (for comparison) those in the same words, or none: InfoNCE",
     )
 
 
@@ -51,12 +51,12 @@ class Acting(Aligning):
             NOUNS: batch.targets[NOUNS],
         }
 
-    def right_answers(self, embedded: Mapping[str, Tensor]) -> Tensor:
-        """Which samples of all ranks are right answers to each of this rank's, as `right` says: (B, N) bool."""
+    def positives(self, embedded: Mapping[str, Tensor]) -> Tensor:
+        """Which samples of all ranks are positives of each of this rank's, as the setting says: (B, N) bool."""
         words = embedded["words"]
-        if self.settings.right == "own":
+        if self.settings.positives == "own":
             return of_one_group(places(len(words), words.device))
-        return of_one_group(words) if self.settings.right == "words" else same_act(embedded)
+        return of_one_group(words) if self.settings.positives == "words" else same_act(embedded)
 
 
 def same_act(embedded: Mapping[str, Tensor]) -> Tensor:

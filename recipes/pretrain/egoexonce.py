@@ -44,7 +44,7 @@ class EgoExoNCE(Acting):
         clips, texts, exo = embedded["clips"], embedded["texts"], embedded[EXO]
         return {
             "loss": shared_nce(
-                clips, texts, self.settings.temperature, self.right_answers(embedded), weights=view_weights(exo)
+                clips, texts, self.settings.temperature, self.positives(embedded), weights=view_weights(exo)
             ),
             "exo": global_mean(exo.float()),
             "accuracy": accuracy(clips, texts),

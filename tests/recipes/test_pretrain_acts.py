@@ -113,10 +113,12 @@ def test_egonce_by_hand() -> None:
     assert build("egonce").alignment.log_scale.exp().item() == pytest.approx(20)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(("right", "positives"), [("words", [{0}, {1}, {2, 3}, {2, 3}]), ("own", [{0}, {1}, {2}, {3}])])
-def test_fewer_right_answers_for_comparison(right: str, positives: list[set[int]]) -> None:
+@pytest.mark.parametrize(
+    ("setting", "positives"), [("words", [{0}, {1}, {2, 3}, {2, 3}]), ("own", [{0}, {1}, {2}, {3}])]
+)
+def test_fewer_positives_for_comparison(setting: str, positives: list[set[int]]) -> None:
     """The batch of the test above; with none but a sample's own it is InfoNCE."""
-    objective = build("egonce", temperature=0.5, right=right)
+    objective = build("egonce", temperature=0.5, positives=setting)
     assert isinstance(objective, EgoNCE)
     v, t = rows(4, 8), rows(4, 8, seed=1)
     embedded = {
@@ -125,7 +127,7 @@ def test_fewer_right_answers_for_comparison(right: str, positives: list[set[int]
     }  # fmt: skip
     found = objective.compare(embedded)
     assert found["loss"].item() == pytest.approx(by_hand(v, t, positives, 0.5, [1.0] * 4), abs=1e-5)
-    if right == "own":
+    if setting == "own":
         assert found["loss"].item() == pytest.approx(both_ways(v, t, 0.5).item(), abs=1e-5)
 
 
