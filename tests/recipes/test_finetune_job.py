@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from interrupt_factory import Killed, dies_at
 from safetensors.torch import load_file
 from store_factory import make_prepared
 
@@ -176,20 +177,7 @@ def test_the_adapter_loads_with_plain_peft_and_gives_the_merged_encoder(made, fi
 
 def test_interrupted_and_resumed_ends_as_the_uninterrupted_run(made, finished, monkeypatch):
     root, _, labels = made
-    import recipes.training.loop as loop
-
-    class Killed(Exception):
-        pass
-
-    real, steps = loop._Loop.step, []
-
-    def step(self, number, *rest):
-        if number == 7 and not steps:
-            steps.append(number)
-            raise Killed
-        return real(self, number, *rest)
-
-    monkeypatch.setattr(loop._Loop, "step", step)
+    steps = dies_at(monkeypatch, 7)
     with pytest.raises(Killed):
         finetune(settings(root, labels), root / "again", reporter=SilentReporter())
     finetune(settings(root, labels), root / "again", resume=True, reporter=SilentReporter())

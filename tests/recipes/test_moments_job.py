@@ -8,6 +8,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from interrupt_factory import Killed, dies_at
 from procedure_factory import PHASES, TOOLS, make_procedures
 from safetensors.torch import load_file
 
@@ -177,20 +178,7 @@ def test_predictions_that_were_stopped_are_gone_on_with(made, finished, tmp_path
 
 def test_interrupted_and_resumed_ends_as_the_uninterrupted_run(made, finished, monkeypatch):
     root, _ = made
-    import recipes.training.loop as loop
-
-    class Killed(Exception):
-        pass
-
-    real, steps = loop._Loop.step, []
-
-    def step(self, number, *rest):
-        if number == 37 and not steps:
-            steps.append(number)
-            raise Killed
-        return real(self, number, *rest)
-
-    monkeypatch.setattr(loop._Loop, "step", step)
+    dies_at(monkeypatch, 37)
     resolved = settings(root, task__temporal__relaxed=2.0)
     with pytest.raises(Killed):
         finetune(resolved, root / "runs" / "again", reporter=SilentReporter())

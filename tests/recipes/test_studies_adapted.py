@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from interrupt_factory import Killed, dies_at
 from safetensors.torch import load_file
 from store_factory import make_prepared
 
@@ -279,20 +280,7 @@ def test_the_run_alone_says_the_same_of_the_same_studies(made, finished, tmp_pat
 
 def test_interrupted_and_resumed_ends_as_the_uninterrupted_run(made, finished, monkeypatch):
     root, _, labels = made
-    import recipes.training.loop as loop
-
-    class Killed(Exception):
-        pass
-
-    real, steps = loop._Loop.step, []
-
-    def step(self, number, *rest):
-        if number == 6 and not steps:
-            steps.append(number)
-            raise Killed
-        return real(self, number, *rest)
-
-    monkeypatch.setattr(loop._Loop, "step", step)
+    steps = dies_at(monkeypatch, 6)
     again = root / "runs" / "again"
     with pytest.raises(Killed):
         finetune(settings(root, labels), again, reporter=SilentReporter())

@@ -9,6 +9,7 @@ from collections import defaultdict
 import cv2
 import numpy as np
 import pytest
+from interrupt_factory import Killed, dies_at
 from safetensors.torch import load_file
 from store_factory import make_prepared
 
@@ -156,20 +157,7 @@ def test_the_run_alone_says_the_same_of_the_same_studies(made, finished, tmp_pat
 
 def test_interrupted_and_resumed_ends_as_the_uninterrupted_run(made, finished, monkeypatch):
     root, _, labels = made
-    import recipes.training.loop as loop
-
-    class Killed(Exception):
-        pass
-
-    real, steps = loop._Loop.step, []
-
-    def step(self, number, *rest):
-        if number == 17 and not steps:
-            steps.append(number)
-            raise Killed
-        return real(self, number, *rest)
-
-    monkeypatch.setattr(loop._Loop, "step", step)
+    dies_at(monkeypatch, 17)
     again = root / "runs" / "again"
     with pytest.raises(Killed):
         finetune(settings(root, labels), again, reporter=SilentReporter())
