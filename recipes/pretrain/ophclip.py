@@ -31,13 +31,14 @@ class OphCLIP(Aligning):
         loss = CLIP(v, t) over narrations and over titles, each among their own
              + w * mean over titles of - log  sum over p in {own clip, K silent} of exp(s t . p)  /  [ that sum + the same of other titles ]
 
-    v: clips; t: narrations (clip, keystep) or titles (abstract). Recordings without any text are samples too: their embeddings fill a memory bank, of
-    which the K with the largest inner product with a title's own clip are further positives of the title, and strangers of those other titles whose
-    own they are not.
+    v: clips; t: narrations (clip, keystep) or titles (abstract). Recordings without any text are samples too. Of theirs, in this batch and in a memory
+    bank of earlier ones, the K with the largest inner product with a title's own clip are further positives of the title, and strangers of those
+    other titles whose own they are not.
 
     Conventions of ours: both kinds are in every batch (the paper alternates them). Narrations outnumber titles and silent videos by far, so that
     these are met again until they have their share of the samples. Nothing is retrieved before the share `begin` of the run: what untrained towers
-    take for alike is not (the authors' are trained already). The bank holds embeddings of earlier steps and has no gradient; s is learned as CLIP's.
+    take for alike is not (the authors' are trained already). s is learned as CLIP's. The bank holds embeddings of earlier steps and has no gradient:
+    it teaches the texts alone, the silent clips of this batch teach the encoder too.
     Rows of the bank that nobody has filled yet, and those of narrated recordings, are no positives.
     """
 
@@ -93,7 +94,7 @@ class OphCLIP(Aligning):
         weights = torch.tensor([1.0, 1.0, s.weight_titles, 0.0], device=levels.device)[levels]
         apart = no_strangers(embedded, levels)
         own = both_ways(clips, texts, 1 / scale, apart=apart, weights=weights)
-        retrieved = self.of_silent(clips, texts, scale, apart, (levels == TITLE) & self.begun)
+        retrieved = self.of_silent(embedded, scale, apart, (levels == TITLE) & self.begun)
         silent = levels < 0
         self.bank.push(clips, torch.where(silent, embedded["recordings"], -1))
         return {
@@ -105,22 +106,23 @@ class OphCLIP(Aligning):
             "accuracy": accuracy(clips, texts, ~silent),
         }
 
-    def of_silent(self, clips: Tensor, texts: Tensor, scale: Tensor, apart: Tensor, asked: Tensor) -> Tensor:
+    def of_silent(self, embedded: Mapping[str, Tensor], scale: Tensor, apart: Tensor, asked: Tensor) -> Tensor:
         """The second term, of the texts of this rank that are `asked` (B,) bool; over all samples, so that ranks are averaged as one."""
-        clips, texts = F.normalize(clips.float(), dim=-1), F.normalize(texts.float(), dim=-1)
-        everyone, rows = gather(clips), self.bank.rows.clone()  # the bank is filled before gradients are
+        clips, texts = (F.normalize(embedded[name].float(), dim=-1) for name in ("clips", "texts"))
+        everyone = gather(clips)
+        rows = torch.cat([everyone, self.bank.rows.clone()])  # a copy: the bank is filled before gradients are
+        silent = torch.cat([gather(embedded["levels"]) < 0, self.bank.recordings >= 0])
         # what is set aside for others is not for the sample itself
         itself = torch.zeros_like(apart).scatter_(1, places(len(clips), clips.device).unsqueeze(1), True)
-        filled = self.bank.recordings >= 0
         with as_they_are(clips):
-            alike = (clips.detach() @ rows.T).masked_fill(~filled, -torch.inf)
-            near, which = alike.topk(min(self.settings.retrieved, len(filled)), dim=1)
-            own = torch.zeros_like(alike).scatter_(1, which, (~near.isinf() & asked.unsqueeze(1)).float())
+            alike = (clips.detach() @ rows.detach().T).masked_fill(~silent, -torch.inf)
+            near, which = alike.topk(min(self.settings.retrieved, len(rows)), dim=1)
+            own = torch.zeros_like(alike).scatter_(1, which, (~near.isinf() & asked.unsqueeze(1)).float()) > 0
             # without them a text would only have to be near any silent clip: that is true of all texts at once
-            others = (~apart).float() @ gather(own) > 0
-            silent = texts @ rows.T * scale
-            batch = texts @ everyone.T * scale
-        positives = [batch.masked_fill(~itself, LOWEST), silent.masked_fill(own == 0, LOWEST)]
-        every = [batch.masked_fill(apart & ~itself, LOWEST), silent.masked_fill((own == 0) & ~others, LOWEST)]
-        lost = torch.cat(every, dim=1).logsumexp(dim=1) - torch.cat(positives, dim=1).logsumexp(dim=1)
-        return (lost * asked).mean()
+            strangers = (~apart).float() @ gather(own.float()) > 0
+            logits = texts @ rows.T * scale
+        held = len(everyone)
+        own[:, :held] |= itself
+        strangers[:, :held] |= ~apart
+        every, positives = (logits.masked_fill(~kept, LOWEST).logsumexp(dim=1) for kept in (own | strangers, own))
+        return ((every - positives) * asked).mean()

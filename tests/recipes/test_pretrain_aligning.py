@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recipes.objective import LEVEL, Progress
-from recipes.parts.levels import LevelSettings, hierarchy_loss, mean_text
+from recipes.parts.levels import LevelSettings, hierarchy_loss, mean_text, no_strangers
 from recipes.pretrain.clip import CLIP
 from recipes.pretrain.ophclip import OphCLIP
 from recipes.pretrain.peskavlp import PeskaVLP
@@ -230,6 +230,27 @@ def test_ophclip_takes_silent_clips_for_titles() -> None:
         -1,
         -1,
     ]  # narrated clips are in the bank, and nobody's positives
+
+
+def test_silent_clips_of_the_batch_teach_the_encoder_what_a_title_says() -> None:
+    objective = build("ophclip", bank=4, retrieved=1, begin=0)
+    assert isinstance(objective, OphCLIP)
+    axes = torch.eye(8)
+    near = (axes[0] + axes[2]) / math.sqrt(2)  # silent, and more like the first title's clip than like the second's
+    v = torch.stack([axes[0], axes[1], near, axes[3]]).requires_grad_()
+    t = torch.stack([axes[0], axes[1], axes[4], axes[5]])
+    embedded = {
+        "clips": v, "texts": t, "scale": torch.full((4,), 2.0), "words": torch.arange(4), "levels": torch.tensor([2, 2, -1, 0]),
+        "recordings": torch.arange(4),
+    }  # fmt: skip
+    apart = no_strangers(embedded, embedded["levels"])
+    loss = objective.of_silent(embedded, torch.tensor(2.0), apart, torch.tensor([True, False, False, False]))
+    own = math.exp(2.0) + math.exp(2 / math.sqrt(2))
+    assert loss.item() == pytest.approx(math.log((own + 1) / own) / 4, abs=1e-6)  # the other title's clip is the only stranger
+    loss.backward()
+    assert v.grad is not None
+    assert (v.grad[2] @ t[0]).item() < 0  # nearer to the title
+    assert v.grad[3].abs().sum().item() == 0  # a narration has no part in it
 
 
 def test_ophclip_retrieves_nothing_before_its_towers_have_learned() -> None:
