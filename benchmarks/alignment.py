@@ -12,7 +12,7 @@ Makes a surgical phantom (an official part of its procedures is tested) and two 
     surgvlp    narrations alone: both transcripts, each the anchor of its own texts; both, anchored at asr_a as in the paper; asr_a alone;
                asr_b alone (the same loss, whose third term then has nothing to compare)
     few        the same four, of a third of the procedures
-    ophclip    texts of a third of the procedures; with the others as silent videos, and without them
+    ophclip    texts of a third of the procedures; with the others as silent videos, beside as many narrations as without them, and without them
     captions, reports   of the echo phantom, by clip
 
 and asks each on the tested procedures or patients. `heads` are trained over frozen descriptions: causal and offline, classes balanced or not. Trials
@@ -35,6 +35,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("/tmp/vfm-alignment"))
     parser.add_argument("--procedures", type=int, default=64)
+    parser.add_argument(
+        "--operations",
+        nargs="+",
+        default=["cholecystectomy"],
+        help="of several, ophclip learns titles, and kinds are asked",
+    )
     parser.add_argument("--pace", type=float, default=18.0, help="of the procedures; 18: about two minutes")
     parser.add_argument("--patients", type=int, default=64, help="echo: that teach; half as many are tested")
     parser.add_argument("--phantom-seed", type=int, default=41)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from alignment_answers import TOOL, read_phase, read_tool, show
+from alignment_answers import TOOL, read_moments, read_tool, show
 from alignment_data import Folder, make_procedures
 
 from domains.prepare.privacy import load_key
@@ -63,7 +63,9 @@ def main() -> None:
     if not (data / "prepared.json").is_file():
         key = load_key(folder.work / "key", create=True)
         pace, size = settings["pace"], settings["size"]
-        make_procedures(place, asked.procedures, asked.phantom_seed, pace, size, key, asked.workers)
+        make_procedures(
+            place, asked.procedures, asked.phantom_seed, settings["operations"], pace, size, key, asked.workers
+        )
     names = {group: [f"{group}-{seed}" for seed in range(asked.seeds)] for group in asked.groups}
     questions = [
         Question(folder.run(name), data, place / "runs" / name, settings["every"])
@@ -73,7 +75,7 @@ def main() -> None:
     with ProcessPoolExecutor(asked.workers) as pool:
         list(pool.map(Question.ask, questions))
     first, *others = asked.groups
-    for title, reader, metrics in (("phase", read_phase, PHASES[:2]), ("tool", read_tool, (TOOL,))):
+    for title, reader, metrics in (("phase", read_moments, PHASES[:2]), ("tool", read_tool, (TOOL,))):
         read = {group: [reader(place / "runs" / name) for name in each] for group, each in names.items()}
         who = read[first][0].patients
         scorers = {group: (group, mean_of([one.scorer for one in each])) for group, each in read.items()}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from alignment_data import Folder
 
-from domains.base import load_domain
+from domains.store.annotated import tasks
 from domains.store.prepared import Prepared
 from recipes.evaluate.metrics import CLASSIFICATION, Array, Metric
 from recipes.evaluate.phases import PHASES, mean_over_videos, table_of_videos
@@ -29,7 +29,7 @@ VIEW = (CLASSIFICATION[0], CLASSIFICATION[2])
 WAYS = ("clip to text", "text to clip")
 SURGICAL = (
     "surgvlp-both", "surgvlp-anchored", "surgvlp-asr_a", "surgvlp-asr_b", "few-both", "few-anchored", "few-asr_a", "few-asr_b",
-    "clip", "hecvl", "peskavlp", "ophclip-silent", "ophclip-narrated",
+    "clip", "hecvl", "peskavlp", "ophclip-silent", "ophclip-beside", "ophclip-narrated",
 )  # fmt: skip
 ECHO = {"start": "echo-start", "captions": "captions", "reports": "reports"}
 # What differs in one thing: the same steps, and the seeds that both have.
@@ -37,6 +37,7 @@ PAIRS = (
     ("surgvlp-anchored", "surgvlp-asr_a"), ("surgvlp-anchored", "surgvlp-asr_b"), ("surgvlp-both", "surgvlp-asr_a"),
     ("surgvlp-both", "surgvlp-asr_b"), ("few-anchored", "few-asr_a"), ("few-anchored", "few-asr_b"), ("few-both", "few-asr_a"),
     ("few-both", "few-asr_b"), ("ophclip-silent", "ophclip-narrated"),
+    ("ophclip-beside", "ophclip-narrated"),
 )  # fmt: skip
 
 
@@ -70,10 +71,15 @@ def of_values(values: Mapping[str, Array]) -> Scorer:
     return lambda metric, weights: metric.of(values[metric.name], values[metric.name], weights)
 
 
-def read_phase(run: Path, *, common: bool = False) -> Read:
-    """common: in place of what the run said, the commonest phase of all that are asked."""
-    classes = load_domain("surgical").task("phase").classes
-    videos = by_video(run / "phase" / "predictions.csv")
+def classes_in(lines: Sequence[Mapping[str, str]]) -> list[str]:
+    """Those that predictions.csv has a column of, in order."""
+    return [name.removeprefix("cosine_") for name in lines[0] if name.startswith("cosine_")]
+
+
+def read_moments(run: Path, task: str = "phase", *, common: bool = False) -> Read:
+    """One class of every moment. common: in place of what the run said, the commonest class of all that are asked."""
+    videos = by_video(run / task / "predictions.csv")
+    classes = classes_in(videos[0][1])
     truths, said = (
         [np.array([classes.index(line[column]) for line in lines]) for _, lines in videos]
         for column in ("truth", "prediction")
@@ -86,8 +92,8 @@ def read_phase(run: Path, *, common: bool = False) -> Read:
 
 def read_tool(run: Path) -> Read:
     """Average precision of every tool in every procedure."""
-    classes = load_domain("surgical").task("tool").classes
     videos = by_video(run / "tool" / "predictions.csv")
+    classes = classes_in(videos[0][1])
     truths = [
         np.array([[name in line["truth"].split(";") for name in classes] for line in lines]) for _, lines in videos
     ]
@@ -191,8 +197,10 @@ def questions(folder: Folder) -> Iterator[Asking]:
     """Of the surgical phantom, of the echo phantom, of temporal heads."""
     store, tested = (Prepared.open(folder.data(world)) for world in ("surgical", "echo-test"))
     kinds: list[tuple[str, Sequence[Metric], Reader]] = [
-        ("zero-shot phase", PHASES[:2], read_phase), ("zero-shot tool", (TOOL,), read_tool),
+        ("zero-shot phase", PHASES[:2], read_moments), ("zero-shot tool", (TOOL,), read_tool),
     ]  # fmt: skip
+    if "operation" in tasks(store):
+        kinds.append(("zero-shot operation", PHASES[1:2], partial(read_moments, task="operation")))
     for about, name in (("texts", "narrations (asr_a)"), ("steps", "key steps")):
         kinds += [
             (f"retrieval of {name}, {way}", RETRIEVAL, partial(read_ranks, about=about, way=way, store=store))
@@ -200,8 +208,8 @@ def questions(folder: Folder) -> Iterator[Asking]:
         ]
     for name, metrics, reader in kinds:
         yield Asking(name, metrics, {row: (row, reader) for row in ("start", *SURGICAL)})
-        if reader is read_phase:
-            common = {"commonest phase": ("start", partial(read_phase, common=True))}
+        if reader is read_moments:
+            common = {"commonest phase": ("start", partial(read_moments, common=True))}
             yield Asking(name, metrics, {**common, **{row: (row, reader) for row in SURGICAL}})
         for one, other in PAIRS:
             yield Asking(name, metrics, {other: (other, reader), one: (one, reader)}, same_seeds=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from domains.base import load_domain
 from domains.echo import phantom as echo
@@ -70,7 +72,9 @@ def make_data(plan: Plan) -> None:
     store = {"store": {"size": asked.size + AROUND}}
     if not (plan.data("surgical") / "prepared.json").is_file():
         place = plan.work / "surgical"
-        make_procedures(place, asked.procedures, asked.phantom_seed, asked.pace, asked.size, plan.key, workers)
+        make_procedures(
+            place, asked.procedures, asked.phantom_seed, asked.operations, asked.pace, asked.size, plan.key, workers
+        )
     for number, (world, patients) in enumerate((("echo", asked.patients), ("echo-test", asked.patients // 2))):
         if not (plan.data(world) / "prepared.json").is_file():
             source = plan.work / world / "source"
@@ -80,21 +84,23 @@ def make_data(plan: Plan) -> None:
     _write_texts(plan)
 
 
-def make_procedures(place: Path, procedures: int, seed: int, pace: float, size: int, key: bytes, workers: int) -> None:
+def make_procedures(
+    place: Path, procedures: int, seed: int, operations: Sequence[str], pace: float, size: int, key: bytes, workers: int
+) -> None:
     """The surgical phantom in `place`/source, and prepared beside it for clips of `size`."""
     source = place / "source"
-    surgical.synthesise(source, procedures, seed, pace=pace, workers=workers)
-    _add_narrated(source / RECORDINGS)
+    surgical.synthesise(source, procedures, seed, operations=operations, pace=pace, workers=workers)
+    _add_narrated(source / RECORDINGS, len(operations))
     domain = load_domain("surgical").changed({"store": {"size": size + AROUND}})
     prepare(source, place / "prepared", domain, key=key, workers=workers, overwrite=True, layout=open_layout(source))
 
 
-def _add_narrated(path: Path) -> None:
-    """A split whose training part is every third procedure that teaches."""
+def _add_narrated(path: Path, kinds: int) -> None:
+    """A split whose training part is every third procedure that teaches; of several kinds of operations one of each, then two of each left out."""
     with path.open(encoding="utf-8", newline="") as file:
         head, *lines = csv.reader(file)
     taught = [line for line in lines if line[2] == "train"]
-    some = {line[0] for line in taught[::3]}
+    some = {line[0] for number, line in enumerate(taught) if number // kinds % 3 == 0}
     rows = [[*line, line[2] if line[2] != "train" or line[0] in some else ""] for line in lines]
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([[*head, NARRATED], *rows])
@@ -111,7 +117,7 @@ def _write_texts(plan: Plan) -> None:
     tables = {
         "both": spoken,
         **{source: [*(line for line in spoken if line[4] == source), nobody] for source in ("asr_a", "asr_b")},
-        NARRATED: [line for line in said if some[line[0]] == "train"],
+        NARRATED: [_titled(line, plan) for line in said if some[line[0]] == "train"],
     }
     for name, lines in tables.items():
         plan.text(name).parent.mkdir(parents=True, exist_ok=True)
@@ -120,10 +126,30 @@ def _write_texts(plan: Plan) -> None:
             csv.writer(file).writerows((store.video_id(row), *rest) for row, *rest in lines)
 
 
+def _titled(line: tuple[Any, ...], plan: Plan) -> tuple[Any, ...]:
+    """Of several kinds of operations an abstract is cut down to its title, which says which one it is."""
+    if len(plan.asked.operations) == 1 or line[5] != "abstract":
+        return line
+    return (*line[:3], line[3].split(".")[0], *line[4:])
+
+
 def check_settings(plan: Plan) -> None:
     """What a folder holds was made with one set of settings."""
     plan.work.mkdir(parents=True, exist_ok=True)
-    named = ("procedures", "pace", "patients", "phantom_seed", "steps", "batch", "lr", "size", "frames", "every", "set")
+    named = (
+        "procedures",
+        "operations",
+        "pace",
+        "patients",
+        "phantom_seed",
+        "steps",
+        "batch",
+        "lr",
+        "size",
+        "frames",
+        "every",
+        "set",
+    )
     own, path = {name: getattr(plan.asked, name) for name in named}, plan.work / "settings.json"
     if path.is_file() and (other := json.loads(path.read_text(encoding="utf-8"))) != own:
         changed = ", ".join(name for name in named if other.get(name) != own[name])

@@ -57,6 +57,8 @@ def trials_of(plan: Plan) -> list[Trial]:
     official, untaught = ("data.split=official",), ("train.steps=1", "optim.lr=1e-12")
     spoken = {name: f"text.files=[{plan.text(name)}]" for name in ("both", "asr_a", "asr_b", NARRATED)}
     silent = (spoken[NARRATED], "objective.bank=64")  # some dozens of videos are silent, each a sample of an epoch
+    # silent clips on top of as many narrations and titles as without them
+    beside = (f"train.batch_size={round(plan.asked.batch * 4 / 3)}", "objective.share_titles=0.1875")
     reported = {name: f"text.files=[{plan.source(name)}]" for name in ("captions", "reports")}
     kinds: list[tuple[str, str, str, tuple[str, ...]]] = [
         ("surgvlp-anchored", "surgical", "surgvlp", (*official, spoken["both"], "objective.sources=[asr_a]")),
@@ -72,6 +74,7 @@ def trials_of(plan: Plan) -> list[Trial]:
         ("clip", "surgical", "clip", official),
         ("captions", "echo", "clip", (reported["captions"],)),
         ("ophclip-silent", "surgical", "ophclip", (*official, *silent)),
+        ("ophclip-beside", "surgical", "ophclip", (*official, *silent, *beside)),
         ("ophclip-narrated", "surgical", "ophclip", (f"data.split={NARRATED}", *silent)),
         ("reports", "echo", "clip", (reported["reports"],)),
         ("start", "surgical", "clip", (*official, *untaught)),
@@ -135,6 +138,8 @@ def ask(trial: Trial, plan: Plan) -> None:
         data, moments = plan.data("surgical"), replace(kind, split="official", every=plan.asked.every)
         zero_shot(run, data, None, "phase", moments, out=run / "phase")
         zero_shot(run, data, None, "tool", moments, out=run / "tool")
+        if len(plan.asked.operations) > 1:
+            zero_shot(run, data, None, "operation", moments, out=run / "operation")
         retrieval(
             run,
             data,

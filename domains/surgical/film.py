@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domains.generic.textures import spectrum
-from domains.surgical import procedure as script
-from domains.surgical import scene as field
 from domains.surgical.instruments import draw_bag, draw_tool
+from domains.surgical.operation import Operation
 from domains.surgical.procedure import Act, Procedure
 from domains.surgical.room import SIDE, draw_room, draw_tube
-from domains.surgical.scene import Scene, State
+from domains.surgical.tissue import State, between
 
 VIEW = (240, 320)  # height, width of a frame
 SHOWN = 448.0  # pixels of the field that the width of a frame shows at zoom 1
@@ -23,12 +22,6 @@ SLIDE = 0.6  # seconds in which a tool comes in or leaves
 Picture = NDArray[np.uint8]
 Vector = NDArray[np.float64]
 
-# Where the camera looks in each phase: x, y of the field, zoom.
-GAZE = {
-    script.PREPARATION: (285, 205, 0.95), script.CALOT: (225, 235, 1.45), script.CLIPPING: (205, 250, 1.8),
-    script.DISSECTION: (295, 205, 1.25), script.PACKAGING: (285, 250, 1.05), script.CLEANING: (310, 190, 1.3),
-    script.RETRACTION: (295, 170, 0.98),
-}  # fmt: skip
 FROM = {
     "Grasper": 172.0,
     "Hook": 28.0,
@@ -39,6 +32,7 @@ FROM = {
 }  # degrees, y down
 REACH = 34.0  # pixels about a grasper that follow it
 WIDTH = 11.0  # pixels of a shaft at its tip, at zoom 1
+BURNS = {"Hook", "Bipolar"}  # and smoke
 
 
 @dataclass
@@ -62,11 +56,10 @@ class Look:
 class Film:
     """Frames of a procedure, (*VIEW, 3) uint8 RGB, `fps` a second; iterate once. glass: what they are seen through."""
 
-    def __init__(self, procedure: Procedure, rng: np.random.Generator, fps: float) -> None:
-        self._procedure, self._rng, self._fps = procedure, rng, fps
-        self._scene = Scene(rng)
-        self._state, self._field = State(), np.zeros((*field.FIELD, 3), np.uint8)
-        self._painted = False
+    def __init__(self, operation: Operation, procedure: Procedure, rng: np.random.Generator, fps: float) -> None:
+        self._operation, self._procedure, self._rng, self._fps = operation, procedure, rng, fps
+        self._field = operation.field(rng)
+        self._painted: tuple[State, Picture] | None = None
         self.glass = Glass(rng)
         self._smoke, self._clouds = 0.0, _clouds(rng)
         self._phase_of = {act: float(rng.uniform(0, 6)) for act in procedure.acts}
@@ -76,7 +69,7 @@ class Film:
         self._wander = rng.normal(0, 1, 4)
 
     def __iter__(self) -> Iterator[Picture]:
-        look = Look(*GAZE[self._procedure.phases[0].value], self._roll)
+        look = Look(*self._operation.gaze[self._procedure.phases[0].value], self._roll)
         cleaned = 0.0
         for number in range(int(self._procedure.seconds * self._fps)):
             time = number / self._fps
@@ -97,7 +90,7 @@ class Film:
 
     def _move(self, look: Look, time: float) -> None:
         """A step towards where the phase looks, with the wandering and trembling of a hand, and breath."""
-        x, y, zoom = GAZE[self._procedure.phase_at(time).value]
+        x, y, zoom = self._operation.gaze[self._procedure.phase_at(time).value]
         self._wander = 0.94 * self._wander + 0.34 * self._rng.normal(0, 1, 4)
         goal = (x + 16 * self._wander[0], y + 12 * self._wander[1], zoom * np.exp(0.07 * self._wander[2]))
         pull = 1 - np.exp(-1.1 / self._fps)
@@ -112,52 +105,37 @@ class Film:
         for begun, much in self._procedure.bleeding:
             if time > begun:
                 found += much * (1 - np.exp(-(time - begun) / 3)) * np.exp(-(time - begun) / 45)
-        return min(1.0, found) * (1 - 0.9 * self._procedure.progress(script.CLEANING, time))
-
-    def _now(self, time: float) -> State:
-        done = self._procedure.progress
-        clipped, dissected = done(script.CLIPPING, time), done(script.DISSECTION, time)
-        return State(
-            fat=round(1 - done(script.CALOT, time), 1),
-            detached=round(dissected * 20) / 20,
-            blood=round(self._blood(time) * 12) / 12,
-            char=round(dissected * 5) / 5,
-            bagged=round(max(0.0, 2 * done(script.PACKAGING, time) - 1), 1),
-            raised=done(script.RETRACTION, time),
-            clips=int(np.clip((clipped - 0.05) / 0.45 * 6, 0, 6)),
-            cut=clipped > 0.75,
-        )
+        return min(1.0, found) * (1 - 0.9 * self._procedure.progress(self._operation.cleaning, time))
 
     def _body(self, look: Look, time: float) -> Picture:
         """The view within the body, before the glass."""
-        state = self._now(time)
+        state = self._field.state(lambda phase: self._procedure.progress(phase, time), self._blood(time))
         shown = replace(state, raised=0.0)  # the bag is drawn into the view, not painted
-        if not self._painted or shown != self._state:
-            self._field, self._state, self._painted = self._scene.paint(shown), shown, True
+        if self._painted is None or shown != self._painted[0]:
+            self._painted = shown, self._field.paint(shown)
         matrix = look.matrix()
         acts = [act for act in self._procedure.acts if act.start <= time < act.end]
         tips = {act: self._tip(act, time, matrix, state) for act in acts if act.tool != "SpecimenBag"}
-        picture = self._warp(matrix, acts, tips, time)
+        picture = self._warp(self._painted[1], matrix, acts, tips, time)
         size = WIDTH * look.zoom
         for act in acts:
             if act.tool == "SpecimenBag":
-                way = np.array(field.BAG) + (np.array(field.DOME) - np.array(field.BAG)) * min(1.0, 1.15 * state.raised)
-                place = _at(matrix, way) + (1 - _eased(act, time)) * np.array([0.0, -VIEW[0]])
-                filled = max(state.bagged, float(act.phase == script.RETRACTION))
-                draw_bag(picture, place, 2.6 * size * (1 - 0.35 * state.raised), filled, np.sin(time))
+                way = between(self._field.bag, self._field.dome, min(1.0, 1.15 * state.raised))
+                place = _at(matrix, np.array(way)) + (1 - _eased(act, time)) * np.array([0.0, -VIEW[0]])
+                draw_bag(picture, place, 2.6 * size * (1 - 0.35 * state.raised), state.bagged, np.sin(time))
         burning = False
         for act in acts:
             if act.tool != "SpecimenBag":
                 angle = self._angle_of[act]
                 towards = np.array([np.cos(angle), np.sin(angle)])
                 draw_tool(picture, act.tool, tips[act], towards, size, self._open(act, time))
-                burning |= act.tool in script.BURNS and np.sin(2.1 * time + self._phase_of[act]) > 0.1
+                burning |= act.tool in BURNS and np.sin(2.1 * time + self._phase_of[act]) > 0.1
         self._smoke = min(1.0, self._smoke * np.exp(-0.4 / self._fps) + (0.16 / self._fps if burning else 0.0))
         return self._fog(picture, time)
 
     def _tip(self, act: Act, time: float, matrix: NDArray[np.float64], state: State) -> Vector:
         """Where the tip is in the view: at what it works on, in strokes; out of the picture when it comes and goes."""
-        place = _target(act, state)
+        place = np.array(self._field.target(act, state))
         phase = self._phase_of[act]
         reach = {"Grasper": (7, 5), "Hook": (15, 11), "Irrigator": (20, 10), "Bipolar": (7, 6)}.get(act.tool, (4, 4))
         place = place + np.array([reach[0] * np.sin(1.7 * time + phase), reach[1] * np.sin(2.9 * time + 2 * phase)])
@@ -177,7 +155,9 @@ class Film:
             return float("irrigate" in act.action) * (0.6 + 0.3 * np.sin(7 * time))
         return float(0.5 + 0.5 * np.sin(2.4 * time + self._phase_of[act]))
 
-    def _warp(self, matrix: NDArray[np.float64], acts: list[Act], tips: dict[Act, Vector], time: float) -> Picture:
+    def _warp(
+        self, field: Picture, matrix: NDArray[np.float64], acts: list[Act], tips: dict[Act, Vector], time: float
+    ) -> Picture:
         """The field through the camera, pulled along by graspers, with reflections that wander as it moves."""
         back = cv2.invertAffineTransform(matrix).astype(np.float32)
         mx, my = (row[0] * _X[None, :] + (row[1] * _Y + row[2])[:, None] for row in back)
@@ -195,11 +175,11 @@ class Film:
                 mx += pull[0] * near
                 my += pull[1] * near
         mx, my = np.asarray(mx, np.float32), np.asarray(my, np.float32)
-        picture = cv2.remap(self._field, mx, my, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        picture = cv2.remap(field, mx, my, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
         turn = 0.03 * (matrix[0, 2] + matrix[1, 2])
         # At half the size: a third of the time, and reflections are soft.
         shine = cv2.remap(
-            self._scene.gloss, mx[::2, ::2], my[::2, ::2], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+            self._field.gloss, mx[::2, ::2], my[::2, ::2], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
         )
         glint = cv2.transform(shine, np.array([[np.cos(turn), np.sin(turn)]]) * 200.0) - 2.6 * 200
         glint = cv2.resize(np.clip(glint, 0, 190).astype(np.uint8), VIEW[::-1], interpolation=cv2.INTER_LINEAR)
@@ -288,28 +268,6 @@ def _at(matrix: NDArray[np.float64], place: Vector) -> Vector:
 def _eased(act: Act, time: float) -> float:
     """0 out of the picture, 1 at work."""
     return float(np.clip(min(time - act.start + 0.2, act.end - time) / SLIDE, 0, 1))
-
-
-def _target(act: Act, state: State) -> Vector:
-    """What a tool works on, in the field."""
-    goal = act.action.rsplit(",", 1)[-1]
-    neck, fundus = np.array(field.NECK), np.array(field.FUNDUS)
-    hanging = fundus + np.array([-20.0, 92.0]) * state.detached
-    places: dict[str, Vector] = {
-        "cystic_duct": (neck + np.array(field.DUCT_END)) / 2,
-        "cystic_artery": (neck + np.array(field.ARTERY_END)) / 2,
-        "peritoneum": neck + np.array([6.0, -8.0]),
-        "omentum": np.array([205.0, 320.0]),
-        "cystic_plate": np.array(field.BED) + np.array([-40.0 * (1 - state.detached), 30.0]),
-        "blood_vessel": neck + np.array([20.0, 12.0]),
-        "liver": np.array(field.BED),
-        "fluid": np.array([270.0, 285.0]),
-        "specimen_bag": np.array(field.BAG) + np.array([-10.0, -45.0]),
-        "gallbladder": 0.55 * hanging + 0.45 * neck if act.tool == "Hook" else 0.8 * hanging + 0.2 * neck,
-    }
-    if act.phase == script.RETRACTION:
-        return np.array(field.BAG) + (np.array(field.DOME) - np.array(field.BAG)) * state.raised + np.array([0, -40.0])
-    return places[goal]
 
 
 def _clouds(rng: np.random.Generator) -> NDArray[np.uint8]:

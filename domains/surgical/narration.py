@@ -11,46 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from domains.surgical import procedure as script
+from domains.surgical.operation import Operation
 from domains.surgical.procedure import Procedure, Stretch
 
 WORDS = 2.6  # a second
 SAID = 0.75  # probability that an act is spoken of
 ASIDE = 0.12  # probability that something else is said after a sentence
 
-OPENING: dict[str, tuple[str, ...]] = {
-    script.PREPARATION: ("we have a first look around the abdomen and find the gallbladder", "the trocars are in and I grasp the gallbladder"),
-    script.CALOT: ("now we start the dissection of the calot triangle", "I open the peritoneum in front of the calot triangle"),
-    script.CLIPPING: ("both structures are free so now we clip and cut them", "this is the critical view and we can clip"),
-    script.DISSECTION: ("now I take the gallbladder off the liver bed", "we go on with the dissection of the gallbladder from the liver"),
-    script.PACKAGING: ("please give me the bag for the gallbladder", "the gallbladder is free and goes into the bag"),
-    script.CLEANING: ("we clean up and check the liver bed for bleeding", "now some irrigation and coagulation"),
-    script.RETRACTION: ("the bag comes out through the umbilical trocar", "we pull the bag out now"),
-}  # fmt: skip
-SPOKEN: dict[str, tuple[str, ...]] = {
-    "grasper,grasp,gallbladder": ("the grasper takes the gallbladder at the fundus",),
-    "grasper,retract,omentum": ("with the grasper I push the omentum down",),
-    "grasper,retract,gallbladder": ("the grasper pulls the gallbladder up for exposure", "I keep the gallbladder under tension with the grasper"),
-    "grasper,grasp,specimen_bag": ("the grasper holds the specimen bag open", "I take the bag with the grasper"),
-    "grasper,pack,gallbladder": ("the grasper puts the gallbladder into the bag",),
-    "grasper,retract,liver": ("the grasper lifts the liver",),
-    "hook,dissect,cystic_duct": ("with the hook I dissect around the cystic duct", "the hook frees the cystic duct"),
-    "hook,dissect,cystic_artery": ("here the hook is behind the cystic artery", "I dissect the cystic artery with the hook"),
-    "hook,cut,peritoneum": ("the hook cuts the peritoneum",),
-    "hook,dissect,gallbladder": ("the hook dissects the gallbladder from the liver", "small strokes with the hook between gallbladder and liver"),
-    "hook,dissect,cystic_plate": ("the hook follows the cystic plate",),
-    "hook,dissect,omentum": ("I take the fat down with the hook",),
-    "bipolar,coagulate,blood_vessel": ("the bipolar coagulates this small vessel",),
-    "bipolar,coagulate,cystic_plate": ("some bipolar on the cystic plate",),
-    "bipolar,coagulate,liver": ("the bipolar stops the oozing from the liver bed",),
-    "scissors,cut,cystic_duct": ("the scissors cut the cystic duct between the clips",),
-    "scissors,cut,cystic_artery": ("now the scissors on the cystic artery",),
-    "clipper,clip,cystic_duct": ("a clip on the cystic duct", "the clipper goes around the cystic duct"),
-    "clipper,clip,cystic_artery": ("the clipper closes on the cystic artery",),
-    "irrigator,irrigate,liver": ("we rinse the liver bed with the irrigator",),
-    "irrigator,aspirate,fluid": ("suction please there is fluid", "the irrigator sucks the blood away"),
-    "": ("there is the specimen bag",),
-}  # fmt: skip
 ASIDES = (
     "can we have the light a little lower", "is the next patient here already", "a bit more gas please", "yes that is fine",
     "I was taught to do this in another way", "thank you very much for watching", "what time is it now",
@@ -61,15 +28,6 @@ SOUNDS = {
     "grasper": "grass per", "irrigator": "irritator", "liver": "lever", "artery": "artistry", "duct": "duck", "plate": "place", "bed": "bad",
     "oozing": "using", "fundus": "fungus", "scissors": "seasons", "specimen": "spaceman", "dissect": "dialect", "bag": "back",
 }  # fmt: skip
-STEPS: dict[str, str] = {
-    script.PREPARATION: "Preparation: the abdomen is inspected and the gallbladder is exposed.",
-    script.CALOT: "Dissection of Calot's triangle: the hook opens the peritoneum and frees the cystic duct and the cystic artery from fat.",
-    script.CLIPPING: "Clipping and cutting: clips are placed on the cystic duct and artery, and scissors divide them.",
-    script.DISSECTION: "Gallbladder dissection: the hook separates the gallbladder from the liver bed.",
-    script.PACKAGING: "Packaging: the gallbladder is placed into the specimen bag.",
-    script.CLEANING: "Cleaning and coagulation: the field is rinsed and sucked dry, and bleeding of the liver bed is coagulated.",
-    script.RETRACTION: "Retraction: the specimen bag is pulled out through the trocar.",
-}
 
 
 @dataclass(frozen=True)
@@ -83,21 +41,24 @@ class Words:
     level: str
 
 
-def narrate(procedure: Procedure, rng: np.random.Generator, *, silent: bool) -> list[Words]:
+def narrate(operation: Operation, procedure: Procedure, rng: np.random.Generator, *, silent: bool) -> list[Words]:
     """All texts about a procedure, in order of source and time. silent: nobody speaks and nobody writes."""
     if silent:
         return []
-    said = list(_speech(procedure, rng))
-    written = [Words(one.start, one.end, step_text(procedure, one), "surgeon", "keystep") for one in procedure.phases]
-    whole = Words(0.0, procedure.seconds, abstract(procedure), "surgeon", "abstract")
+    said = list(_speech(operation, procedure, rng))
+    steps = [(one, step_text(operation, procedure, one)) for one in procedure.phases]
+    written = [Words(one.start, one.end, text, "surgeon", "keystep") for one, text in steps]
+    whole = Words(0.0, procedure.seconds, abstract(operation, procedure), "surgeon", "abstract")
     heard = [*_hear_a(said, rng), *_hear_b(said, rng)]
     return [*_within(heard, procedure.seconds), *written, whole]
 
 
-def _speech(procedure: Procedure, rng: np.random.Generator) -> Iterator[tuple[float, float, str]]:
+def _speech(operation: Operation, procedure: Procedure, rng: np.random.Generator) -> Iterator[tuple[float, float, str]]:
     """(start, end, sentence): one voice, sentence after sentence."""
-    cues = [(one.start, str(rng.choice(OPENING[one.value]))) for one in procedure.phases]
-    cues += [(act.start, str(rng.choice(SPOKEN[act.action]))) for act in procedure.acts if rng.random() < SAID]
+    cues = [(one.start, str(rng.choice(operation.opening[one.value]))) for one in procedure.phases]
+    cues += [
+        (act.start, str(rng.choice(operation.spoken[act.action]))) for act in procedure.acts if rng.random() < SAID
+    ]
     cues += [(time + 2, "there is some bleeding here") for time, much in procedure.bleeding if much > 0.5]
     cues += [(one.start, "the lens is dirty we go out and clean it") for one in _cleanings(procedure)]
     now = 0.0
@@ -171,29 +132,24 @@ def _mishear(text: str, rate: float, rng: np.random.Generator) -> str:
     return " ".join(heard) or text
 
 
-def step_text(procedure: Procedure, phase: Stretch) -> str:
+def step_text(operation: Operation, procedure: Procedure, phase: Stretch) -> str:
     """What an author writes of one stretch of a phase."""
-    text = STEPS[phase.value]
+    text = operation.steps[phase.value]
     if any(phase.start <= time < phase.end and much > 0.5 for time, much in procedure.bleeding):
         text += " Bleeding occurs."
     if (
         any(act.tool == "Bipolar" and phase.start <= act.start < phase.end for act in procedure.acts)
-        and phase.value != script.CLEANING
+        and phase.value != operation.cleaning
     ):
         text += " The bipolar forceps are used."
     return text
 
 
-def abstract(procedure: Procedure) -> str:
+def abstract(operation: Operation, procedure: Procedure) -> str:
     """What an author writes of the whole."""
     names = [one.value for one in procedure.phases]
     bleeding = sum(much for _, much in procedure.bleeding)
-    parts = ["Laparoscopic cholecystectomy."]
-    if names.count(script.CALOT) > 1:
-        parts.append("Calot's triangle is dissected in two steps.")
-    parts.append(
-        "The cystic duct and artery are clipped and divided, and the gallbladder is dissected from the liver bed and retrieved in a bag."
-    )
+    parts = [operation.title, *operation.told(procedure)]
     parts.append(
         "There is considerable bleeding."
         if bleeding > 1.2
@@ -201,9 +157,9 @@ def abstract(procedure: Procedure) -> str:
         if bleeding > 0
         else "There is no bleeding."
     )
-    if script.CLEANING not in names:
+    if operation.cleaning not in names:
         parts.append("No irrigation is needed.")
-    elif names[-1] == script.CLEANING:
+    elif names[-1] == operation.cleaning:
         parts.append("The field is cleaned again after the retrieval.")
     if _cleanings(procedure):
         parts.append("The lens is cleaned during the operation.")

@@ -1,4 +1,4 @@
-"""The surgical phantom: cholecystectomies that never were, as videos with phases, tools, triplets, narrations, and views of the room.
+"""The surgical phantom: operations that never were, as videos with phases, tools, triplets, narrations, and views of the room.
 
 Same seed, same bytes, whatever the number of workers. No patient, no licence, no network. It is written in the layout `annotated`
 (domains/layouts/annotated.py), as a laboratory would write its own.
@@ -22,16 +22,20 @@ import yaml
 
 from domains.errors import StorageError
 from domains.layouts.annotated import ABOUT, RECORDINGS, SPANS, TEXTS
-from domains.layouts.cholec import NULL, PARTS, PHASES, TRIPLETS
+from domains.layouts.cholec import NULL, PARTS, TRIPLETS
 from domains.layouts.cholec80 import TOOLS
 from domains.surgical.film import VIEW, Film
 from domains.surgical.narration import narrate
-from domains.surgical.procedure import Procedure, draw_procedure
+from domains.surgical.operation import Operation
+from domains.surgical.operations import OPERATIONS, known_operations
+from domains.surgical.operations.cholecystectomy import CHOLECYSTECTOMY
+from domains.surgical.procedure import Procedure
 
 FPS = 5  # frames a second of the videos: motion looks cut up, but is true at every frame
 PACE = 9.0  # how many times faster than an operation: four minutes for forty
 QUALITY = "25"  # constant rate factor of H.264
 TESTED, VALIDATED = 0.25, 0.15  # shares of the procedures
+GALLBLADDERS = (CHOLECYSTECTOMY.name,)
 
 Progress = Callable[[int, int], None]
 Row = Sequence[Any]
@@ -52,8 +56,10 @@ class _Task:
     out: str
     seed: int
     number: int
+    operation: str
     pace: float
     silent: bool
+    several: bool  # kinds of operations
 
 
 def synthesise(
@@ -61,6 +67,7 @@ def synthesise(
     procedures: int,
     seed: int = 0,
     *,
+    operations: Sequence[str] = GALLBLADDERS,
     pace: float = PACE,
     silent: int = 0,
     workers: int = 1,
@@ -69,13 +76,19 @@ def synthesise(
     """Write `procedures` videos below `out`, with dataset.yaml, recordings.csv, spans.csv and texts.csv.
 
     Spans: phase, tool, triplet, and out_of_body ("trocar" on the way, "room" outside). Texts: two transcripts (sources asr_a, asr_b), key steps and
-    an abstract. pace: times faster than an operation. silent: that many of the training procedures have no text. progress(done, total) counts
-    procedures. Raises StorageError.
+    an abstract. operations: names in OPERATIONS; of several, every part of the split has each about as often, and a span `operation` says which one
+    it is. pace: times faster than an operation. silent: that many of the training procedures have no text. progress(done, total) counts procedures.
+    Raises ConfigError for an operation that is not known, StorageError.
     """
     out = Path(out)
+    operations = tuple(one.name for one in known_operations(operations))
     parts = split(procedures, seed)
     mute = set([number for number, part in enumerate(parts) if part == "train"][:silent])
-    tasks = [_Task(str(out), seed, number, pace, number in mute) for number in range(procedures)]
+    kinds = kinds_of(parts, operations, seed)
+    tasks = [
+        _Task(str(out), seed, number, kinds[number], pace, number in mute, len(operations) > 1)
+        for number in range(procedures)
+    ]
     spans: list[Row] = []
     texts: list[Row] = []
     seconds = 0.0
@@ -89,19 +102,36 @@ def synthesise(
         _write(out / RECORDINGS, ("recording", "group", "official"), recordings)
         _write(out / SPANS, ("recording", "start", "end", "label", "value"), spans)
         _write(out / TEXTS, ("recording", "start", "end", "text", "source", "level"), texts)
-        (out / ABOUT).write_text(yaml.safe_dump(about(), sort_keys=False, width=140), encoding="utf-8")
+        (out / ABOUT).write_text(yaml.safe_dump(about(operations), sort_keys=False, width=140), encoding="utf-8")
     except OSError as error:
         raise StorageError(f"the phantom cannot be written ({error.strerror})", where=out) from None
     return PhantomResult(procedures, seconds, len(spans), len(texts))
 
 
-def about() -> dict[str, Any]:
+def about(operations: Sequence[str] = GALLBLADDERS) -> dict[str, Any]:
     """`dataset.yaml`."""
-    tasks: dict[str, dict[str, Any]] = {"phase": {"kind": "phases", "column": "phase", "classes": list(PHASES)}}
-    for label, names in {"tool": TOOLS, "triplet": TRIPLETS, "out_of_body": ("trocar", "room")}.items():
+    known = known_operations(operations)
+    phases = [phase for one in known for phase in one.phases]
+    triplets = list(dict.fromkeys([*TRIPLETS, *(action for one in known for action in one.spoken if action)]))
+    tasks: dict[str, dict[str, Any]] = {"phase": {"kind": "phases", "column": "phase", "classes": phases}}
+    for label, names in {"tool": TOOLS, "triplet": triplets, "out_of_body": ("trocar", "room")}.items():
         tasks[label] = {"kind": "presence", "column": label, "classes": list(names)}
     tasks["triplet"] |= {"parts": list(PARTS["triplet"]), "nothing": list(NULL["triplet"])}
+    if len(known) > 1:
+        tasks["operation"] = {"kind": "phases", "column": "operation", "classes": list(operations)}
     return {"title": "Surgical phantom", "domain": "surgical", "grouped_by": "procedures", "tasks": tasks}
+
+
+def kinds_of(parts: Sequence[str], operations: Sequence[str], seed: int) -> list[str]:
+    """The operation of each procedure: within a part of the split, every so many in turn are one of each, in an order drawn anew."""
+    rng = np.random.default_rng([seed, 1 << 21])
+    kinds = [""] * len(parts)
+    for part in dict.fromkeys(parts):
+        waiting: list[str] = []
+        for number in (number for number, own in enumerate(parts) if own == part):
+            waiting = waiting or [operations[place] for place in rng.permutation(len(operations))]
+            kinds[number] = waiting.pop()
+    return kinds
 
 
 def split(procedures: int, seed: int) -> list[str]:
@@ -129,19 +159,23 @@ def _each(tasks: list[_Task], workers: int) -> Iterable[tuple[float, list[Row], 
 def _write_procedure(task: _Task) -> tuple[float, list[Row], list[Row]]:
     """One video; (seconds, rows of spans.csv, rows of texts.csv)."""
     cv2.setNumThreads(1)
-    procedure, film = make(task.seed, task.number, task.pace)
+    operation = OPERATIONS[task.operation]
+    procedure, film = make(task.seed, task.number, task.pace, operation)
     name = name_of(task.number)
     write_video(Path(task.out) / name, film)
-    words = narrate(procedure, np.random.default_rng([task.seed, task.number, 1]), silent=task.silent)
+    words = narrate(operation, procedure, np.random.default_rng([task.seed, task.number, 1]), silent=task.silent)
     texts: list[Row] = [(name, f"{one.start:g}", f"{one.end:g}", one.text, one.source, one.level) for one in words]
-    return procedure.seconds, [(name, *row) for row in spans_of(procedure)], texts
+    spans: list[Row] = [(name, *row) for row in spans_of(procedure)]
+    if task.several:
+        spans.append((name, "0", f"{procedure.seconds:g}", "operation", task.operation))
+    return procedure.seconds, spans, texts
 
 
-def make(seed: int, number: int, pace: float = PACE) -> tuple[Procedure, Film]:
+def make(seed: int, number: int, pace: float = PACE, operation: Operation = CHOLECYSTECTOMY) -> tuple[Procedure, Film]:
     """Procedure `number` of a seed: what happens, and its frames."""
     rng = np.random.default_rng([seed, number])
-    procedure = draw_procedure(rng, pace)
-    return procedure, Film(procedure, rng, FPS)
+    procedure = operation.draw(rng, pace)
+    return procedure, Film(operation, procedure, rng, FPS)
 
 
 def spans_of(procedure: Procedure) -> list[Row]:

@@ -31,9 +31,9 @@ class OphCLIP(Aligning):
         loss = CLIP(v, t) over narrations and over titles, each among their own
              + w * mean over titles of - log  sum over p in {own clip, K silent} of exp(s t . p)  /  [ that sum + the same of other titles ]
 
-    v: clips; t: narrations (clip, keystep) or titles (abstract). Recordings without any text are samples too. Of theirs, in this batch and in a memory
-    bank of earlier ones, the K with the largest inner product with a title's own clip are further positives of the title, and strangers of those
-    other titles whose own they are not.
+    v: clips; t: narrations (clip, keystep) or titles (abstract). Recordings without any text are samples too. Of theirs, in this batch and in a
+    memory bank of earlier ones, the K with the largest inner product with a title's own clip are further positives of the title, and strangers of
+    those other titles whose own they are not.
 
     Conventions of ours: both kinds are in every batch (the paper alternates them). Narrations outnumber titles and silent videos by far, so that
     these are met again until they have their share of the samples. Nothing is retrieved before the share `begin` of the run: what untrained towers

@@ -22,7 +22,7 @@ from domains.store.annotated import task_of
 from domains.store.clips import clips_from
 from domains.store.moments import read_moments
 from domains.store.prepared import Prepared
-from domains.surgical.procedure import ENDINGS, SECONDS
+from domains.surgical.operations.cholecystectomy import ENDINGS, SECONDS
 from recipes.evaluate.questions import Asking, units_of
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"

@@ -9,20 +9,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from domains.base import load_domain
+from domains.errors import ConfigError
 from domains.layouts import detect, open_layout
 from domains.layouts.cholec import PHASES, TRIPLETS
 from domains.layouts.cholec80 import TOOLS
 from domains.media import open_reader
-from domains.surgical import procedure as script
-from domains.surgical.narration import SPOKEN, abstract, narrate
-from domains.surgical.phantom import FPS, spans_of, split, synthesise
-from domains.surgical.procedure import Procedure, Stretch, draw_procedure
+from domains.surgical.narration import abstract, narrate
+from domains.surgical.operation import Operation
+from domains.surgical.operations import OPERATIONS
+from domains.surgical.operations import cholecystectomy as script
+from domains.surgical.operations.cholecystectomy import CHOLECYSTECTOMY
+from domains.surgical.phantom import FPS, about, kinds_of, make, spans_of, split, synthesise
+from domains.surgical.procedure import Procedure, Stretch
 
 PACE = 400.0  # a quarter of a minute an operation: no phase is shorter than two seconds
 
 
-def drawn(seed: int, pace: float = 9.0) -> Procedure:
-    return draw_procedure(np.random.default_rng(seed), pace)
+each_operation = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=list(OPERATIONS))
+
+
+def drawn(seed: int, pace: float = 9.0, operation: Operation = CHOLECYSTECTOMY) -> Procedure:
+    return operation.draw(np.random.default_rng(seed), pace)
 
 
 @pytest.fixture(scope="module")
@@ -74,16 +82,71 @@ def test_phases_come_in_an_order_and_length_that_operations_have() -> None:
     assert calot == [1.0] * 200
 
 
-def test_tools_are_where_they_belong() -> None:
+@each_operation
+def test_tools_are_where_they_belong(operation: Operation) -> None:
+    classes = about([operation.name])["tasks"]
+    assert tuple(classes["phase"]["classes"]) == operation.phases
     for seed in range(40):
-        each = drawn(seed)
+        each = drawn(seed, operation=operation)
+        assert {one.value for one in each.phases} <= set(operation.phases)
         for act in each.acts:
-            assert act.tool in script.TOOLS[act.phase]
+            assert act.tool in operation.tools[act.phase]
             assert each.outside_at((act.start + act.end) / 2) is None
-            assert act.action in (*TRIPLETS, "")
+            assert act.action in (*classes["triplet"]["classes"], "")
             assert (act.action == "") == (act.tool == "SpecimenBag")
-            assert act.action in SPOKEN
-    assert {tool for tools in script.TOOLS.values() for tool in tools} == set(TOOLS)
+            assert act.action in operation.spoken
+    assert {tool for tools in operation.tools.values() for tool in tools} <= set(TOOLS)
+    if operation is CHOLECYSTECTOMY:
+        assert {tool for tools in operation.tools.values() for tool in tools} == set(TOOLS)
+        assert tuple(classes["triplet"]["classes"]) == TRIPLETS
+
+
+@each_operation
+def test_every_phase_can_be_told_and_shown(operation: Operation) -> None:
+    prompts = load_domain("surgical").prompts
+    assert operation.name in prompts
+    for phase in operation.phases:
+        assert phase in prompts
+        assert {phase} <= set(operation.steps) & set(operation.opening) & set(operation.gaze) & set(operation.tools)
+    field = operation.field(np.random.default_rng(0))
+    before = field.paint(field.state(lambda phase: 0.0, 0.0))
+    seen = []
+    for phase in operation.phases:  # one after the other, what is done stays
+        done = set(operation.phases[: operation.phases.index(phase) + 1])
+        state = field.state(lambda name, done=done: float(name in done), 0.0)
+        seen.append(field.paint(state).astype(int))
+        for act in (act for seed in range(5) for act in drawn(seed, operation=operation).acts if act.action):
+            x, y = field.target(act, state)
+            assert 0 <= x < before.shape[1]
+            assert -60 <= y < before.shape[0]
+    assert sum(np.abs(one - two).mean() > 0.3 for one, two in pairwise(seen)) >= 3
+
+
+def test_several_operations_are_as_many_of_each_and_say_which(tmp_path: Path) -> None:
+    parts = split(40, 3)
+    kinds = kinds_of(parts, list(OPERATIONS), 3)
+    for part in ("train", "val", "test"):
+        counts = [
+            sum(own == part and kind == name for own, kind in zip(parts, kinds, strict=True)) for name in OPERATIONS
+        ]
+        assert max(counts) - min(counts) <= 1
+    assert kinds != kinds_of(parts, list(OPERATIONS), 4)
+    synthesise(tmp_path / "mixed", 3, seed=3, operations=list(OPERATIONS), pace=PACE)
+    layout = open_layout(tmp_path / "mixed")
+    assert layout.tasks()["operation"].classes == tuple(OPERATIONS)
+    spans = list(layout.spans("operation"))
+    assert [one.start for one in spans] == [0, 0, 0]
+    titles = {text.recording: text.text for text in layout.texts() if text.level == "abstract"}
+    for one in spans:
+        assert titles[one.recording].startswith(OPERATIONS[one.value].title)
+    assert len(set(layout.tasks()["phase"].classes)) == sum(len(one.phases) for one in OPERATIONS.values())
+    with pytest.raises(ConfigError, match=r"no operation 'apendectomy'.*'appendectomy'"):
+        synthesise(tmp_path / "none", 3, operations=["apendectomy"])
+
+
+def test_one_patient_is_drawn_alike_whatever_the_operation_beside_it() -> None:
+    frames = [next(iter(make(0, 1, PACE, operation)[1])) for operation in OPERATIONS.values() for _ in range(2)]
+    assert all((frames[n] == frames[n + 1]).all() for n in (0, 2, 4))
 
 
 def test_progress_counts_all_stretches_of_a_phase() -> None:
@@ -95,7 +158,11 @@ def test_progress_counts_all_stretches_of_a_phase() -> None:
 
 
 def test_transcribers_disagree_in_words_and_times() -> None:
-    said = [one for seed in range(8) for one in narrate(drawn(seed), np.random.default_rng(seed), silent=False)]
+    said = [
+        one
+        for seed in range(8)
+        for one in narrate(CHOLECYSTECTOMY, drawn(seed), np.random.default_rng(seed), silent=False)
+    ]
     by_source = {source: [one for one in said if one.source == source] for source in ("asr_a", "asr_b", "surgeon")}
     assert {one.level for one in by_source["asr_a"]} == {"clip"}
     assert {one.level for one in by_source["surgeon"]} == {"keystep", "abstract"}
@@ -111,9 +178,9 @@ def test_transcribers_disagree_in_words_and_times() -> None:
     rate = {source: wrong[source] / (wrong[source] + right[source]) for source in by_source}
     assert rate["surgeon"] == 0 < rate["asr_a"] < rate["asr_b"]
     for seed in range(8):  # however late, a transcript ends with its recording
-        heard = narrate(drawn(seed), np.random.default_rng(seed), silent=False)
+        heard = narrate(CHOLECYSTECTOMY, drawn(seed), np.random.default_rng(seed), silent=False)
         assert all(0 <= one.start < one.end <= drawn(seed).seconds + 0.01 for one in heard)
-    assert narrate(drawn(0), np.random.default_rng(0), silent=True) == []
+    assert narrate(CHOLECYSTECTOMY, drawn(0), np.random.default_rng(0), silent=True) == []
 
 
 def test_an_abstract_says_what_happened() -> None:
@@ -122,14 +189,14 @@ def test_an_abstract_says_what_happened() -> None:
         for n, name in enumerate((script.CALOT, script.CLIPPING, script.PACKAGING))
     )
     dry = Procedure(phases, (), ())
-    assert "There is no bleeding. No irrigation is needed." in abstract(dry)
+    assert "There is no bleeding. No irrigation is needed." in abstract(CHOLECYSTECTOMY, dry)
     cleaned = Procedure(
         phases,
         (),
         (Stretch(15, 17, "trocar"), Stretch(17, 22, "room"), Stretch(22, 24, "trocar")),
         ((3.0, 0.9), (9.0, 0.8)),
     )
-    assert abstract(cleaned).endswith(
+    assert abstract(CHOLECYSTECTOMY, cleaned).endswith(
         "There is considerable bleeding. No irrigation is needed. The lens is cleaned during the operation."
     )
 

@@ -246,7 +246,9 @@ def test_silent_clips_of_the_batch_teach_the_encoder_what_a_title_says() -> None
     apart = no_strangers(embedded, embedded["levels"])
     loss = objective.of_silent(embedded, torch.tensor(2.0), apart, torch.tensor([True, False, False, False]))
     own = math.exp(2.0) + math.exp(2 / math.sqrt(2))
-    assert loss.item() == pytest.approx(math.log((own + 1) / own) / 4, abs=1e-6)  # the other title's clip is the only stranger
+    assert loss.item() == pytest.approx(
+        math.log((own + 1) / own) / 4, abs=1e-6
+    )  # the other title's clip is the only stranger
     loss.backward()
     assert v.grad is not None
     assert (v.grad[2] @ t[0]).item() < 0  # nearer to the title

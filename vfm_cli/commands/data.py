@@ -307,23 +307,42 @@ def synth_echo(patients: int, out: Path, seed: int, workers: int | None, overwri
     "--pace", type=click.FloatRange(1), default=9.0, show_default=True, help="Times faster than an operation."
 )
 @click.option(
+    "--operation",
+    "operations",
+    multiple=True,
+    default=("cholecystectomy",),
+    show_default=True,
+    help="Kinds of operations, as many of each: cholecystectomy, appendectomy, hernia_repair.",
+)
+@click.option(
     "--silent", type=click.IntRange(0), default=0, show_default=True, help="Training procedures without texts."
 )
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes; default: one per core.")
 @overwrite_option
 @json_option
 def synth_surgical(
-    procedures: int, out: Path, seed: int, pace: float, silent: int, workers: int | None, overwrite: bool, as_json: bool
+    procedures: int,
+    out: Path,
+    seed: int,
+    pace: float,
+    operations: tuple[str, ...],
+    silent: int,
+    workers: int | None,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
-    """Gallbladder operations as videos, with phases, tools, triplets, narrations and views of the room."""
+    """Operations as videos, with phases, tools, triplets, narrations and views of the room."""
     from domains.machine import cores
+    from domains.surgical.operations import known_operations
     from domains.surgical.phantom import synthesise
 
+    known_operations(operations)  # before anything is removed
     claim(out, overwrite)
     result = synthesise(
         out,
         procedures,
         seed,
+        operations=operations,
         pace=pace,
         silent=silent,
         workers=workers or cores(),
