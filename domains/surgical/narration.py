@@ -27,6 +27,8 @@ SOUNDS = {
     "bipolar": "by polar", "coagulates": "calculates", "coagulation": "regulation", "hook": "look", "clip": "click", "clipper": "slipper",
     "grasper": "grass per", "irrigator": "irritator", "liver": "lever", "artery": "artistry", "duct": "duck", "plate": "place", "bed": "bad",
     "oozing": "using", "fundus": "fungus", "scissors": "seasons", "specimen": "spaceman", "dissect": "dialect", "bag": "back",
+    "appendix": "index", "mesoappendix": "measure index", "caecum": "see come", "mesentery": "momentary", "pelvis": "elvis", "hernia": "her near",
+    "sac": "sack", "mesh": "mash", "tacker": "tucker", "tack": "tick", "flap": "flat", "cord": "court",
 }  # fmt: skip
 
 
