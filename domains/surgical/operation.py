@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +59,11 @@ class Operation:
                 for _ in range(int(rng.poisson(0.8))):
                     bleeding.append((float(rng.uniform(one.start, one.end)), float(rng.uniform(0.3, 1.0))))
         return Procedure(phases, acts, outside, tuple(sorted(bleeding)))
+
+
+def draw_ending(endings: Sequence[tuple[float, tuple[str, ...]]], rng: np.random.Generator) -> tuple[str, ...]:
+    """One of several ways to go on, each with how often it is taken."""
+    return endings[int(rng.choice(len(endings), p=[weight for weight, _ in endings]))][1]
 
 
 def _draw_phases(operation: Operation, rng: np.random.Generator, pace: float) -> tuple[Stretch, ...]:

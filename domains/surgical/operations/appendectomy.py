@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from domains.surgical.operation import Operation
+from domains.surgical.operation import Operation, draw_ending
 from domains.surgical.operations.appendix import DIVISION, MESENTERY, PACKAGING, RETRACTION, Appendix
 from domains.surgical.procedure import Procedure
 
@@ -85,8 +85,7 @@ STEPS: dict[str, str] = {
 
 def draw_order(rng: np.random.Generator) -> list[str]:
     """Phases as they come."""
-    ending = ENDINGS[int(rng.choice(len(ENDINGS), p=[weight for weight, _ in ENDINGS]))][1]
-    return [EXPOSURE, MESENTERY, DIVISION, *ending]
+    return [EXPOSURE, MESENTERY, DIVISION, *draw_ending(ENDINGS, rng)]
 
 
 def told(procedure: Procedure) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from domains.layouts.cholec import PHASES
-from domains.surgical.operation import Operation
+from domains.surgical.operation import Operation, draw_ending
 from domains.surgical.operations.gallbladder import Gallbladder
 from domains.surgical.procedure import Procedure
 
@@ -116,9 +116,7 @@ def draw_order(rng: np.random.Generator) -> list[str]:
     order += [CALOT, CLIPPING]
     if rng.random() < AGAIN:
         order += [CALOT, CLIPPING]
-    weights = [weight for weight, _ in ENDINGS]
-    order += [DISSECTION, *ENDINGS[int(rng.choice(len(ENDINGS), p=weights))][1]]
-    return order
+    return [*order, DISSECTION, *draw_ending(ENDINGS, rng)]
 
 
 def told(procedure: Procedure) -> list[str]:
