@@ -12,7 +12,8 @@ Makes a surgical phantom (an official part of its procedures is tested) and two 
     surgvlp    narrations alone: both transcripts, each the anchor of its own texts; both, anchored at asr_a as in the paper; asr_a alone;
                asr_b alone (the same loss, whose third term then has nothing to compare)
     few        the same four, of a third of the procedures
-    ophclip    texts of a third of the procedures; with the others as silent videos, beside as many narrations as without them, and without them
+    ophclip    texts of a third of the procedures (or --narrated); with the others as silent videos beside them (silent), the same samples, of which
+               the silent ones do not count (off), and as many narrations and titles without them (narrated)
     captions, reports   of the echo phantom, by clip
 
 and asks each on the tested procedures or patients. `heads` are trained over frozen descriptions: causal and offline, classes balanced or not. Trials
@@ -40,6 +41,9 @@ def main() -> None:
         nargs="+",
         default=["cholecystectomy"],
         help="of several, ophclip learns titles, and kinds are asked",
+    )
+    parser.add_argument(
+        "--narrated", type=int, default=0, help="procedures of each kind that few and ophclip have words of; 0: a third"
     )
     parser.add_argument("--pace", type=float, default=18.0, help="of the procedures; 18: about two minutes")
     parser.add_argument("--patients", type=int, default=64, help="echo: that teach; half as many are tested")

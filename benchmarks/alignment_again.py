@@ -64,7 +64,15 @@ def main() -> None:
         key = load_key(folder.work / "key", create=True)
         pace, size = settings["pace"], settings["size"]
         make_procedures(
-            place, asked.procedures, asked.phantom_seed, settings["operations"], pace, size, key, asked.workers
+            place,
+            asked.procedures,
+            asked.phantom_seed,
+            settings["operations"],
+            settings["narrated"],
+            pace,
+            size,
+            key,
+            asked.workers,
         )
     names = {group: [f"{group}-{seed}" for seed in range(asked.seeds)] for group in asked.groups}
     questions = [

@@ -29,15 +29,15 @@ VIEW = (CLASSIFICATION[0], CLASSIFICATION[2])
 WAYS = ("clip to text", "text to clip")
 SURGICAL = (
     "surgvlp-both", "surgvlp-anchored", "surgvlp-asr_a", "surgvlp-asr_b", "few-both", "few-anchored", "few-asr_a", "few-asr_b",
-    "clip", "hecvl", "peskavlp", "ophclip-silent", "ophclip-beside", "ophclip-narrated",
+    "clip", "hecvl", "peskavlp", "ophclip-silent", "ophclip-off", "ophclip-narrated",
 )  # fmt: skip
 ECHO = {"start": "echo-start", "captions": "captions", "reports": "reports"}
 # What differs in one thing: the same steps, and the seeds that both have.
 PAIRS = (
     ("surgvlp-anchored", "surgvlp-asr_a"), ("surgvlp-anchored", "surgvlp-asr_b"), ("surgvlp-both", "surgvlp-asr_a"),
     ("surgvlp-both", "surgvlp-asr_b"), ("few-anchored", "few-asr_a"), ("few-anchored", "few-asr_b"), ("few-both", "few-asr_a"),
-    ("few-both", "few-asr_b"), ("ophclip-silent", "ophclip-narrated"),
-    ("ophclip-beside", "ophclip-narrated"),
+    ("few-both", "few-asr_b"), ("ophclip-silent", "ophclip-off"),
+    ("ophclip-silent", "ophclip-narrated"),
 )  # fmt: skip
 
 

@@ -73,7 +73,15 @@ def make_data(plan: Plan) -> None:
     if not (plan.data("surgical") / "prepared.json").is_file():
         place = plan.work / "surgical"
         make_procedures(
-            place, asked.procedures, asked.phantom_seed, asked.operations, asked.pace, asked.size, plan.key, workers
+            place,
+            asked.procedures,
+            asked.phantom_seed,
+            asked.operations,
+            asked.narrated,
+            asked.pace,
+            asked.size,
+            plan.key,
+            workers,
         )
     for number, (world, patients) in enumerate((("echo", asked.patients), ("echo-test", asked.patients // 2))):
         if not (plan.data(world) / "prepared.json").is_file():
@@ -85,22 +93,31 @@ def make_data(plan: Plan) -> None:
 
 
 def make_procedures(
-    place: Path, procedures: int, seed: int, operations: Sequence[str], pace: float, size: int, key: bytes, workers: int
+    place: Path,
+    procedures: int,
+    seed: int,
+    operations: Sequence[str],
+    narrated: int,
+    pace: float,
+    size: int,
+    key: bytes,
+    workers: int,
 ) -> None:
     """The surgical phantom in `place`/source, and prepared beside it for clips of `size`."""
     source = place / "source"
     surgical.synthesise(source, procedures, seed, operations=operations, pace=pace, workers=workers)
-    _add_narrated(source / RECORDINGS, len(operations))
+    _add_narrated(source / RECORDINGS, len(operations), narrated)
     domain = load_domain("surgical").changed({"store": {"size": size + AROUND}})
     prepare(source, place / "prepared", domain, key=key, workers=workers, overwrite=True, layout=open_layout(source))
 
 
-def _add_narrated(path: Path, kinds: int) -> None:
-    """A split whose training part is every third procedure that teaches; of several kinds of operations one of each, then two of each left out."""
+def _add_narrated(path: Path, kinds: int, each: int) -> None:
+    """A split whose training part is of every kind of operation the first `each` procedures that teach, or with 0 every third."""
     with path.open(encoding="utf-8", newline="") as file:
         head, *lines = csv.reader(file)
     taught = [line for line in lines if line[2] == "train"]
-    some = {line[0] for number, line in enumerate(taught) if number // kinds % 3 == 0}
+    rounds = {line[0]: number // kinds for number, line in enumerate(taught)}  # in every one each kind once
+    some = {name for name, turn in rounds.items() if (turn < each if each else turn % 3 == 0)}
     rows = [[*line, line[2] if line[2] != "train" or line[0] in some else ""] for line in lines]
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([[*head, NARRATED], *rows])

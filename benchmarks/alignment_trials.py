@@ -56,9 +56,10 @@ def trials_of(plan: Plan) -> list[Trial]:
     """Seed by seed: what is compared has about the same number of seeds, whatever the limit."""
     official, untaught = ("data.split=official",), ("train.steps=1", "optim.lr=1e-12")
     spoken = {name: f"text.files=[{plan.text(name)}]" for name in ("both", "asr_a", "asr_b", NARRATED)}
-    silent = (spoken[NARRATED], "objective.bank=64")  # some dozens of videos are silent, each a sample of an epoch
-    # silent clips on top of as many narrations and titles as without them
-    beside = (f"train.batch_size={round(plan.asked.batch * 4 / 3)}", "objective.share_titles=0.1875")
+    # Some dozens of videos are silent, each a sample of an epoch; on top of as many narrations and titles as there are without them.
+    silent = (
+        spoken[NARRATED], "objective.bank=64", f"train.batch_size={round(plan.asked.batch * 4 / 3)}", "objective.share_titles=0.1875",
+    )  # fmt: skip
     reported = {name: f"text.files=[{plan.source(name)}]" for name in ("captions", "reports")}
     kinds: list[tuple[str, str, str, tuple[str, ...]]] = [
         ("surgvlp-anchored", "surgical", "surgvlp", (*official, spoken["both"], "objective.sources=[asr_a]")),
@@ -74,8 +75,8 @@ def trials_of(plan: Plan) -> list[Trial]:
         ("clip", "surgical", "clip", official),
         ("captions", "echo", "clip", (reported["captions"],)),
         ("ophclip-silent", "surgical", "ophclip", (*official, *silent)),
-        ("ophclip-beside", "surgical", "ophclip", (*official, *silent, *beside)),
-        ("ophclip-narrated", "surgical", "ophclip", (f"data.split={NARRATED}", *silent)),
+        ("ophclip-off", "surgical", "ophclip", (*official, *silent, "objective.weight_silent=0")),
+        ("ophclip-narrated", "surgical", "ophclip", (f"data.split={NARRATED}", spoken[NARRATED], "objective.bank=64")),
         ("reports", "echo", "clip", (reported["reports"],)),
         ("start", "surgical", "clip", (*official, *untaught)),
         ("echo-start", "echo", "clip", (reported["captions"], *untaught)),

@@ -29,7 +29,7 @@ class OphCLIP(Aligning):
     """Hierarchical retrieval-augmented learning for ophthalmic surgical video-language pretraining (Hu et al., ICCV 2025).
 
         loss = CLIP(v, t) over narrations and over titles, each among their own
-             + w * mean over titles of - log  sum over p in {own clip, K silent} of exp(s t . p)  /  [ that sum + the same of other titles ]
+             + w * mean over titles, and over p in {own clip, K silent}, of - log  exp(s t . p)  /  [ sum over these p + the same of other titles ]
 
     v: clips; t: narrations (clip, keystep) or titles (abstract). Recordings without any text are samples too. Of theirs, in this batch and in a
     memory bank of earlier ones, the K with the largest inner product with a title's own clip are further positives of the title, and strangers of
@@ -38,7 +38,8 @@ class OphCLIP(Aligning):
     Conventions of ours: both kinds are in every batch (the paper alternates them). Narrations outnumber titles and silent videos by far, so that
     these are met again until they have their share of the samples. Nothing is retrieved before the share `begin` of the run: what untrained towers
     take for alike is not (the authors' are trained already). s is learned as CLIP's. The bank holds embeddings of earlier steps and has no gradient:
-    it teaches the texts alone, the silent clips of this batch teach the encoder too.
+    it teaches the texts alone, the silent clips of this batch teach the encoder too. Each positive counts by itself (Khosla et al., Supervised
+    Contrastive Learning, NeurIPS 2020): were it enough that any of them fits, the title's own clip would do, and silent ones taught nothing.
     Rows of the bank that nobody has filled yet, and those of narrated recordings, are no positives.
     """
 
@@ -124,5 +125,6 @@ class OphCLIP(Aligning):
         held = len(everyone)
         own[:, :held] |= itself
         strangers[:, :held] |= ~apart
-        every, positives = (logits.masked_fill(~kept, LOWEST).logsumexp(dim=1) for kept in (own | strangers, own))
+        every = logits.masked_fill(~(own | strangers), LOWEST).logsumexp(dim=1)
+        positives = (logits * own).sum(dim=1) / own.sum(dim=1)
         return ((every - positives) * asked).mean()

@@ -220,9 +220,9 @@ def test_ophclip_takes_silent_clips_for_titles() -> None:
     found = objective.compare(embedded)
     half = math.exp(2 / math.sqrt(2))
     # Title 0: its own clip and the silent row 0 like it; strangers are the clip of the other title and row 3, which that one took. Nobody took rows 2
-    # and 4: the clip like row 4 has a narration.
-    first = math.log((2 * half + 2 * math.exp(0.0)) / (2 * half))
-    second = math.log((2 * math.exp(2.0) + 2 * math.exp(0.0)) / (2 * math.exp(2.0)))
+    # and 4: the clip like row 4 has a narration. Both positives of a title are as near.
+    first = math.log((2 * half + 2 * math.exp(0.0)) / half)
+    second = math.log((2 * math.exp(2.0) + 2 * math.exp(0.0)) / math.exp(2.0))
     assert found["loss_retrieved"].item() == pytest.approx((first + second) / 3, abs=1e-5)
     assert found["silent"].item() == 0
     assert objective.bank.recordings.tolist()[:3] == [
@@ -245,10 +245,9 @@ def test_silent_clips_of_the_batch_teach_the_encoder_what_a_title_says() -> None
     }  # fmt: skip
     apart = no_strangers(embedded, embedded["levels"])
     loss = objective.of_silent(embedded, torch.tensor(2.0), apart, torch.tensor([True, False, False, False]))
-    own = math.exp(2.0) + math.exp(2 / math.sqrt(2))
-    assert loss.item() == pytest.approx(
-        math.log((own + 1) / own) / 4, abs=1e-6
-    )  # the other title's clip is the only stranger
+    every = math.exp(2.0) + math.exp(2 / math.sqrt(2)) + 1  # the other title's clip is the only stranger
+    each = math.log(every) - (2.0 + 2 / math.sqrt(2)) / 2  # its own clip and the silent one, each by itself
+    assert loss.item() == pytest.approx(each / 4, abs=1e-6)
     loss.backward()
     assert v.grad is not None
     assert (v.grad[2] @ t[0]).item() < 0  # nearer to the title
@@ -275,7 +274,8 @@ def test_titles_with_the_same_words_are_no_strangers_by_what_they_take() -> None
         "clips": axes[:2], "texts": axes[:2], "scale": torch.full((2,), 2.0), "words": torch.zeros(2, dtype=torch.int64),
         "levels": torch.tensor([2, 2]), "recordings": torch.arange(2),
     }  # fmt: skip
-    assert objective.compare(embedded)["loss_retrieved"].item() == pytest.approx(0, abs=1e-6)
+    # no strangers: its own clip and the one that it took, as near, and nothing else
+    assert objective.compare(embedded)["loss_retrieved"].item() == pytest.approx(math.log(2), abs=1e-6)
 
 
 def test_ophclip_remembers_silent_clips_and_learns_from_none_of_their_words() -> None:
