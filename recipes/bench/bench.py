@@ -67,6 +67,7 @@ def bench(
             make_trials(jobs, workers, reporter)
         features = baselines.result()
     trials: dict[str, list[Trial]] = {recipe: [] for recipe in plan.recipes}
+    learned: dict[str, list[Kept]] = {}
     for number, (recipe, seed) in enumerate(plan.trials(), start=1):
         trial = read_trial(out, recipe, seed, failed=workers > 1)
         if trial is None:
@@ -76,11 +77,7 @@ def bench(
             )
         trials[recipe].append(trial)
         if not trial.failed:
-            keep_features(out, trial, prepared, wanted)
-    found = {recipe: [t for t in each if not t.failed] for recipe, each in trials.items()}
-    learned = {
-        recipe: [keep_features(out, t, prepared, wanted) for t in each] for recipe, each in found.items() if each
-    }
+            learned.setdefault(recipe, []).append(keep_features(out, trial, prepared, wanted))
     outcome = _ask(plan, tasks, features, learned, trials, who(prepared))
     write_outcome(outcome, out)
     return outcome

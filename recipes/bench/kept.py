@@ -17,13 +17,13 @@ from domains.base import ClipSettings
 from domains.errors import StorageError
 from domains.store.clips import frame_step
 from domains.store.prepared import Prepared
-from recipes.evaluate.features import Extractor, Failure, Features, extract_all
+from recipes.evaluate.features import Extractor, Failure, Features, ReadProgress, extract_all
 from recipes.evaluate.metrics import Array
 from recipes.evaluate.questions import Unit, read_units
 
 # A clip of a moment: the manifest row, and the native frame at which a clip of the comparison's geometry begins.
 Place = tuple[int, float]
-Moments = dict[Place, Array]
+Moments = dict[Place, Array | None]  # None: it could not be read
 Opened = tuple[Mapping[str, Extractor], ClipSettings]
 
 
@@ -45,7 +45,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Kept:
-    """Features of one encoder. recordings: None where none are wanted. moments: place -> (D,), all not a number where it could not be read."""
+    """Features of one encoder. recordings: None where none are wanted. moments: place -> (D,), of those that are wanted and of others."""
 
     recordings: Features | None
     moments: Moments
@@ -57,6 +57,7 @@ def keep(
     opened: Callable[[], AbstractContextManager[Opened]],
     prepared: Prepared,
     wanted: Wanted,
+    progress: ReadProgress | None = None,
 ) -> dict[str, Kept]:
     """Features by the extractors of these names: those that `folder` has, and the others, which it has then.
 
@@ -72,33 +73,36 @@ def keep(
     if unread or missing:
         with opened() as (extractors, clip):
             if unread:
-                found = extract_all(extractors, prepared, wanted.rows, clip, wanted.clips)
+                found = extract_all(extractors, prepared, wanted.rows, clip, wanted.clips, progress=progress)
                 for name, path in files.items():
                     save_features(path, found[name])
                 recordings |= found
             if missing:
-                read = read_moments(extractors, prepared, missing, wanted.clip, clip)
+                read = read_places(extractors, prepared, missing, wanted.clip, clip, progress)
                 for name, path in moment_files.items():
                     moments[name] |= read[name]
                     save_moments(path, moments[name])
     return {name: Kept(recordings.get(name), moments.get(name, {})) for name in names}
 
 
-def read_moments(
+def read_places(
     extractors: Mapping[str, Extractor],
     prepared: Prepared,
     places: Sequence[Place],
     made: ClipSettings,
     clip: ClipSettings,
+    progress: ReadProgress | None = None,
 ) -> dict[str, Moments]:
     """Features of clips at `places`, which are those of clips `made`; shown are clips of `clip` about the same middles."""
+    starts = [start + shift(prepared.fps(row), made, clip) for row, start in places]
     units = [
-        Unit(row, np.array([start + shift(prepared.fps(row), made, clip)]), 0.0, np.zeros(0)) for row, start in places
+        Unit(row, np.array([start]), start / (prepared.fps(row) or 1.0), np.zeros(0))
+        for (row, _), start in zip(places, starts, strict=True)
     ]
-    values, kept, _ = read_units(prepared, units, clip, extractors, None)
+    values, kept, _ = read_units(prepared, units, clip, extractors, progress)
     found: dict[str, Moments] = {}
     for name, read in values.items():
-        found[name] = dict.fromkeys(places, np.full(read.shape[1], np.nan))
+        found[name] = dict.fromkeys(places)
         found[name] |= {places[place]: one for place, one in zip(kept, read, strict=True)}
     return found
 
@@ -128,24 +132,19 @@ def load_features(path: Path, wanted: NDArray[np.int64]) -> Features | None:
 
 
 def save_moments(path: Path, moments: Moments) -> None:
-    """As safetensors. Raises StorageError."""
-    rows, starts = (np.array(column) for column in zip(*moments, strict=True))
-    _save(
-        path,
-        {
-            "rows": rows.astype(np.int64),
-            "starts": starts.astype(np.float64),
-            "values": np.stack(list(moments.values())),
-        },
-    )
+    """As safetensors, with the places that could not be read. Raises StorageError."""
+    places = sorted(moments, key=lambda place: moments[place] is None)  # those that could not stand last
+    rows, starts = (np.array(column) for column in zip(*places, strict=True))
+    values = np.stack([one for one in (moments[place] for place in places) if one is not None])
+    _save(path, {"rows": rows.astype(np.int64), "starts": starts.astype(np.float64), "values": values})
 
 
 def load_moments(path: Path) -> Moments:
     """All that are there; none where the file is not whole."""
     try:
         arrays = load_file(path)
-        places = zip(arrays["rows"].tolist(), arrays["starts"].tolist(), strict=True)
-        return dict(zip(places, arrays["values"], strict=True))
+        places = list(zip(arrays["rows"].tolist(), arrays["starts"].tolist(), strict=True))
+        return {**dict.fromkeys(places), **dict(zip(places, arrays["values"], strict=False))}
     except (OSError, SafetensorError, KeyError, ValueError):
         return {}
 

@@ -17,7 +17,7 @@ from recipes.bench.trial import keep_features, make_trial
 from recipes.config import Layer
 from recipes.training.reporter import Reporter, SilentReporter, StepInfo
 
-PATIENCE = 3600.0  # seconds in which a trial takes a step, or all its features are computed
+PATIENCE = 3600.0  # seconds in which a trial takes a step, or a recording or clip is looked at
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def work(job: Job, beat: Beat) -> tuple[str, list[str]] | VfmError:
             job.folder, job.recipe, job.seed, layers, job.budget, key=job.key, online=job.online, reporter=reporter
         )
         if not trial.failed:
-            keep_features(job.folder, trial, Prepared.open(job.data), job.wanted)
+            keep_features(job.folder, trial, Prepared.open(job.data), job.wanted, lambda *_: beat())
     except VfmError as error:
         return error
     return trial.failed, reporter.warnings

@@ -144,11 +144,12 @@ class MomentTask:
 
     def asked_of(self, kept: Sequence[Kept]) -> tuple[Subject, list[Array]]:
         """See BenchTask."""
-        units = [unit for unit in self.asked.every if all(np.isfinite(one.moments[_place(unit)]).all() for one in kept)]
+        lost = {place for one in kept for place, features in one.moments.items() if features is None}
+        units = [unit for unit in self.asked.every if _place(unit) not in lost]
         if not units:
             raise DataError("none of the labelled moments could be read", where=self.prepared.place)
         asked = Asked.of(self.prepared, self.labels, units, self.fold_of, self.asked.asking)
-        return asked, [np.stack([one.moments[_place(unit)] for unit in units]) for one in kept]
+        return asked, [np.array([one.moments[_place(unit)] for unit in units], np.float64) for one in kept]
 
 
 def read_tasks(prepared: Prepared, plan: Plan, clip: ClipSettings, key: bytes | None) -> dict[str, BenchTask]:

@@ -19,7 +19,7 @@ from recipes.bench.kept import Kept, Opened, Wanted, keep
 from recipes.config import Layer, Resolved, resolve
 from recipes.encoders import open_encoder
 from recipes.encoders.base import VideoEncoder
-from recipes.evaluate.features import clip_of, embedding
+from recipes.evaluate.features import ReadProgress, clip_of, embedding
 from recipes.jobs.pretrain import complete, pretrain
 from recipes.runs.metrics import read_json, read_metrics
 from recipes.training.reporter import Reporter, SilentReporter
@@ -166,7 +166,9 @@ def _write(path: Path, what: Trial | _Measured) -> None:
         raise StorageError(f"cannot be written ({error.strerror})", where=path, do=do) from None
 
 
-def keep_features(folder: Path, trial: Trial, prepared: Prepared, wanted: Wanted) -> Kept:
+def keep_features(
+    folder: Path, trial: Trial, prepared: Prepared, wanted: Wanted, progress: ReadProgress | None = None
+) -> Kept:
     """Features of what a trial learned; computed once."""
 
     @contextmanager
@@ -175,7 +177,7 @@ def keep_features(folder: Path, trial: Trial, prepared: Prepared, wanted: Wanted
         with embedding(encoder) as extractor:
             yield {trial.name: extractor}, clip_of(encoder.geometry)
 
-    return keep(folder / "features", [trial.name], opened, prepared, wanted)[trial.name]
+    return keep(folder / "features", [trial.name], opened, prepared, wanted, progress)[trial.name]
 
 
 def device_name() -> str:

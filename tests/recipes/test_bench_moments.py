@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,22 @@ from procedure_factory import make_procedures
 
 from domains.base import ClipSettings, Domain, load_domain
 from domains.errors import ConfigError, StorageError
+from domains.store.manifest import frame_file
 from domains.store.prepared import Prepared
 from domains.store.splits import choose_patients
 from recipes.bench import bench as module
 from recipes.bench import kept
 from recipes.bench.bench import bench
+from recipes.bench.kept import Kept
 from recipes.bench.outcome import Outcome
 from recipes.bench.page import table_of
 from recipes.bench.plan import Plan
-from recipes.bench.tasks import MomentTask, read_tasks
+from recipes.bench.tasks import MomentTask, read_tasks, wanted_of
 from recipes.encoders.base import Geometry
 from recipes.encoders.videomae import fresh_videomae
+from recipes.evaluate.pixels import pixel_features
 from recipes.evaluate.questions import Asking, Unit
-from recipes.jobs.instants import evaluate_moments
+from recipes.jobs.instants import Asked, evaluate_moments
 from recipes.training.reporter import SilentReporter
 
 CLIP = ClipSettings(frames=4, size=32, rate=2)  # 2 s
@@ -161,7 +165,31 @@ def test_killed_with_a_task_added_it_reads_what_is_not_there(
     assert not of_phases & set(read[0])
     assert again.to_dict() == whole.to_dict()
     bench(plan_of(made), out, domain(), reporter=SilentReporter())
+    bench(plan_of(made, every=6.0), out, domain(), reporter=SilentReporter())  # every other clip
     assert len(read) == 3
+
+
+def test_what_cannot_be_read_is_asked_of_nobody_and_not_tried_again(
+    tmp_path: Path, made: tuple[Path, Prepared], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = make_procedures(tmp_path / "prepared", videos=3)
+    damaged = frame_file(prepared.folder, prepared.video_id(0))
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    task = read_tasks(prepared, plan_of(made, tasks=["tool"]), CLIP, None)["tool"]
+    wanted = wanted_of([task], 1, CLIP)
+
+    def look() -> Kept:
+        opened = nullcontext(({"pixels": pixel_features}, CLIP))
+        return kept.keep(tmp_path, ["pixels"], lambda: opened, prepared, wanted)["pixels"]
+
+    first = look()
+    assert {row for row, _ in wanted.moments} == {0, 1, 2}
+    asked, (features,) = task.asked_of([first])
+    assert isinstance(asked, Asked)
+    assert {unit.row for unit in asked.units} == {1, 2}
+    assert features.shape == (len(asked.every), 512)
+    monkeypatch.setattr(kept, "read_units", lambda *_: pytest.fail("read again"))
+    assert task.asked_of([look()])[1][0].tolist() == features.tolist()
 
 
 def test_tasks_of_recordings_stand_beside_them_and_a_share_of_the_labels_is_of_patients(
