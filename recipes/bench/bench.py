@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from domains.base import ClipSettings, Domain
-from domains.errors import ConfigError, DataError
+from domains.errors import ConfigError
 from domains.schema import parse
 from domains.store.prepared import Prepared
-from recipes.bench.outcome import REFERENCE, Outcome, Question, answer
+from recipes.bench.kept import Kept, Opened, Wanted, keep
+from recipes.bench.outcome import REFERENCE, Outcome, Question, Subject, answer
 from recipes.bench.page import write_outcome
 from recipes.bench.parallel import Job, make_trials, threads_of
 from recipes.bench.plan import Plan, open_plan
-from recipes.bench.trial import Trial, keep_features, load_features, make_trial, read_trial, save_features
+from recipes.bench.tasks import BenchTask, read_tasks, wanted_of
+from recipes.bench.trial import Trial, keep_features, make_trial, read_trial
 from recipes.config import Layer, parse_assignments, recipe_yaml, yaml_layer
 from recipes.encoders import open_encoder
 from recipes.evaluate.baselines import random_like
-from recipes.evaluate.compare import Labelled, protocol_of
-from recipes.evaluate.features import Extractor, Features, clip_of, embedding, extract_all
+from recipes.evaluate.compare import protocol_of
+from recipes.evaluate.features import clip_of, embedding
+from recipes.evaluate.metrics import Array
 from recipes.evaluate.pixels import pixel_features
-from recipes.jobs.evaluate import folds_of, labelled_by, read_task
+from recipes.jobs.seen import who
 from recipes.training.reporter import Reporter
 
 PIXELS, RANDOM = "pixels", "random"
@@ -48,23 +49,25 @@ def bench(
     """
     prepared = Prepared.open(plan.data)
     layers = {recipe: layers_of(plan, recipe, domain) for recipe in plan.recipes}
-    labelled = {task: _read(prepared, plan, task, key) for task in plan.tasks}
-    wanted = np.unique(np.concatenate([index for _, index, _ in labelled.values()]))
+    clip = clip_settings(plan, domain)
+    tasks = read_tasks(prepared, plan, clip, key)
+    wanted = wanted_of(tasks.values(), plan.clips, clip)
     for protocol in plan.protocols:
         protocol_of(protocol)
     open_plan(out, plan, overwrite=overwrite)
     with ThreadPoolExecutor(1) as aside:  # what trials are compared with is computed beside trials that are elsewhere
-        baselines = aside.submit(_baselines, plan, prepared, wanted, out, domain, online=online)
+        baselines = aside.submit(_baselines, plan, prepared, wanted, out, online=online)
         if workers > 1:
             threads = threads_of(workers)
             jobs = [
-                Job(out, recipe, seed, layers[recipe], plan.budget, plan.data, wanted, plan.clips, threads, key, online)
+                Job(out, recipe, seed, layers[recipe], plan.budget, plan.data, wanted, threads, key, online)
                 for recipe, seed in plan.trials()
                 if read_trial(out, recipe, seed) is None
             ]
             make_trials(jobs, workers, reporter)
         features = baselines.result()
     trials: dict[str, list[Trial]] = {recipe: [] for recipe in plan.recipes}
+    learned: dict[str, list[Kept]] = {}
     for number, (recipe, seed) in enumerate(plan.trials(), start=1):
         trial = read_trial(out, recipe, seed, failed=workers > 1)
         if trial is None:
@@ -74,14 +77,8 @@ def bench(
             )
         trials[recipe].append(trial)
         if not trial.failed:
-            keep_features(out, trial, prepared, wanted, plan.clips)
-    found = {recipe: [t for t in each if not t.failed] for recipe, each in trials.items()}
-    learned = {
-        recipe: [keep_features(out, t, prepared, wanted, plan.clips) for t in each]
-        for recipe, each in found.items()
-        if each
-    }
-    outcome = _ask(plan, labelled, features, learned, trials)
+            learned.setdefault(recipe, []).append(keep_features(out, trial, prepared, wanted))
+    outcome = _ask(plan, tasks, features, learned, trials, who(prepared))
     write_outcome(outcome, out)
     return outcome
 
@@ -104,82 +101,59 @@ def clip_settings(plan: Plan, domain: Domain) -> ClipSettings:
     return parse(ClipSettings, values, "clip")
 
 
-def _read(prepared: Prepared, plan: Plan, task: str, key: bytes | None) -> tuple[Labelled, NDArray[np.int64], str]:
-    """A task's labels in folds, their manifest rows, and the unit of the task."""
-    settings, found = read_task(prepared, plan.labels, task, plan.domain, key)
-    fold_of = folds_of(prepared, found, plan.folds, 0, plan.split)
-    labelled, index = labelled_by(found, settings.kind, prepared, found.index.tolist(), fold_of, task)
-    return labelled, index, settings.unit
-
-
-def _baselines(
-    plan: Plan, prepared: Prepared, wanted: NDArray[np.int64], out: Path, domain: Domain, *, online: bool
-) -> dict[str, Features]:
+def _baselines(plan: Plan, prepared: Prepared, wanted: Wanted, out: Path, *, online: bool) -> dict[str, Kept]:
     """Pixel statistics, random weights, and the unadapted encoder; computed once."""
-    files = {name: out / "features" / f"{name}.safetensors" for name in (PIXELS, RANDOM, REFERENCE)}
-    known = {name: load_features(path, wanted) for name, path in files.items()}
-    if any(one is None for one in known.values()):
-        clip = clip_settings(plan, domain)
+
+    @contextmanager
+    def opened() -> Iterator[Opened]:
+        clip = wanted.clip
         unadapted = open_encoder(plan.encoder, frames=clip.frames, size=clip.size, online=online)
         unadapted.set_geometry(unadapted.geometry.model_copy(update={"rate": clip.rate, "stride": clip.stride}))
         with embedding(random_like(unadapted)) as random, embedding(unadapted) as generic:
-            extractors: dict[str, Extractor] = {PIXELS: pixel_features, RANDOM: random, REFERENCE: generic}
-            known |= extract_all(extractors, prepared, wanted, clip_of(unadapted.geometry), plan.clips)
-        for name, path in files.items():
-            save_features(path, _there(known[name]))
-    return {name: _there(one) for name, one in known.items()}
+            yield {PIXELS: pixel_features, RANDOM: random, REFERENCE: generic}, clip_of(unadapted.geometry)
+
+    return keep(out / "features", (PIXELS, RANDOM, REFERENCE), opened, prepared, wanted)
 
 
 def _ask(
     plan: Plan,
-    labelled: dict[str, tuple[Labelled, NDArray[np.int64], str]],
-    baselines: dict[str, Features],
-    learned: dict[str, list[Features]],
+    tasks: dict[str, BenchTask],
+    baselines: dict[str, Kept],
+    learned: dict[str, list[Kept]],
     trials: dict[str, list[Trial]],
+    people: str,
 ) -> Outcome:
-    """All questions of those videos that could be read for every row."""
-    readable = set.intersection(
-        *(set(one.index.tolist()) for one in [*baselines.values(), *(f for each in learned.values() for f in each)])
-    )
-    questions: list[tuple[Question, Labelled]] = []
-    rows: list[NDArray[np.int64]] = []
-    for task, (known, index, unit) in labelled.items():
-        kept = np.array([row in readable for row in index.tolist()], bool)
-        if not kept.any():
-            raise DataError("none of the labelled videos could be read", where=plan.data)
+    """All questions of those recordings and moments that could be read for every row."""
+    rows = list(baselines.items())
+    rows += [(recipe, one) for recipe, each in learned.items() for one in each]
+    questions: list[tuple[Question, Subject]] = []
+    values: list[list[Array]] = [[] for _ in rows]  # of each row, for each question
+    for task, known in tasks.items():
+        subject, features = known.asked_of([one for _, one in rows])
         for protocol in plan.protocols:
             for fraction in sorted(plan.fractions, reverse=True):
-                questions.append((Question(task, protocol, fraction, unit), known.at(kept)))
-                rows.append(index[kept])
-    values = {name: _for_each(one, rows) for name, one in baselines.items()}
-    features = {name: [each] * plan.seeds for name, each in values.items()}
-    features |= {recipe: [_for_each(one, rows) for one in each] for recipe, each in learned.items()}
+                questions.append((Question(task, protocol, fraction, known.unit), subject))
+                for found, one in zip(values, features, strict=True):
+                    found.append(one)
+    features_of: dict[str, list[list[Array]]] = {}
+    for (name, _), found in zip(rows, values, strict=True):
+        features_of.setdefault(name, []).extend([found] * (plan.seeds if name in baselines else 1))
     titles = {PIXELS: "pixel statistics", RANDOM: "random weights", REFERENCE: f"unadapted ({Path(plan.encoder).name})"}
     titles |= {recipe: Path(recipe).stem for recipe in learned}
-    return answer(
-        questions, features, titles, {recipe: tuple(each) for recipe, each in trials.items()}, notes=notes_of(plan)
-    )
+    notes = (*notes_of(plan, people), *(note for known in tasks.values() for note in known.notes))
+    made = {recipe: tuple(each) for recipe, each in trials.items()}
+    return answer(questions, features_of, titles, made, notes=notes, people=people)
 
 
-def notes_of(plan: Plan) -> tuple[str, ...]:
+def notes_of(plan: Plan, people: str) -> tuple[str, ...]:
     """What a reader must know."""
     seeds = "one seed: nothing is known of how much another would differ" if plan.seeds == 1 else f"{plan.seeds} seeds"
     met = (
         f"recipes learned from the training part of the split '{plan.split}' alone"
         if plan.split
-        else "recipes learned from all recordings, without labels; those of the tested patients are among them"
+        else f"recipes learned from all recordings, without labels; those of the tested {people} are among them"
     )
     return (f"{plan.budget:g} s of {plan.device} a trial, {seeds}", met)
-
-
-def _for_each(features: Features, rows: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float64]]:
-    """The features of each question's videos."""
-    return [features.at(index) for index in rows]
-
-
-def _there(features: Features | None) -> Features:
-    assert features is not None
-    return features
 
 
 def check_recipes(names: Sequence[str]) -> list[str]:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Protocol
 
 from recipes.bench.trial import Trial
-from recipes.evaluate.compare import Labelled, Units, out_of_fold, protocol_of
-from recipes.evaluate.metrics import Array, Metric, metrics_of
-from recipes.evaluate.seeds import over_seeds, paired_over_seeds, seed_draws
+from recipes.evaluate.metrics import Array, Metric
+from recipes.evaluate.scored import Scorer
+from recipes.evaluate.seeds import Drawn, seed_draws
 from recipes.evaluate.statistics import DRAWS, Difference, Interval
 
 REFERENCE = "generic"
@@ -32,6 +29,32 @@ class Question:
         """As a heading."""
         share = "" if self.fraction == 1 else f", {self.fraction:.0%} of the labels"
         return f"{self.task}, {self.protocol}{share}"
+
+
+class Subject(Protocol):
+    """What a question is about: labelled recordings (`recipes.bench.tasks.Recordings`) or moments of them (`recipes.jobs.instants.Asked`)."""
+
+    @property
+    def counted(self) -> str:
+        """What `units` are: "videos", "moments"."""
+
+    @property
+    def units(self) -> Sequence[object]:
+        """What is tested."""
+
+    @property
+    def headline(self) -> Metric:
+        """The figure that answers are of."""
+
+    @property
+    def tested_patients(self) -> Sequence[str]:
+        """(u,) of what the headline counts, in the order of a scorer's weights."""
+
+    def predict(self, protocol: str, features: Array, *, fraction: float, seed: int) -> Array:
+        """Out of fold, from features (n, D); the probe learns from the labels of a share of the teaching patients, chosen by `seed`."""
+
+    def scorer(self, prediction: Array) -> Scorer:
+        """Of what `predict` said."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +83,8 @@ class Outcome:
         questions: in the order asked. headline: the figure of each that answers are of.
         answers: (row, question number) -> Answer.
         trials: of every recipe, failed ones too.
-        patients, videos: how many each question was answered on.
+        patients, units: how many each question was answered on; units are (number, "videos" or "moments").
+        people: what a patient is called here.
         notes: what a reader must know.
     """
 
@@ -70,8 +94,9 @@ class Outcome:
     answers: Mapping[tuple[str, int], Answer]
     trials: Mapping[str, tuple[Trial, ...]]
     patients: tuple[int, ...]
-    videos: tuple[int, ...]
+    units: tuple[tuple[int, str], ...]
     notes: tuple[str, ...] = ()
+    people: str = "patients"
 
     @property
     def recipes(self) -> list[str]:
@@ -107,9 +132,9 @@ class Outcome:
         """Everything, JSON-ready."""
         return {
             "questions": [
-                {**asdict(question), "figure": metric.name, "patients": patients, "videos": videos}
-                for question, metric, patients, videos in zip(
-                    self.questions, self.headline, self.patients, self.videos, strict=True
+                {**asdict(question), "figure": metric.name, "patients": patients, counted: units}
+                for question, metric, patients, (units, counted) in zip(
+                    self.questions, self.headline, self.patients, self.units, strict=True
                 )
             ],
             "rows": [
@@ -128,82 +153,69 @@ class Outcome:
 
 
 def answer(
-    questions: Sequence[tuple[Question, Labelled]],
+    questions: Sequence[tuple[Question, Subject]],
     features: Mapping[str, Sequence[Sequence[Array]]],
     titles: Mapping[str, str],
     trials: Mapping[str, tuple[Trial, ...]],
     *,
     notes: tuple[str, ...] = (),
+    people: str = "patients",
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Outcome:
     """Ask every row every question.
 
-    features: row -> for each seed, for each question, (n, D) of the labelled videos; baselines have the same ones for every seed. The seeds of a
-    row also choose which labels a share of them is, the same for all rows.
+    features: row -> for each seed, for each question, (n, D) of its subject; baselines have the same ones for every seed. The seeds of a row also
+    choose which labels a share of them is, the same for all rows.
     """
     answers: dict[tuple[str, int], Answer] = {}
-    headline = [metrics_of(labelled.kind)[0] for _, labelled in questions]
-    with_all_labels: dict[tuple[str, str], list[Array]] = {}
-    for number, (question, labelled) in enumerate(questions):
-        units = Units.of(labelled.at(labelled.tested), draws, seed)
-        predicted = {
-            name: _predictions(question, labelled, [one[number] for one in each], units)
+    headline = [subject.headline for _, subject in questions]
+    with_all_labels: dict[tuple[str, str], Drawn] = {}
+    for number, (question, subject) in enumerate(questions):
+        drawn = {
+            name: Drawn.of(
+                headline[number],
+                _scorers(question, subject, [one[number] for one in each]),
+                subject.tested_patients,
+                draws,
+                seed,
+            )
             for name, each in features.items()
         }
-        reference = predicted[REFERENCE]
+        reference = drawn[REFERENCE]
         if question.fraction == 1:
             with_all_labels[question.task, question.protocol] = reference
         whole = with_all_labels.get((question.task, question.protocol)) if question.fraction < 1 else None
-        for name, found in predicted.items():
-            asked = _Asked(headline[number], units, found, seed_draws(len(found), draws, seed))
+        for name, found in drawn.items():
+            taken = seed_draws(len(found.each), draws, seed)
             answers[name, number] = Answer(
-                asked.figure(),
-                asked.each(),
-                None if name == REFERENCE else asked.against(reference),
-                None if whole is None else asked.against(whole),
+                found.over_seeds(taken),
+                found.each,
+                None if name == REFERENCE else found.against(reference, taken),
+                None if whole is None else found.against(whole, taken),
             )
     order = _ranked([name for name in features if name in trials], answers, headline)
-    rows = {name: titles[name] for name in [*(name for name in features if name not in trials), *order]}
-    tested = [labelled.at(labelled.tested) for _, labelled in questions]
-    people, videos = (tuple(len(set(one.patients)) for one in tested), tuple(len(one) for one in tested))
     return Outcome(
-        rows, tuple(question for question, _ in questions), tuple(headline), answers, trials, people, videos, notes
+        rows={name: titles[name] for name in [*(name for name in features if name not in trials), *order]},
+        questions=tuple(question for question, _ in questions),
+        headline=tuple(headline),
+        answers=answers,
+        trials=trials,
+        patients=tuple(len(set(subject.tested_patients)) for _, subject in questions),
+        units=tuple((len(subject.units), subject.counted) for _, subject in questions),
+        notes=notes,
+        people=people,
     )
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """One row's predictions for one question, one for each seed, and the draws that they are judged by."""
-
-    metric: Metric
-    units: Units
-    found: Sequence[Array]
-    taken: NDArray[np.int64]
-
-    def figure(self) -> Interval:
-        return over_seeds(self.metric, self.units.truth, self.found, self.units.weights, self.taken)
-
-    def each(self) -> tuple[float, ...]:
-        ones = np.ones((1, len(self.units.truth)))
-        return tuple(float(self.metric.of(self.units.truth, one, ones)[0]) for one in self.found)
-
-    def against(self, others: Sequence[Array]) -> Difference:
-        """Seed by seed; `others` may have more of them than this row, some of whose trials failed."""
-        others = others[: len(self.found)]
-        return paired_over_seeds(self.metric, self.units.truth, self.found, others, self.units.weights, self.taken)
-
-
-def _predictions(question: Question, labelled: Labelled, features: Sequence[Array], units: Units) -> list[Array]:
-    """Of the units, one for each seed. Where nothing depends on the seed, the probe is fitted once."""
-    protocol = protocol_of(question.protocol)
-    found: list[Array] = []
+def _scorers(question: Question, subject: Subject, features: Sequence[Array]) -> list[Scorer]:
+    """One for each seed. Where nothing depends on the seed, the probe is fitted once."""
+    found: list[Scorer] = []
     for seed, values in enumerate(features):
         if seed and question.fraction == 1 and values is features[0]:
             found.append(found[0])
             continue
-        predicted = out_of_fold(protocol, values, labelled, fraction=question.fraction, seed=seed)
-        found.append(units.predicted(predicted[labelled.tested]))
+        found.append(subject.scorer(subject.predict(question.protocol, values, fraction=question.fraction, seed=seed)))
     return found
 
 

@@ -37,8 +37,8 @@ def table_of(outcome: Outcome, number: int) -> tuple[str, list[str], list[list[s
         if question.fraction < 1:
             line.append("" if found.whole is None else _difference(found.whole, metric))
         lines.append(line)
-    people = f"{outcome.videos[number]} videos, {outcome.patients[number]} patients"
-    return f"{question.title}: {people}", head, lines
+    units, counted = outcome.units[number]
+    return f"{question.title}: {units} {counted}, {outcome.patients[number]} {outcome.people}", head, lines
 
 
 def wide(outcome: Outcome) -> list[list[str]]:

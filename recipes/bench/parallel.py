@@ -7,24 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from domains.errors import TrainingError, VfmError
 from domains.prepare.pool import Beat, run
 from domains.store.prepared import Prepared
+from recipes.bench.kept import Wanted
 from recipes.bench.trial import keep_features, make_trial
 from recipes.config import Layer
 from recipes.training.reporter import Reporter, SilentReporter, StepInfo
 
-PATIENCE = 3600.0  # seconds in which a trial takes a step, or all its features are computed
+PATIENCE = 3600.0  # seconds in which a trial takes a step, or a recording or clip is looked at
 
 
 @dataclass(frozen=True)
 class Job:
-    """A trial for a worker: what `make_trial` takes; prepared recordings, the rows of them whose features are wanted, and how many clips are averaged
-    for each; threads to use."""
+    """A trial for a worker: what `make_trial` takes; prepared recordings, and what features of them are wanted; threads to use."""
 
     folder: Path
     recipe: str
@@ -32,8 +30,7 @@ class Job:
     layers: list[Layer]
     budget: float
     data: str
-    rows: NDArray[np.int64]
-    clips: int
+    wanted: Wanted
     threads: int
     key: bytes | None
     online: bool
@@ -62,7 +59,7 @@ def work(job: Job, beat: Beat) -> tuple[str, list[str]] | VfmError:
             job.folder, job.recipe, job.seed, layers, job.budget, key=job.key, online=job.online, reporter=reporter
         )
         if not trial.failed:
-            keep_features(job.folder, trial, Prepared.open(job.data), job.rows, job.clips)
+            keep_features(job.folder, trial, Prepared.open(job.data), job.wanted, lambda *_: beat())
     except VfmError as error:
         return error
     return trial.failed, reporter.warnings

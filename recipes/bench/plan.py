@@ -14,7 +14,7 @@ from recipes.training.run import replace
 
 PLAN = "bench.json"
 # What may be extended when a comparison goes on: trials that are finished stay as they are.
-OPEN = {"recipes", "seeds", "tasks", "protocols", "fractions", "labels"}
+OPEN = {"recipes", "seeds", "tasks", "protocols", "fractions", "labels", "every"}
 
 
 class Plan(Strict):
@@ -38,6 +38,9 @@ class Plan(Strict):
     folds: PositiveInt
     split: str
     clips: PositiveInt
+    every: PositiveFloat | None = Field(
+        default=None, description="seconds from one clip to the next, of tasks of presence; None: a clip's length"
+    )
     settings: list[str] = Field(description="key=value, of every trial")
 
     def trials(self) -> list[tuple[str, int]]:

@@ -6,21 +6,20 @@ import json
 import shutil
 import statistics
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from domains.errors import AlarmError, ConfigError, DataError, ModelError, StorageError, TrainingError
 from domains.store.prepared import Prepared
+from recipes.bench.kept import Kept, Opened, Wanted, keep
 from recipes.config import Layer, Resolved, resolve
 from recipes.encoders import open_encoder
 from recipes.encoders.base import VideoEncoder
-from recipes.evaluate.features import Failure, Features, clip_of, embedding, extract_all
+from recipes.evaluate.features import ReadProgress, clip_of, embedding
 from recipes.jobs.pretrain import complete, pretrain
 from recipes.runs.metrics import read_json, read_metrics
 from recipes.training.reporter import Reporter, SilentReporter
@@ -167,44 +166,18 @@ def _write(path: Path, what: Trial | _Measured) -> None:
         raise StorageError(f"cannot be written ({error.strerror})", where=path, do=do) from None
 
 
-def save_features(path: Path, features: Features) -> None:
-    """As safetensors, with the videos that could not be read. Raises StorageError."""
-    failed = json.dumps([asdict(one) for one in features.failed])
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".tmp")
-        save_file({"index": features.index, "values": features.values}, draft, {"failed": failed})
-        draft.replace(path)
-    except (OSError, SafetensorError) as error:
-        do = "Free some space; the same command goes on"
-        raise StorageError(f"cannot be written ({error})", where=path, do=do) from None
+def keep_features(
+    folder: Path, trial: Trial, prepared: Prepared, wanted: Wanted, progress: ReadProgress | None = None
+) -> Kept:
+    """Features of what a trial learned; computed once."""
 
-
-def load_features(path: Path, wanted: NDArray[np.int64]) -> Features | None:
-    """Features of the videos `wanted`; None where they are not there, not whole, or of other videos."""
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, "np") as file:
-            failed = json.loads((file.metadata() or {})["failed"])
-        arrays = load_file(path)
-    except (OSError, SafetensorError, KeyError, ValueError):
-        return None
-    if len(arrays["index"]) + len(failed) != len(wanted) or not np.isin(arrays["index"], wanted).all():
-        return None
-    return Features(arrays["index"], arrays["values"], tuple(Failure(**one) for one in failed))
-
-
-def keep_features(folder: Path, trial: Trial, prepared: Prepared, wanted: NDArray[np.int64], clips: int) -> Features:
-    """Features of what a trial learned, of the manifest rows `wanted`, each the mean of `clips` clips; computed once."""
-    path = folder / "features" / f"{trial.name}.safetensors"
-    known = load_features(path, wanted)
-    if known is None:
+    @contextmanager
+    def opened() -> Iterator[Opened]:
         encoder: VideoEncoder = open_encoder(folder / "runs" / trial.name)
         with embedding(encoder) as extractor:
-            known = extract_all({"": extractor}, prepared, wanted, clip_of(encoder.geometry), clips)[""]
-        save_features(path, known)
-    return known
+            yield {trial.name: extractor}, clip_of(encoder.geometry)
+
+    return keep(folder / "features", [trial.name], opened, prepared, wanted, progress)[trial.name]
 
 
 def device_name() -> str:

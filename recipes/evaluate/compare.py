@@ -122,15 +122,23 @@ def out_of_fold(
     prediction = np.full((len(labelled), classes) if classes else len(labelled), np.nan)
     for fold in np.unique(labelled.fold[labelled.tested]):
         held = labelled.fold == fold
-        taught = ~held
-        if fraction < 1:
-            chosen = choose_patients(
-                [who for who, out in zip(labelled.patients, held, strict=True) if not out], fraction, seed
-            )
-            taught &= np.array([who in chosen for who in labelled.patients])
+        taught = teaching(labelled.patients, held, fraction, seed)
         patients = [who for who, teaches in zip(labelled.patients, taught, strict=True) if teaches]
         prediction[held] = protocol(features[taught], labelled.truth[taught], patients, features[held], classes)
     return prediction
+
+
+def teaching(
+    patients: Sequence[str], held: NDArray[np.bool_], fraction: float = 1.0, seed: int = 0
+) -> NDArray[np.bool_]:
+    """(n,) what teaches where `held` (n,) is asked: all else, or that of a share of its patients, chosen by `seed`.
+
+    Raises DataError where that is nobody.
+    """
+    if fraction == 1:
+        return ~held
+    chosen = choose_patients([who for who, out in zip(patients, held, strict=True) if not out], fraction, seed)
+    return ~held & np.array([who in chosen for who in patients])
 
 
 def per_study(labelled: Labelled, prediction: Array) -> tuple[Array, Array, list[str]]:
@@ -144,19 +152,19 @@ def per_study(labelled: Labelled, prediction: Array) -> tuple[Array, Array, list
 
 @dataclass(frozen=True)
 class Units:
-    """What the headline figures count, studies or videos: their truth, and the bootstrap's weights (draws, units)."""
+    """What the headline figures count, studies or videos: their truth and patients."""
 
     labelled: Labelled
     truth: Array
-    weights: Array
+    patients: Sequence[str]
 
     @classmethod
-    def of(cls, labelled: Labelled, draws: int = DRAWS, seed: int = 0) -> Units:
+    def of(cls, labelled: Labelled) -> Units:
         """Studies where the label belongs to them (`Labelled.by_study`), else videos."""
         if not labelled.by_study:
-            return cls(labelled, labelled.truth, patient_weights(labelled.patients, draws, seed))
+            return cls(labelled, labelled.truth, labelled.patients)
         truth, _, patients = per_study(labelled, labelled.truth)
-        return cls(labelled, truth, patient_weights(patients, draws, seed))
+        return cls(labelled, truth, patients)
 
     def predicted(self, prediction: Array) -> Array:
         """Predictions of videos -> of the units."""
@@ -175,8 +183,8 @@ def score(
 ) -> list[Row]:
     """Figures, intervals and paired differences of predictions for the same videos, one row each, in order."""
     metrics = metrics_of(labelled.kind)
-    units = Units.of(labelled, draws, seed)
-    truth, weights = units.truth, units.weights
+    units = Units.of(labelled)
+    truth, weights = units.truth, patient_weights(units.patients, draws, seed)
     video_weights = patient_weights(labelled.patients, draws, seed)
     rows = []
     for name, prediction in predictions.items():

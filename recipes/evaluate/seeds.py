@@ -8,12 +8,14 @@ spread is drawn from three numbers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recipes.evaluate.metrics import Array, Metric
-from recipes.evaluate.statistics import LEVEL, Difference, Interval, difference_of, percentiles
+from recipes.evaluate.scored import HELD, Scorer
+from recipes.evaluate.statistics import DRAWS, LEVEL, Difference, Interval, difference_of, patient_draws, percentiles
 
 
 def seed_draws(seeds: int, draws: int, seed: int = 0) -> NDArray[np.int64]:
@@ -21,35 +23,40 @@ def seed_draws(seeds: int, draws: int, seed: int = 0) -> NDArray[np.int64]:
     return np.random.default_rng([seed, seeds]).integers(seeds, size=(draws, seeds))
 
 
-def over_seeds(
-    metric: Metric, truth: Array, predictions: Sequence[Array], weights: Array, taken: NDArray[np.int64]
-) -> Interval:
-    """The mean figure of predictions (one for each seed) of the same samples, with its percentile interval.
+@dataclass(frozen=True)
+class Drawn:
+    """A figure of a method that was trained several times: each (S,) of every seed; drawn (R, S): in each draw of patients."""
 
-    weights (R, n): `statistics.patient_weights`; taken (R, seeds): `seed_draws`.
-    """
-    value, drawn = _figures(metric, truth, predictions, weights, taken)
-    return Interval(value, *percentiles(drawn, LEVEL))
+    metric: Metric
+    each: tuple[float, ...]
+    drawn: Array
 
+    @classmethod
+    def of(
+        cls, metric: Metric, scorers: Sequence[Scorer], patients: Sequence[str], draws: int = DRAWS, seed: int = 0
+    ) -> Drawn:
+        """scorers: of every seed, of the same units, which are of `patients` (n,). One that stands for several seeds is asked once."""
+        different = list(dict.fromkeys(scorers))
+        ones = np.ones((1, len(patients)))
+        plain = {one: float(one(metric, ones)[0]) for one in different}
+        parts: dict[Scorer, list[Array]] = {one: [] for one in different}
+        for weights in patient_draws(patients, draws, seed, most=HELD):
+            for one in different:
+                parts[one].append(one(metric, weights))
+        drawn = {one: np.concatenate(found) for one, found in parts.items()}
+        return cls(metric, tuple(plain[one] for one in scorers), np.stack([drawn[one] for one in scorers], axis=1))
 
-def paired_over_seeds(
-    metric: Metric,
-    truth: Array,
-    predictions: Sequence[Array],
-    references: Sequence[Array],
-    weights: Array,
-    taken: NDArray[np.int64],
-) -> Difference:
-    """Mean figure of `predictions` minus that of `references`, seed by seed, on the same draws of patients and seeds."""
-    value, drawn = _figures(metric, truth, predictions, weights, taken)
-    other, other_drawn = _figures(metric, truth, references, weights, taken)
-    return difference_of(metric, value - other, drawn - other_drawn)
+    def over_seeds(self, taken: NDArray[np.int64]) -> Interval:
+        """The mean over the seeds with its percentile interval. taken (R, S): `seed_draws`."""
+        return Interval(float(np.mean(self.each)), *percentiles(self._mean(taken), LEVEL))
 
+    def against(self, other: Drawn, taken: NDArray[np.int64]) -> Difference:
+        """This figure minus another's, seed by seed, on the same draws of patients and seeds. `other` has as many seeds, or more, of which the first
+        are taken."""
+        fewer = Drawn(other.metric, other.each[: len(self.each)], other.drawn[:, : len(self.each)])
+        value = float(np.mean(self.each) - np.mean(fewer.each))
+        return difference_of(self.metric, value, self._mean(taken) - fewer._mean(taken))
 
-def _figures(
-    metric: Metric, truth: Array, predictions: Sequence[Array], weights: Array, taken: NDArray[np.int64]
-) -> tuple[float, Array]:
-    ones = np.ones((1, len(truth)))
-    value = float(np.mean([metric.of(truth, one, ones)[0] for one in predictions]))
-    drawn = np.stack([metric.of(truth, one, weights) for one in predictions], axis=1)  # (R, seeds)
-    return value, np.take_along_axis(drawn, taken, axis=1).mean(axis=1)
+    def _mean(self, taken: NDArray[np.int64]) -> Array:
+        found: Array = np.take_along_axis(self.drawn, taken, axis=1).mean(axis=1)
+        return found

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from domains.store.prepared import Prepared
 from domains.store.splits import patient_folds
 from recipes.encoders import open_encoder
 from recipes.evaluate.baselines import BASELINES, check_baselines
-from recipes.evaluate.compare import PROTOCOLS, TEACHES, protocol_of
+from recipes.evaluate.compare import PROTOCOLS, TEACHES, protocol_of, teaching
 from recipes.evaluate.features import Extractor, ReadProgress, embedding
 from recipes.evaluate.instants import (
     SEVERAL,
@@ -84,7 +85,7 @@ def evaluate_moments(
     names = list(features)
     reference = next((name for name in ("generic", "random", "pixels") if name in names[:-1]), "prior")
     lines = asked.lines(predictions, titles, reference, draws=draws, seed=seed)
-    tested = [prepared.patients[unit.row] for unit in asked.units]
+    tested = asked.tested_patients
     people = who(prepared)
     scored = Scored(
         protocol=protocol,
@@ -137,6 +138,7 @@ class Asked:
     settings: TaskSettings
     asking: Asking
     truth: Array
+    counted: ClassVar[str] = "moments"
 
     @classmethod
     def of(
@@ -170,6 +172,11 @@ class Asked:
         return self.fold != TEACHES
 
     @property
+    def tested_patients(self) -> list[str]:
+        """Of `units`."""
+        return [patient for patient, asked in zip(self.patients, self.tested, strict=True) if asked]
+
+    @property
     def pairs(self) -> list[tuple[int, int]]:
         """Opposites that occur."""
         return pairs_of_classes(self.truth, self.classes, self.settings.opposites)
@@ -187,18 +194,27 @@ class Asked:
             return SEVERAL
         return metrics_of_actions(len(self.classes), ahead=self.asking.ahead > 0)
 
-    def predict(self, protocol: str, features: Array) -> Array:
-        """(n, C), or of opposites (n, pairs, 2), out of fold; not a number where a question only teaches, or is of no pair."""
+    @property
+    def headline(self) -> Metric:
+        """The first of them."""
+        return self.metrics[0]
+
+    def predict(self, protocol: str, features: Array, *, fraction: float = 1.0, seed: int = 0) -> Array:
+        """(n, C), or of opposites (n, pairs, 2), out of fold; not a number where a question only teaches, or is of no pair.
+
+        fraction, seed: of the teaching patients whose labels are used, see `recipes.evaluate.compare.teaching`.
+        """
         shape = (len(self.every), len(self.pairs), 2) if self.asking.opposites else (len(self.every), len(self.classes))
         found = np.full(shape, np.nan)
         for fold in np.unique(self.fold[self.tested]):
             held = self.fold == fold
+            teaches = teaching(self.patients, held, fraction, seed)
             if not self.asking.opposites:
-                found[held] = self._probe(protocol, features, ~held, held, self.truth, len(self.classes))
+                found[held] = self._probe(protocol, features, teaches, held, self.truth, len(self.classes))
                 continue
             for number, (one, other) in enumerate(self.pairs):
                 of_pair = np.isin(self.truth, (one, other))
-                taught, asked = ~held & of_pair, held & of_pair
+                taught, asked = teaches & of_pair, held & of_pair
                 if asked.any() and len(np.unique(self.truth[taught])) == 2:
                     found[asked, number] = self._probe(
                         protocol, features, taught, asked, (self.truth == other).astype(float), 2
@@ -258,8 +274,7 @@ class Asked:
         """The rows of the table, what is known without looking first."""
         scorers = {"prior": ("without looking (training shares)", self.scorer(self.prior()))}
         scorers |= {name: (titles[name], self.scorer(one)) for name, one in predictions.items()}
-        patients = [patient for patient, asked in zip(self.patients, self.tested, strict=True) if asked]
-        return lines_of(scorers, self.metrics, patients, reference, draws=draws, seed=seed)
+        return lines_of(scorers, self.metrics, self.tested_patients, reference, draws=draws, seed=seed)
 
     def of_each(self, prediction: Array) -> dict[str, dict[str, float | None]]:
         """Figures of every class (or pair) of one row, without intervals."""

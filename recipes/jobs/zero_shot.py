@@ -235,7 +235,7 @@ def _recordings(asking: _Asking, held: Labels, tested: set[int], task: str) -> _
         for row, truth, said in zip(kept, labelled.truth, probabilities(cosines[:, 0]), strict=True)
     ]
     return _Found(
-        scorers=score_recordings(Units.of(labelled, draws=1), cosines, asking.rules.seed),
+        scorers=score_recordings(Units.of(labelled), cosines, asking.rules.seed),
         metrics=CLASSIFICATION,
         patients=per_study(labelled, labelled.truth)[2] if labelled.by_study else list(labelled.patients),
         units=f"{len(kept)} recordings, counted per {counted}",

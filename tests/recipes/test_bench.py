@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,13 @@ from store_factory import Made, make_prepared
 from domains.base import load_domain
 from domains.errors import ConfigError, TrainingError
 from recipes.bench import bench as module
-from recipes.bench import parallel, trial
+from recipes.bench import kept, parallel, trial
 from recipes.bench.bench import bench, check_recipes
 from recipes.bench.outcome import Outcome
 from recipes.bench.plan import Plan
 from recipes.bench.trial import Trial
 from recipes.evaluate.metrics import metrics_of
-from recipes.evaluate.seeds import over_seeds, paired_over_seeds, seed_draws
-from recipes.evaluate.statistics import patient_weights
+from recipes.evaluate.seeds import Drawn, seed_draws
 from recipes.runs.metrics import read_json, read_metrics
 from recipes.training.interrupt import Interrupted
 from recipes.training.reporter import SilentReporter
@@ -80,16 +80,21 @@ def done(made: tuple[Path, Made], tmp_path_factory: pytest.TempPathFactory) -> t
 
 def test_a_figure_over_seeds_is_the_mean_and_its_interval_covers_patients_and_seeds() -> None:
     truth, patients = np.arange(8.0), [f"p{n // 2}" for n in range(8)]
-    good, bad = truth + 1.0, truth + 3.0  # errors of 1 and of 3, whoever is drawn
-    weights, taken = patient_weights(patients, 500), seed_draws(2, 500)
-    found = over_seeds(MAE, truth, [good, bad], weights, taken)
+
+    def drawn(*errors: float) -> Drawn:  # a seed's error, whoever is drawn
+        scorers = [
+            partial(lambda said, metric, weights: metric.of(truth, said, weights), truth + one) for one in errors
+        ]
+        return Drawn.of(MAE, scorers, patients, 500)
+
+    taken = seed_draws(2, 500)
+    found = drawn(1.0, 3.0).over_seeds(taken)
     assert (found.value, found.low, found.high) == (2.0, 1.0, 3.0)  # both seeds the one, or both the other
-    alone = over_seeds(MAE, truth, [good], weights, seed_draws(1, 500))
+    alone = drawn(1.0).over_seeds(seed_draws(1, 500))
     assert (alone.value, alone.low, alone.high) == (1.0, 1.0, 1.0)
-    reference = [truth + 4.0, truth + 4.0]
-    gain = paired_over_seeds(MAE, truth, [good, bad], reference, weights, taken)
+    gain = drawn(1.0, 3.0).against(drawn(4.0, 4.0, 9.0), taken)  # of a third seed nothing is known here
     assert (gain.value, gain.low, gain.high, gain.better, gain.worse) == (-2.0, -3.0, -1.0, True, False)
-    same = paired_over_seeds(MAE, truth, [good, bad], [good, bad], weights, taken)
+    same = drawn(1.0, 3.0).against(drawn(1.0, 3.0), taken)
     assert (same.value, same.low, same.high, same.better) == (0.0, 0.0, 0.0, False)
 
 
@@ -180,7 +185,7 @@ def test_it_leaves_a_table_a_picture_and_no_checkpoints(done: tuple[Plan, Path, 
 def test_the_same_call_does_nothing_again(done: tuple[Plan, Path, Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
     plan, out, outcome = done
     monkeypatch.setattr(module, "make_trial", lambda *_, **__: pytest.fail("made again"))
-    monkeypatch.setattr(module, "extract_all", lambda *_, **__: pytest.fail("read again"))
+    monkeypatch.setattr(kept, "extract_all", lambda *_, **__: pytest.fail("read again"))
     again = bench(plan, out, ECHO, reporter=SilentReporter())
     assert again.to_dict() == outcome.to_dict()
 

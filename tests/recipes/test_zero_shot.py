@@ -71,7 +71,7 @@ def test_recordings_beside_chance_and_the_most_common_class() -> None:
     labelled = Labelled("classification", truth, ("x", "y"), who, who, np.zeros(4, np.int64))
     right = np.array([[0.3, 0.2], [0.3, 0.2], [0.1, 0.2], [0.1, 0.2]])
     cosines = np.stack([right, right[:, ::-1], right], axis=1)  # the model's own, and two that were never trained
-    found = score_recordings(Units.of(labelled, draws=1), cosines, seed=0)
+    found = score_recordings(Units.of(labelled), cosines, seed=0)
     assert list(found) == ["zero-shot", "unaligned", "chance", "common"]
     assert figure(found["zero-shot"], CLASSIFICATION, "accuracy", 4) == 0.75
     assert figure(found["zero-shot"], CLASSIFICATION, "macro_f1", 4) == pytest.approx((0.8 + 2 / 3) / 2)

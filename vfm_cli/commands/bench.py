@@ -20,8 +20,15 @@ SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 @click.option("--data", required=True, help="A prepared folder, or its URL.")
 @click.option("--recipes", required=True, help="Names or YAML files with commas between them, or all.")
 @click.option("--budget", required=True, help="Time of the device for each trial: 90s, 10m, 2h.")
-@click.option("--labels", type=LOCAL, default=None, help="CSV with labels; default: those of the public data set.")
-@click.option("--task", "tasks", multiple=True, required=True, help="What features are asked; may be given again.")
+@click.option(
+    "--labels",
+    type=LOCAL,
+    default=None,
+    help="CSV with labels, or with spans of moments; default: those of the public data set.",
+)
+@click.option(
+    "--task", "tasks", multiple=True, required=True, help="What features are asked, of recordings or of moments; may be given again.",
+)  # fmt: skip
 @click.option(
     "--protocol", "protocols", multiple=True, type=click.Choice(["knn", "linear"]), default=["linear"], show_default=True,
     help="How they are asked; may be given again.",
@@ -40,6 +47,12 @@ SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 )
 @click.option("--clips", type=click.IntRange(1), default=3, show_default=True, help="Clips averaged per recording.")
 @click.option(
+    "--every",
+    type=click.FloatRange(0, min_open=True),
+    default=None,
+    help="Tasks of what is there at each moment: seconds from one clip to the next [a clip's length].",
+)
+@click.option(
     "--workers",
     type=click.IntRange(1),
     default=1,
@@ -54,8 +67,8 @@ SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 @assignments
 def command(
     domain: str | None, data: str, recipes: str, budget: str, labels: Path | None, tasks: tuple[str, ...], protocols: tuple[str, ...],
-    fractions: tuple[float, ...], seeds: int, encoder: str, folds: int, split: str, clips: int, workers: int, out: Path, key: Path | None,
-    overwrite: bool, online: bool, as_json: bool, settings: tuple[str, ...],
+    fractions: tuple[float, ...], seeds: int, encoder: str, folds: int, split: str, clips: int, every: float | None, workers: int,
+    out: Path, key: Path | None, overwrite: bool, online: bool, as_json: bool, settings: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Train every recipe from the same encoder for the same time of the device, over several seeds, and ask all of them the same.
 
@@ -84,7 +97,7 @@ def command(
         domain=domain or prepared.domain, data=data, fingerprint=prepared.fingerprint(), encoder=encoder,
         recipes=check_recipes(words), seeds=seeds, budget=seconds, device=device_name(), tasks=list(dict.fromkeys(tasks)),
         labels=None if labels is None else str(labels), protocols=list(dict.fromkeys(protocols)), fractions=sorted(set(fractions)), folds=folds,
-        split=split, clips=clips, settings=list(settings),
+        split=split, clips=clips, every=every, settings=list(settings),
     )  # fmt: skip
     count = len(plan.trials())
     say(
