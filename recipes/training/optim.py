@@ -30,7 +30,12 @@ def make_optimiser(objective: nn.Module, settings: OptimSettings) -> torch.optim
             groups.setdefault((parameter.ndim > 1, scale * own, first), []).append(parameter)
     return torch.optim.AdamW(
         [
-            {"params": parameters, "weight_decay": settings.weight_decay if decays else 0.0, "lr_scale": scale, "begin": begin}
+            {
+                "params": parameters,
+                "weight_decay": settings.weight_decay if decays else 0.0,
+                "lr_scale": scale,
+                "begin": begin,
+            }
             for (decays, scale, begin), parameters in groups.items()
         ],
         lr=settings.lr,

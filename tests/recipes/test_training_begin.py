@@ -19,7 +19,9 @@ from recipes.runs.metrics import read_metrics
 from recipes.training.optim import encoder_begin, learning_rate, make_optimiser, moving, set_learning_rate
 from recipes.training.reporter import SilentReporter
 
-LATE = OptimSettings(lr=1.0, final_lr=0.1, warmup=0.5, encoder_lr=0.5, encoder_begin=0.4, weight_decay=0.0, betas=(0.9, 0.99))
+LATE = OptimSettings(
+    lr=1.0, final_lr=0.1, warmup=0.5, encoder_lr=0.5, encoder_begin=0.4, weight_decay=0.0, betas=(0.9, 0.99)
+)
 
 
 class Pair(nn.Module):
@@ -59,7 +61,9 @@ def test_what_waits_has_no_part_in_the_norm_and_begins_without_averages() -> Non
         if step < 4:
             assert [id(one) for one in found] == [id(pair.head.weight)]
             assert pair.encoder.weight.grad is None
-            assert nn.utils.clip_grad_norm_(found, 1e9).item() == pytest.approx(3.0)  # the head's alone: what the encoder says of 1
+            assert nn.utils.clip_grad_norm_(found, 1e9).item() == pytest.approx(
+                3.0
+            )  # the head's alone: what the encoder says of 1
         else:
             assert len(found) == 2
         optimiser.step()
@@ -100,7 +104,10 @@ def test_a_run_leaves_encoder_and_teacher_as_they_are_until_then_and_resumes_bef
         "train.precision=fp32", "monitor.clips=4", "objective.teacher_momentum=0.9",
     ]  # fmt: skip
     resolved = resolve(
-        [Layer("discovr", {"method": "discovr", "objective": SMALL["discovr"]}), Layer("test", parse_assignments(words))]
+        [
+            Layer("discovr", {"method": "discovr", "objective": SMALL["discovr"]}),
+            Layer("test", parse_assignments(words)),
+        ]
     )
     done = pretrain(resolved, tmp_path / "run", reporter=SilentReporter()).parent
     start = {f"encoder.{name}": value for name, value in small_encoder().state_dict().items()}
