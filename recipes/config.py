@@ -120,6 +120,13 @@ class OptimSettings(Strict):
         description="factor on the learning rate of the encoder's own weights; null: 0.2 for an encoder that has learned (docs/results.md), 1 for "
         "random weights and for adapters",
     )
+    encoder_begin: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the run in which heads learn alone, before the own weights of an encoder that has learned begin; random weights and "
+        "adapters begin at once",
+    )
     warmup: float = Field(0.1, ge=0, le=1, description="share of all steps with rising learning rate")
     weight_decay: NonNegativeFloat = Field(0.05, description="not applied to biases and norms")
     betas: tuple[float, float] = (0.9, 0.95)

@@ -214,9 +214,10 @@ def restore(objective: nn.Module, tensors: dict[str, Tensor], where: Path) -> No
 def restore_optimiser(
     objective: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], where: Path
 ) -> None:
-    """Moments and counters of every trained parameter. Raises ModelError where one is missing."""
+    """Moments and counters of every trained parameter; those that begin late (`optim.encoder_begin`) may not have any yet. Raises ModelError where
+    one is missing."""
     parameters = dict(objective.named_parameters())
-    trained = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+    trained = {id(parameter): group["begin"] for group in optimiser.param_groups for parameter in group["params"]}
     found: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, _, part = key.rpartition("/")
@@ -225,6 +226,8 @@ def restore_optimiser(
         if id(parameter) not in trained:
             continue
         if name not in found:
+            if trained[id(parameter)]:
+                continue
             raise ModelError(f"the checkpoint has no optimiser state for {name}", where=where)
         optimiser.state[parameter] = {
             part: share_of(value, parameter).to(parameter.device) if part != "step" else value.to(parameter.device)

@@ -26,7 +26,7 @@ from recipes.training.flops import flops_on_paper, peak
 from recipes.training.interrupt import Interrupted, StopSignal
 from recipes.training.meter import Meter
 from recipes.training.monitors import Monitors, Probe
-from recipes.training.optim import learning_rate, make_optimiser, set_learning_rate
+from recipes.training.optim import learning_rate, make_optimiser, moving, set_learning_rate
 from recipes.training.passes import check_piece, learn
 from recipes.training.phases import Phases
 from recipes.training.processes import check_data, make_accelerator, shared_anew, total_steps
@@ -77,6 +77,8 @@ def train(
     config = _ready(accelerator, objective, config, run, reporter, resume=resume)
     weights = weights_of(objective.train(), accelerator.device, shard=config.train.shard)
     optimiser = make_optimiser(weights.learner, config.optim)
+    if (alone := max(group["begin"] for group in optimiser.param_groups)) > 0:
+        reporter.note(f"heads learn alone for {alone:.0%} of the run, then the encoder too (optim.encoder_begin)")
     total = total_steps(config, len(data), accelerator.num_processes)
     # What the samples follow from, beside the settings: a run that goes on must find it as it was.
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "replaced": 0, "monitor_start": {}, "losses": {}, "figures": {}}
@@ -215,7 +217,8 @@ class _Loop:
     def step(self, step: int, batches: Iterator[Mapping[str, Any]]) -> int:
         """One optimiser step. Returns the signal to stop after it, the same on all ranks; 0 for none."""
         config, accelerator = self.config, self.accelerator
-        set_learning_rate(self.optimiser, self.learning_rate(step))
+        stage = self.objective.stage(self.progress(step))
+        set_learning_rate(self.optimiser, config.optim, stage.step, stage.total)
         self.weights.learner.before_step(self.progress(step))
         seed_step(config.train.seed, step, accelerator.process_index)
         done: list[tuple[Mapping[str, Any], Mapping[str, Tensor]]] = []
@@ -231,8 +234,7 @@ class _Loop:
             done.append((collated, {name: value.detach() for name, value in losses.items()}))
             meter.add(losses, config.train.batch_size)  # what is left of a run is counted in samples, too
         with self.time("optimiser"):
-            parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
-            norm = whole_tensor(accelerator.clip_grad_norm_(parameters, config.optim.clip_norm or math.inf))
+            norm = whole_tensor(accelerator.clip_grad_norm_(moving(self.optimiser), config.optim.clip_norm or math.inf))
         # It is not finite where any of these is not. Waited for here and not a step later: teachers and centres move with the update, and must not.
         health = norm + sum(losses["loss"].to(norm) for _, losses in done)
         number, broken = self.stop.agreed(~health.isfinite())
@@ -262,7 +264,7 @@ class _Loop:
         return Progress(step, self.total, seen / len(self.data))
 
     def learning_rate(self, step: int) -> float:
-        """Of optimiser step `step`, from 0."""
+        """Of optimiser step `step`, from 0, of all that learns from the first step on."""
         stage = self.objective.stage(self.progress(step))
         return learning_rate(self.config.optim, stage.step, stage.total)
 

@@ -76,7 +76,7 @@ def test_the_head_has_a_learning_rate_of_its_own():
 
     objective = TaskObjective(make_encoder(), EF, head_scale=3.0)
     optimiser = make_optimiser(objective, OptimSettings())
-    set_learning_rate(optimiser, 0.1)
+    set_learning_rate(optimiser, OptimSettings(lr=0.1, warmup=0.0), 0, 2)
     rate = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
     assert rate[id(objective.head.weight)] == rate[id(objective.head.bias)] == pytest.approx(0.3)
     assert {rate[id(p)] for p in objective.encoder.parameters() if p.requires_grad} == {0.1}

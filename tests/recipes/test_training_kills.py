@@ -23,6 +23,7 @@ KINDS = {
     "discovr, accumulating": ("discovr", 1, ("data.workers=1",), 5),
     "discovr with LoRA": ("discovr", 1, ("encoder.mode=lora",), 4),
     "discovr, two processes": ("discovr", 2, (), 3),
+    "discovr, its encoder later, two processes": ("discovr", 2, ("optim.encoder_begin=0.5",), 2),
     "videomae with LoRA, two processes": ("videomae", 2, ("encoder.mode=lora",), 2),
     "discovr, sharded over two processes": ("discovr", 2, ("train.shard=true",), 2),
     "fine-tuning with LoRA": ("finetune", 1, ("train.accumulate=1", "train.batch_size=3", "encoder.lora.dropout=0.1"), 4),

@@ -110,7 +110,7 @@ def test_an_encoder_that_has_learned_moves_less_than_fresh_heads() -> None:
     holder = nn.Module()
     holder.encoder, holder.head = module["encoder"], module["head"]
     optimiser = make_optimiser(holder, OptimSettings(encoder_lr=0.1))
-    set_learning_rate(optimiser, 1.0)
+    set_learning_rate(optimiser, OptimSettings(lr=1.0, warmup=0.0), 0, 2)
     rates = {id(parameter): group["lr"] for group in optimiser.param_groups for parameter in group["params"]}
     found = {name: rates[id(parameter)] for name, parameter in module.named_parameters()}
     assert found == pytest.approx({"encoder.weight": 0.05, "encoder.bias": 0.1, "head.weight": 1.0, "head.bias": 1.0})
@@ -141,7 +141,7 @@ def test_vectors_do_not_decay_and_heads_learn_at_their_own_rate() -> None:
     module = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
     module[0].weight.lr_scale = 10.0  # type: ignore[assignment]
     optimiser = make_optimiser(module, OptimSettings(lr=1e-3, weight_decay=0.3))
-    set_learning_rate(optimiser, 0.5)
+    set_learning_rate(optimiser, OptimSettings(lr=0.5, warmup=0.0), 0, 2)
     found = {(group["weight_decay"], group["lr"], len(group["params"])) for group in optimiser.param_groups}
     assert found == {(0.3, 5.0, 1), (0.0, 0.5, 3)}
 
