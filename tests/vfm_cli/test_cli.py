@@ -93,7 +93,7 @@ def test_whatever_way_a_thing_is_said_it_counts(vfm: Vfm, tmp_path: Path) -> Non
     ("words", "said"),
     [
         (["pretrain", "--dry-run", "train.stpes=4"], "unknown key 'train.stpes'. Did you mean 'train.steps'?"),
-        (["pretrain", "--dry-run", "objective.prototype=4"], "Did you mean 'prototypes'?"),
+        (["pretrain", "--dry-run", "--recipe", "discovr", "objective.prototype=4"], "Did you mean 'prototypes'?"),
         (["pretrain", "--dry-run", "optim.lr=fast"], "'optim.lr'"),
         (["pretrain", "--dry-run", "train.batch_size=0"], "greater than 0"),
         (["pretrain", "--dry-run", "--recipe", "discover"], "Did you mean 'discovr'?"),
