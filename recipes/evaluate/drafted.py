@@ -7,7 +7,7 @@ drafted; a range says little if it is wide, so its width is given beside: as a s
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 
@@ -74,7 +74,7 @@ class Tally:
         self.unusual = {shape for shape, count in self.made_by.items() if count < USUAL * len(reports)}
         self._whole = {shape: spans_of(said) for shape, said in made.items()}
 
-    def of(self, drafts: Sequence[Drafted], among: Collection[Shape] | None = None) -> dict[str, Array]:
+    def of(self, drafts: Sequence[Drafted], among: Container[Shape] | None = None) -> dict[str, Array]:
         """COUNTS -> (n,). among: these statements alone are counted; None: all.
 
         numbered: right statements that have a number. width: of each of them the mean over its numbers, summed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,10 +22,9 @@ from recipes.evaluate.features import Failure, ReadProgress, describing
 from recipes.evaluate.findings import Shape
 from recipes.evaluate.knn import unit
 from recipes.evaluate.metrics import Array
-from recipes.evaluate.scored import Line, Scored, Scorer, lines_of, write_scored
+from recipes.evaluate.scored import Line, Scored, lines_of, write_scored
 from recipes.evaluate.statistics import DRAWS, LEVEL
 from recipes.evaluate.towers import vectors_at
-from recipes.evaluate.zero_shot import mean_of
 from recipes.jobs.findings import Clips, Evidence, asked_in
 from recipes.jobs.seen import meetings, who
 from recipes.jobs.start import Start, start_of
@@ -33,7 +32,7 @@ from recipes.jobs.start import Start, start_of
 CHANCES = 20  # draws of random studies
 BASELINES = ("commonest", "random", "generic")
 DRAFTS = "drafts"
-# Rows: name -> title, and one set of drafts of the studies, or several whose figures are averaged.
+# Rows: name -> title, and one set of drafts of the studies, or several whose counts are averaged.
 Made = dict[str, tuple[str, Sequence[Sequence[Drafted]]]]
 STATEMENTS = "statements.csv"
 
@@ -78,7 +77,7 @@ def evaluate_findings(
     if "random" in baselines:
         each = [np.random.default_rng([seed, draw]) for draw in range(CHANCES)]
         chances = [by_chance(reports, patients, count, least, random) for random in each]
-        made["random"] = (f"random studies (mean of {CHANCES} draws)", chances)
+        made["random"] = (f"random studies ({CHANCES} draws)", chances)
     if "generic" in baselines and (start := start_of(named)) is not None:
         other = embedded_by(start, evidence, named, online, progress)
         made["generic"] = (start.row, [drafts_of(replace(evidence, collection=other), count, least)])
@@ -166,13 +165,15 @@ class Compared:
     draws: int
     seed: int
 
-    def lines(self, among: frozenset[Shape] | None = None, names: Sequence[str] = ()) -> tuple[Line, ...]:
+    def lines(self, among: Container[Shape] | None = None, names: Sequence[str] = ()) -> tuple[Line, ...]:
         """The rows, or those of `names`, with differences against the first. among: of these statements alone."""
-        scorers: dict[str, tuple[str, Scorer]] = {}
-        for name in names or self.made:
-            title, sets = self.made[name]
-            scorers[name] = (title, mean_of([scorer_of(self.tally.of(drafts, among)) for drafts in sets]))
+        scorers = {name: (self.made[name][0], scorer_of(self.counts(name, among))) for name in names or self.made}
         return lines_of(scorers, METRICS, self.patients, next(iter(scorers)), draws=self.draws, seed=self.seed)
+
+    def counts(self, name: str, among: Container[Shape] | None = None) -> dict[str, Array]:
+        """See `Tally.of`."""
+        each = [self.tally.of(drafts, among) for drafts in self.made[name][1]]
+        return {one: np.mean([counts[one] for counts in each], axis=0) for one in COUNTS}
 
     def against(self) -> dict[str, Line]:
         """By baseline, the row of the drafts with its paired differences against that baseline."""
@@ -189,23 +190,20 @@ class Compared:
         return [
             {
                 "section": heading,
-                "rows": [
-                    {"name": line.name, "figures": intervals(line.figures)} for line in self.lines(frozenset(shapes))
-                ],
+                "rows": [{"name": line.name, "figures": intervals(line.figures)} for line in self.lines(shapes)],
             }
             for heading, shapes in named.items()
         ]
 
     def predictions(self, studies: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-        """A line for each study and row, counts without a word; draws of random studies are in none."""
+        """A line for each study and row: counts without a word, of random studies their mean."""
         found = []
-        for name, (_, sets) in self.made.items():
-            if len(sets) == 1:
-                counts = self.tally.of(sets[0])
-                found += [
-                    [name, study, patient, *(f"{counts[one][place]:g}" for one in COUNTS)]
-                    for place, (study, patient) in enumerate(zip(studies, self.patients, strict=True))
-                ]
+        for name in self.made:
+            counts = self.counts(name)
+            found += [
+                [name, study, patient, *(f"{counts[one][place]:g}" for one in COUNTS)]
+                for place, (study, patient) in enumerate(zip(studies, self.patients, strict=True))
+            ]
         return ["row", "study", "patient", *COUNTS], found
 
 
@@ -219,9 +217,9 @@ def _paired(line: Line) -> str:
 def _write_statements(path: Path, compared: Compared, common: Commonest) -> None:
     """A line a statement that enough patients' reports make for it to be repeated: in how many reports it is, in how many drafts, in both, and where
     its numbers are held. Raises StorageError."""
-    drafts, lines = compared.made[DRAFTS][1][0], []
+    lines = []
     for shape in sorted(filter(common.says, common.patients)):
-        counts = {name: f"{values.sum():g}" for name, values in compared.tally.of(drafts, {shape}).items()}
+        counts = {name: f"{values.sum():g}" for name, values in compared.counts(DRAFTS, {shape}).items()}
         numbered = [counts["held"] if "#" in shape[1] else ""]
         lines.append([*shape, counts["own"], counts["drafted"], counts["right"], *numbered])
     try:

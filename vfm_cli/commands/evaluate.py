@@ -258,6 +258,11 @@ def texts_options(decorated: F) -> F:
     "--acts", is_flag=True, help="Also mAP and nDCG, a text as right as its verbs and nouns are (EPIC-KITCHENS)."
 )
 @click.option(
+    "--studies",
+    is_flag=True,
+    help="Ask whole studies, each the mean of its recordings, among texts about whole studies.",
+)
+@click.option(
     "--clips",
     type=click.IntRange(1),
     default=None,
@@ -265,8 +270,8 @@ def texts_options(decorated: F) -> F:
 )
 @shared
 def retrieval(
-    encoder: Path, data: str, texts: tuple[Path, ...], levels: tuple[str, ...], sources: tuple[str, ...], acts: bool, baselines: str,
-    clips: int | None, split: str, seed: int, out: Path | None, domain: str | None, key: Path | None, online: bool, as_json: bool,
+    encoder: Path, data: str, texts: tuple[Path, ...], levels: tuple[str, ...], sources: tuple[str, ...], acts: bool, studies: bool,
+    baselines: str, clips: int | None, split: str, seed: int, out: Path | None, domain: str | None, key: Path | None, online: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Find the text of each clip among all texts, and the clip of each text among all clips: R@1, R@5, R@10 and the median rank, ties averaged.
 
