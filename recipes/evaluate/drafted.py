@@ -6,7 +6,7 @@ drafted; a range says little if it is wide, so its width is given beside: as a s
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
@@ -93,6 +93,16 @@ class Tally:
                     found["held"][place] += self.holds(draft[shape], report, shape)
                     found["width"][place] += self.width(draft[shape], shape)
         return found
+
+    def by_statement(self, drafts: Sequence[Drafted]) -> dict[Shape, tuple[int, int, int, int]]:
+        """Of each statement of a report: in how many reports it is, in how many drafts, rightly in how many, with ranges that hold in how many."""
+        drafted, right, held = Counter[Shape](), Counter[Shape](), Counter[Shape]()
+        for draft, report in zip(drafts, self.reports, strict=True):
+            drafted.update(list(draft))
+            both = [shape for shape in draft if shape in report.said]
+            right.update(both)
+            held.update(shape for shape in both if self.holds(draft[shape], report, shape))
+        return {shape: (count, drafted[shape], right[shape], held[shape]) for shape, count in self.made_by.items()}
 
     def holds(self, spans: Sequence[Span], report: Report, shape: Shape) -> bool:
         """Whether each number of a report's statement lies in its range."""

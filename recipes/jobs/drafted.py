@@ -217,11 +217,12 @@ def _paired(line: Line) -> str:
 def _write_statements(path: Path, compared: Compared, common: Commonest) -> None:
     """A line a statement that enough patients' reports make for it to be repeated: in how many reports it is, in how many drafts, in both, and where
     its numbers are held. Raises StorageError."""
-    lines = []
-    for shape in sorted(filter(common.says, common.patients)):
-        counts = {name: f"{values.sum():g}" for name, values in compared.counts(DRAFTS, {shape}).items()}
-        numbered = [counts["held"] if "#" in shape[1] else ""]
-        lines.append([*shape, counts["own"], counts["drafted"], counts["right"], *numbered])
+    (drafts,) = compared.made[DRAFTS][1]
+    lines = [
+        [*shape, reports, drafted, right, held if "#" in shape[1] else ""]
+        for shape, (reports, drafted, right, held) in sorted(compared.tally.by_statement(drafts).items())
+        if common.says(shape)
+    ]
     try:
         with path.open("w", newline="", encoding="utf-8") as handle:
             csv.writer(handle).writerows([["section", "statement", "reports", "drafts", "right", "held"], *lines])
