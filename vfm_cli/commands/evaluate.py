@@ -281,8 +281,8 @@ def retrieval(
     from recipes.jobs.retrieval import retrieval as ask
 
     found = ask(
-        encoder, data, texts=texts, levels=levels, sources=sources, acts=acts, studies=studies, baselines=names(baselines), split=split, clips=clips, seed=seed,
-        key=find_key(key), domain=domain, out=out, online=online, progress=Counter("embedding", "clips"),
+        encoder, data, texts=texts, levels=levels, sources=sources, acts=acts, studies=studies, baselines=names(baselines),
+        split=split, clips=clips, seed=seed, key=find_key(key), domain=domain, out=out, online=online, progress=Counter("embedding", "clips"),
     )  # fmt: skip
     show(found, out, as_json)
 
