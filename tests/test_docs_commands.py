@@ -105,7 +105,7 @@ def test_commands_run(
                 *words,
                 *(f"{s}.{k}={v}" for s, keys in FAST.items() for k, v in keys.items() if f"{s}.{k}" not in given),
             ]
-        if words[0] in ("evaluate", "bench"):
+        if words[0] in ("evaluate", "bench") and words[1] != "findings":  # which asks an index
             words += ["--clips", "1"]
         if words[0] == "bench":  # its steps follow from its budget
             words += [f"{s}.{k}={v}" for s, keys in FAST.items() for k, v in keys.items() if k != "steps"]

@@ -11,6 +11,7 @@ seconds, a million of them are weeks of video. `collecting` writes one.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -147,6 +148,21 @@ class Collection:
         """(frames (n,) at which the clips of a recording begin, their vectors (n, D)); none for a recording that is not in the collection."""
         places = np.flatnonzero(self.video_of == self._code.get(video_id, -1))
         return self._frames[places], self.vectors[places].astype(np.float64)
+
+    def of_others(self, vectors: Mapping[str, Array]) -> Collection:
+        """The same clips with other vectors (n, D) of length one, by recording; without the recordings of which none are given."""
+        kept = np.flatnonzero(np.isin(self.video_of, [self._code[video] for video in vectors]))
+        moments = pa.table(
+            {
+                "video_id": [self.video_ids[code] for code in self.video_of[kept]],
+                "frame": self._frames[kept], "start": self._starts[kept], "end": self._ends[kept],
+            },
+            schema=SCHEMA,
+        )  # fmt: skip
+        found = np.empty((len(kept), len(next(iter(vectors.values()))[0])), np.float32)
+        for video, own in vectors.items():
+            found[self.video_of[kept] == self._code[video]] = own
+        return Collection(self.folder, self.about, found, moments)
 
     def hit(self, place: int, similarity: float) -> Hit:
         """Stretch `place` as an answer."""

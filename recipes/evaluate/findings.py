@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+
+Shape = tuple[str, str]
+Span = tuple[float, float]
 
 NUMBER = re.compile(r"\d+(?:[.,]\d+)?")
 SECTION = re.compile(r"^([A-Za-z][A-Za-z /-]{0,40}):(?:\s+|$)")
@@ -30,13 +34,15 @@ class Statement:
     section: str
     words: str
 
-    @property
-    def shape(self) -> tuple[str, str]:
+    @cached_property
+    def shape(self) -> Shape:
         """What is the same for the same statement, whatever its numbers are."""
-        plain = NUMBER.sub("#", " ".join(self.words.split()).casefold())
+        plain = NUMBER.sub(
+            "#", " ".join(self.words.split()).casefold().replace("#", "no. ")
+        )  # "#" is a number, nothing else
         return self.section.casefold(), plain.rstrip(".;!? ")
 
-    @property
+    @cached_property
     def numbers(self) -> tuple[float, ...]:
         """In their order."""
         return tuple(float(found.replace(",", ".")) for found in NUMBER.findall(self.words))
@@ -44,11 +50,14 @@ class Statement:
 
 @dataclass(frozen=True)
 class Finding:
-    """A statement that several reports make. words: with the range of its numbers. reports: places of those that make it, the nearest first."""
+    """A statement that several reports make. words: with the range of its numbers. reports: places of those that make it, the nearest first.
+    shape: of the statement; spans: of each of its numbers, the least and the largest."""
 
     section: str
     words: str
     reports: tuple[int, ...]
+    shape: Shape
+    spans: tuple[Span, ...]
 
 
 def statements(report: str) -> list[Statement]:
@@ -64,39 +73,63 @@ def statements(report: str) -> list[Statement]:
     return found
 
 
+@dataclass(frozen=True)
+class Report:
+    """What may be repeated of a report, by shape (said twice: the first), in order. personal: statements that may not, as they may name somebody."""
+
+    said: Mapping[Shape, Statement]
+    personal: int = 0
+
+    @classmethod
+    def of(cls, words: str) -> Report:
+        """Of a report as it was written."""
+        said: dict[Shape, Statement] = {}
+        personal = 0
+        for one in statements(words):
+            if PERSONAL.search(f"{one.section}: {one.words}"):
+                personal += 1
+            else:
+                said.setdefault(one.shape, one)
+        return cls(said, personal)
+
+
 def shared_findings(
-    reports: Sequence[str], patients: Sequence[str], least: int = 2
+    reports: Sequence[Report], patients: Sequence[str], least: int = 2
 ) -> tuple[list[Finding], Counter[str]]:
     """What reports of `least` patients or more say alike, and how many statements were not repeated, by reason.
 
     reports: the nearest first; patients: whose each is. Ordered by section as the nearest has them, then by how many say it.
     """
-    made: dict[tuple[str, str], dict[int, Statement]] = {}
+    made: dict[Shape, dict[int, Statement]] = {}
     withheld: Counter[str] = Counter()
     for place, report in enumerate(reports):
-        for one in statements(report):
-            if PERSONAL.search(f"{one.section}: {one.words}"):
-                withheld["may name somebody"] += 1
-            else:
-                made.setdefault(one.shape, {}).setdefault(place, one)
+        if report.personal:
+            withheld["may name somebody"] += report.personal
+        for shape, one in report.said.items():
+            made.setdefault(shape, {})[place] = one
     found = []
-    for said in made.values():
+    for shape, said in made.items():
         if len({patients[place] for place in said}) < least:
             withheld[f"said by fewer than {least} patients' reports"] += 1
             continue
-        first = next(iter(said.values()))
-        found.append(Finding(first.section, with_ranges(list(said.values())), tuple(said)))
+        first, spans = next(iter(said.values())), spans_of(list(said.values()))
+        found.append(Finding(first.section, with_ranges(first, spans), tuple(said), shape, spans))
     sections = list(dict.fromkeys(one.section for one in found))
     found.sort(key=lambda one: (sections.index(one.section), -len(one.reports), one.reports))
     return found, withheld
 
 
-def with_ranges(said: Sequence[Statement]) -> str:
-    """The words of the first, each number in the range of all: "ejection fraction 50 to 58 %"."""
-    spans = iter([(min(values), max(values)) for values in zip(*(one.numbers for one in said), strict=True)])
+def spans_of(said: Sequence[Statement]) -> tuple[Span, ...]:
+    """Of each number of statements of one shape, the least and the largest."""
+    return tuple((min(values), max(values)) for values in zip(*(one.numbers for one in said), strict=True))
+
+
+def with_ranges(said: Statement, spans: Sequence[Span]) -> str:
+    """Its words, with a range for each number: "ejection fraction 50 to 58 %"."""
+    left = iter(spans)
 
     def spell(_: re.Match[str]) -> str:
-        low, high = next(spans)
+        low, high = next(left)
         return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
-    return NUMBER.sub(spell, said[0].words)
+    return NUMBER.sub(spell, said.words)

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from recipes.evaluate.metrics import Array, Metric
 from recipes.evaluate.outputs import FIGURES, PREDICTIONS, as_png, draw_confusion
 from recipes.evaluate.statistics import LEVEL, Difference, Interval, difference_of, patient_draws, percentiles
 
-CONFUSION = "confusion.png"
+CONFUSION, DRAWN = "confusion.png", "figures.png"
 HELD = 4_000_000  # weights held at once: 32 MB
 # The figure of a row under weights (R, n) of its units -> (R,).
 Scorer = Callable[[Metric, Array], Array]
@@ -83,6 +83,7 @@ class Scored:
         size: what the figures rest on, in words. units, patients: their numbers.
         settings: the same for a program. excluded: recordings that could not be read. notes: what a reader must know.
         predictions: head and lines of predictions.csv. confusion: (C, C) counts, true classes in rows, and their names; None where there are none.
+        drawn: names of the figures that are also drawn, each row with its interval. filed: what the file alone says, and no terminal: words of texts.
     """
 
     protocol: str
@@ -97,6 +98,8 @@ class Scored:
     excluded: tuple[Failure, ...] = ()
     notes: tuple[str, ...] = ()
     confusion: tuple[NDArray[np.int64], tuple[str, ...]] | None = None
+    drawn: tuple[str, ...] = ()
+    filed: dict[str, Any] = field(default_factory=dict)
 
     @property
     def headline(self) -> Metric:
@@ -145,7 +148,7 @@ class Scored:
         return f"{' '.join(said)} ({self.size})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the predictions, JSON-ready; a figure without meaning is null."""
+        """Everything but the predictions and what is filed, JSON-ready; a figure without meaning is null."""
         rows = [
             {
                 "name": line.name,
@@ -170,16 +173,19 @@ class Scored:
 
 
 def write_scored(scored: Scored, folder: Path) -> None:
-    """predictions.csv, evaluation.json and, of classes, confusion.png in `folder`, made if absent. Raises StorageError."""
+    """predictions.csv, evaluation.json and the pictures (confusion.png of classes, figures.png of what is `drawn`) in `folder`, made if absent.
+    Raises StorageError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / PREDICTIONS).open("w", newline="", encoding="utf-8") as handle:
             head, lines = scored.predictions
             csv.writer(handle).writerows([head, *lines])
-        text = json.dumps(scored.to_dict(), indent=2, ensure_ascii=False)
+        text = json.dumps({**scored.to_dict(), **scored.filed}, indent=2, ensure_ascii=False)
         (folder / FIGURES).write_text(text + "\n", encoding="utf-8")
         if scored.confusion is not None:
             (folder / CONFUSION).write_bytes(_picture(*scored.confusion, f"{scored.protocol} {scored.task}"))
+        if scored.drawn:
+            (folder / DRAWN).write_bytes(_figures(scored))
     except OSError as error:
         raise StorageError(f"{error.strerror}", where=folder, do="Run it again once there is room") from None
 
@@ -192,4 +198,26 @@ def _picture(matrix: NDArray[np.int64], classes: tuple[str, ...], title: str) ->
     axes = figure.add_subplot()
     draw_confusion(axes, matrix, classes)
     axes.set_title(title, fontsize=9)
+    return as_png(figure)
+
+
+def _figures(scored: Scored) -> bytes:
+    """A panel for each figure that is drawn, a line in it for each row: value and interval."""
+    from matplotlib.figure import Figure
+
+    shown = [metric for metric in scored.metrics if metric.name in scored.drawn]
+    figure = Figure(figsize=(2.4 + 2.6 * len(shown), 1.3 + 0.4 * len(scored.lines)), layout="constrained")
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    places = np.arange(len(scored.lines))[::-1]
+    for axes, metric in zip(panels, shown, strict=True):
+        factor = 100 if metric.percent else 1
+        for place, line in zip(places, scored.lines, strict=True):
+            found, colour = line.figures[metric.name], "#2a6f97" if line.name in scored.asked else "0.45"
+            axes.plot([factor * found.low, factor * found.high], [place, place], color=colour, linewidth=2)
+            axes.plot([factor * found.value], [place], "o", color=colour, markersize=5)
+        axes.set_title(f"{metric.title}{' (%)' if metric.percent else ''}", fontsize=9)
+        axes.grid(axis="x", color="0.9")
+        axes.tick_params(labelsize=8)
+        axes.set_yticks(places, [line.title for line in scored.lines])
+        axes.set_ylim(-0.6, len(scored.lines) - 0.4)
     return as_png(figure)

@@ -95,9 +95,8 @@ def compared_with(
         return {**encoders, "generic": opened}, titles, ()
     if "generic" in baselines:
         encoders["generic"] = start.open(opened.geometry, online=online)
-        titles["generic"] = f"generic ({start.title})"
+        titles["generic"] = start.row
         if random_start:
-            titles["generic"] = f"unadapted ({start.title}, random weights)"
             notes.append(
                 f"{start.title} starts from random weights: the random and the generic row are one and the same"
             )

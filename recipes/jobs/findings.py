@@ -22,7 +22,7 @@ from domains.store.text_tables import read_texts
 from domains.store.texts import Texts
 from recipes.evaluate.collection import Collection
 from recipes.evaluate.features import ReadProgress
-from recipes.evaluate.findings import Finding, shared_findings
+from recipes.evaluate.findings import Finding, Report, shared_findings
 from recipes.evaluate.similar import Asked, Neighbour, nearest_studies
 from recipes.evaluate.towers import vectors_at
 from recipes.jobs.search import Model, searching
@@ -92,39 +92,77 @@ def draft_reports(
     studies; least: patients whose reports must say a thing. collection_data, model: where they lie now, should it be elsewhere. Raises ConfigError,
     DataError, ModelError, StorageError.
     """
-    collection = Collection.open(index)
-    reference = Prepared.open(collection_data or collection.about.data)
-    asked_of = reference if data is None else Prepared.open(data)
-    reports = reports_of(read_texts([str(path) for path in texts], reference, key), reference)
+    evidence = Evidence.open(index, texts, collection_data, key)
+    asked_of = evidence.prepared if data is None else Prepared.open(data)
     members = rows_by_study(asked_of)
     chosen = list(studies) or list(members)
     if unknown := [study for study in chosen if study not in members]:
         do = "Name a study by its pseudonym, the column study of a predictions.csv"
         raise DataError(f"no study '{unknown[0]}'", where=asked_of.place, do=do)
     check_out(out, overwrite)
-    patient_of = dict(zip(reference.column("study"), reference.patients, strict=True))
-    study_of = {
-        reference.video_id(row): study for study, rows in rows_by_study(reference).items() if study in reports for row in rows
-    }  # fmt: skip
     drafts = []
     with ExitStack() as stack:
-        clips = Clips(collection, asked_of, model or collection.about.model, online, stack)
+        clips = Clips(evidence.collection, asked_of, model or evidence.collection.about.model, online, stack)
         for done, study in enumerate(chosen, 1):
-            patient = asked_of.patients[members[study][0]]
-            others = {video: other for video, other in study_of.items() if patient_of[other] != patient}
-            asked = clips.of(members[study])
-            near = nearest_studies(collection, others, asked, count) if asked else []
-            if len({patient_of[one.study] for one in near}) < least:
-                what = f"fewer than {least} other patients of the collection have a report"
-                raise DataError(what, where=index, do="Embed more studies that have one, or give their reports: --text")
-            said, withheld = shared_findings(
-                [reports[one.study] for one in near], [patient_of[one.study] for one in near], least
-            )
-            drafts.append(Draft(study, len(asked), tuple(said), tuple(near), withheld))
-            write_draft(drafts[-1], asked_of, reference, collection, out)
+            rows = members[study]
+            drafts.append(evidence.draft(study, asked_of.patients[rows[0]], clips.of(rows), count, least))
+            write_draft(drafts[-1], asked_of, evidence.prepared, evidence.collection, out)
             if progress is not None:
                 progress(done, len(chosen))
     return drafts
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Studies of an embedded collection that have a report: what drafts are made from.
+
+    prepared: the collection's folder. reports, patient_of: of each study that has a report and a recording in the collection. study_of: of each such
+    recording.
+    """
+
+    collection: Collection
+    prepared: Prepared
+    reports: Mapping[str, Report]
+    patient_of: Mapping[str, str]
+    study_of: Mapping[str, str]
+
+    @classmethod
+    def open(cls, index: Path, texts: Sequence[str | Path], data: str | Path | None, key: bytes | None) -> Evidence:
+        """See `draft_reports`. Raises DataError where the folder is not the one that was embedded, or no study in it has a report."""
+        collection = Collection.open(index)
+        prepared = Prepared.open(data or collection.about.data)
+        row_of = {prepared.video_id(row): row for row in range(len(prepared))}
+        known = [video for video in collection.video_ids if video in row_of]
+        if not known:
+            what = f"none of its recordings is in {prepared.place}"
+            do = "Give the folder that was embedded: --collection-data, or embed this one"
+            raise DataError(what, where=index, do=do)
+        written = reports_of(read_texts([str(path) for path in texts], prepared, key), prepared)
+        studies = prepared.column("study")
+        study_of = {video: study for video in known if (study := studies[row_of[video]]) in written}
+        if not study_of:
+            what = "no study of the collection has a report"
+            raise DataError(what, where=index, do="Give reports of its studies: --text")
+        patient_of = {study: prepared.patients[row_of[video]] for video, study in study_of.items()}
+        reports = {study: Report.of(written[study]) for study in patient_of}
+        return cls(collection, prepared, reports, patient_of, study_of)
+
+    def draft(self, study: str, patient: str, asked: Sequence[Asked], count: int, least: int) -> Draft:
+        """What is drafted of a study, of this collection or another, from the `count` studies of other patients that are most like its clips `asked`.
+        Raises DataError where reports of fewer than `least` other patients are there, or nothing is asked."""
+        others = {video: other for video, other in self.study_of.items() if self.patient_of[other] != patient}
+        if len({self.patient_of[other] for other in others.values()}) < least:
+            what = f"fewer than {least} other patients of the collection have a report"
+            do = "Embed more studies that have one, or give their reports: --text"
+            raise DataError(what, where=self.collection.folder, do=do)
+        if not asked:
+            do = "Draft for the others: name them with --study"
+            raise DataError(f"no recording of study '{study}' can be read", do=do)
+        near = nearest_studies(self.collection, others, asked, count)
+        said, withheld = shared_findings(
+            [self.reports[one.study] for one in near], [self.patient_of[one.study] for one in near], least
+        )
+        return Draft(study, len(asked), tuple(said), tuple(near), withheld)
 
 
 def reports_of(texts: Texts, prepared: Prepared) -> dict[str, str]:
@@ -141,12 +179,24 @@ def reports_of(texts: Texts, prepared: Prepared) -> dict[str, str]:
     return {study: "\n\n".join(texts.words(index) for index in own) for study, own in found.items()}
 
 
+def check_least(count: int, least: int) -> None:
+    """Raises ConfigError where so few studies cannot be of so many patients."""
+    if least > count:
+        raise ConfigError(f"--least {least} of {count} studies", do="Look at more similar studies: a larger --count")
+
+
 def check_out(out: Path, overwrite: bool) -> None:
     """Raises ConfigError where there is something already."""
     if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(
             "there is something already", where=out, do="Replace it with --overwrite, or give another folder"
         )
+
+
+def asked_in(collection: Collection, prepared: Prepared, rows: Sequence[int]) -> list[Asked]:
+    """The clips of those of the recordings that are in the collection."""
+    found = [Asked(video, *collection.stretches(video)) for video in (prepared.video_id(row) for row in rows)]
+    return [one for one in found if len(one.frames)]
 
 
 class Clips:
@@ -160,13 +210,14 @@ class Clips:
 
     def of(self, rows: Sequence[int]) -> list[Asked]:
         """Of the recordings of one study, without those that cannot be read."""
-        about, found, missing = self.collection.about, [], []
-        for row in rows:
-            frames, vectors = self.collection.stretches(self.prepared.video_id(row))
-            if len(frames):
-                found.append(Asked(self.prepared.video_id(row), frames, vectors))
-            elif len(starts := starts_every(self.prepared, row, about.clip, about.every)):
-                missing.append((row, starts))
+        about, found = self.collection.about, asked_in(self.collection, self.prepared, rows)
+        kept = {one.video_id for one in found}
+        missing = [
+            (row, starts)
+            for row in rows
+            if self.prepared.video_id(row) not in kept
+            and len(starts := starts_every(self.prepared, row, about.clip, about.every))
+        ]
         if missing:
             said = vectors_at(self.model.clips, self.prepared, missing, about.clip)
             for (row, starts), answer in zip(missing, said, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from domains.store.actions import Actions
 from domains.store.annotated import read_split
 from domains.store.clips import starts_within
 from domains.store.prepared import Prepared
+from domains.store.studies import rows_by_study
 from domains.store.text_tables import read_texts
 from domains.store.texts import Asked, Texts
 from recipes.encoders.aligned import open_aligned
@@ -32,6 +33,7 @@ from recipes.parts.sensed import is_sensed
 
 CLIPS = 3  # of each stretch
 WAYS = {"clip_to_text": "clip to text", "text_to_clip": "text to clip"}
+WAYS_OF_STUDIES = {"study_to_text": "study to text", "text_to_study": "text to study"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Shown:
     """Clips and texts of the recordings that are asked, embedded by the model and by projections that were never trained.
 
     said: all texts; pairs: what is asked; shown (M, F, D) of its moments; words (K, F, D) of its texts, the model's own first. failed: recordings
-    that could not be read.
+    that could not be read. studies: a moment is a whole study, named by its first recording.
     """
 
     prepared: Prepared
@@ -49,6 +51,12 @@ class Shown:
     words: Array
     clip: ClipSettings
     failed: tuple[Failure, ...]
+    studies: bool = False
+
+    @property
+    def ways(self) -> dict[str, str]:
+        """Names and titles of both directions."""
+        return WAYS_OF_STUDIES if self.studies else WAYS
 
     @property
     def patients(self) -> set[str]:
@@ -69,37 +77,42 @@ def embed_pairs(
     domain: str | None,
     online: bool,
     progress: ReadProgress | None,
+    studies: bool = False,
 ) -> Shown:
     """Both sides of what is asked, `fresh` untrained projections beside the model's. See `retrieval`, also for what it raises."""
     prepared = data if isinstance(data, Prepared) else Prepared.open(data)
     parts = read_split(prepared, split) if split else ["test"] * len(prepared)
     said = read_texts(list(texts), prepared, key)
-    pairs = _pairs(said, asked, [part == "test" for part in parts])
+    members = rows_by_study(prepared).values() if studies else [(row,) for row in range(len(prepared))]
+    rows_of = {rows[0]: rows for rows in members}
+    first = {row: rows[0] for rows in members for row in rows}
+    allowed = [part == "test" for part in parts]
+    pairs = _pairs(said, asked, allowed, first, studies)
     if not len(pairs.said):
         what = "no text is of the recordings, levels and sources that are asked"
-        raise DataError(what, where=prepared.place, do="Leave out --split, --level or --source")
+        what += " and about a whole study" if studies else ""
+        raise DataError(what, where=prepared.place, do="Leave out --split, --level, --source or --studies")
     aligned = open_aligned(run, online=online)
     clip = clip_seen(aligned.encoder, prepared, domain)
-    places = [(row, starts_within(prepared, row, clip, clips, (start, end))) for row, start, end in pairs.moments]
-    seen: dict[Moment, Array] = {}
+    each = [(moment, row) for moment in pairs.moments for row in rows_of[moment[0]] if allowed[row]]
+    places = [(row, starts_within(prepared, row, clip, clips, moment[1:])) for moment, row in each]
+    seen: dict[Moment, list[Array]] = {}
     failed: dict[str, Failure] = {}
     with comparing(aligned, fresh) as towers:
-        for moment, vectors in zip(
-            pairs.moments, vectors_at(towers.clips, prepared, places, clip, progress), strict=True
-        ):
+        answers = vectors_at(towers.clips, prepared, places, clip, progress)
+        for (moment, row), vectors in zip(each, answers, strict=True):
             if isinstance(vectors, MediaError):
-                video_id = prepared.video_id(moment[0])
-                failed[video_id] = Failure(video_id, vectors.reason)
+                failed[prepared.video_id(row)] = Failure(prepared.video_id(row), vectors.reason)
             else:
-                seen[moment] = vectors.mean(axis=0)  # (F, D)
+                seen.setdefault(moment, []).append(vectors.mean(axis=0))  # (F, D)
         if not seen:
             raise DataError(f"none of {len(failed)} recordings could be read", where=prepared.place)
         if failed:
-            readable = [part == "test" and prepared.video_id(row) not in failed for row, part in enumerate(parts)]
-            pairs = _pairs(said, asked, readable)
+            readable = [good and prepared.video_id(row) not in failed for row, good in enumerate(allowed)]
+            pairs = _pairs(said, asked, readable, first, studies)
         words = towers.texts([said.words(int(place)) for place in pairs.texts])  # (K, F, D)
-    shown = np.stack([seen[moment] for moment in pairs.moments])  # (M, F, D)
-    return Shown(prepared, said, pairs, shown, words, clip, tuple(failed.values()))
+    shown = np.stack([np.mean(seen[moment], axis=0) for moment in pairs.moments])  # (M, F, D)
+    return Shown(prepared, said, pairs, shown, words, clip, tuple(failed.values()), studies)
 
 
 def retrieval(
@@ -110,6 +123,7 @@ def retrieval(
     levels: tuple[str, ...] = (),
     sources: tuple[str, ...] = (),
     acts: bool = False,
+    studies: bool = False,
     baselines: tuple[str, ...] = BASELINES,
     split: str = "",
     clips: int | None = None,
@@ -125,17 +139,17 @@ def retrieval(
 
     run: one that aligned clips and texts; of one that brought clips and signals together see `recipes.jobs.signals.signal_retrieval`. texts: tables;
     none: those that came with the recordings. levels, sources: of texts, () for all. acts: also mAP and nDCG, where a text is as right as its verbs
-    and nouns are (EPIC-KITCHENS' multi-instance retrieval). split: its test part alone is asked. clips: embedded of each stretch, whose vectors are
-    averaged; None: CLIPS. key: needed where a table names original identifiers. out: predictions.csv (a rank for each question) and evaluation.json
-    are written there.
+    and nouns are (EPIC-KITCHENS' multi-instance retrieval). studies: whole studies are asked, each the mean of its recordings, among the texts that
+    are not about a stretch. split: its test part alone is asked. clips: embedded of each stretch, whose vectors are averaged; None: CLIPS. key:
+    needed where a table names original identifiers. out: predictions.csv (a rank for each question) and evaluation.json are written there.
 
     Raises ConfigError, DataError (no texts, nothing that can be read), ModelError.
     """
     check_rows(baselines)
     if is_sensed(run):
-        if texts or levels or sources or acts:
+        if texts or levels or sources or acts or studies:
             what = "the run brought clips and signals together, and knows no texts"
-            raise ConfigError(what, where=run, do="Leave out --text, --level, --source and --acts")
+            raise ConfigError(what, where=run, do="Leave out --text, --level, --source, --acts and --studies")
         return signal_retrieval(
             run, data, baselines=baselines, split=split, clips=clips, seed=seed, draws=draws, domain=domain, out=out, online=online,
             progress=progress,
@@ -144,32 +158,31 @@ def retrieval(
     fresh = UNALIGNED if "unaligned" in baselines else 0
     found = embed_pairs(
         run, data, texts=texts, asked=Asked(levels=levels, sources=sources), fresh=fresh, split=split, clips=clips, key=key, domain=domain,
-        online=online, progress=progress,
+        online=online, progress=progress, studies=studies,
     )  # fmt: skip
     prepared, pairs, clip, patients = found.prepared, found.pairs, found.clip, found.patients
     alike = relevance_of(found) if acts else None
     lines, ranked = both_ways(_ways(found, alike), "projections", baselines, draws=draws, seed=seed)
-    people = who(prepared)
+    people, what = who(prepared), "studies" if studies else "clips"
     scored = Scored(
         protocol="retrieval",
         task="texts",
         metrics=METRICS if alike is None else (*GRADED, *METRICS),
         lines=lines,
-        asked=tuple(WAYS),
+        asked=tuple(found.ways),
         how=(
-            f"{len(pairs.moments)} clips and {len(pairs.texts)} distinct texts, each among all of the other kind; ties averaged",
-            f"a clip is the mean of {clips} clips of {clip.frames} frames spread evenly over its stretch",
-            f"a text is right for every stretch of its recording that shares {OVERLAP:.0%} of their common time with one of which it was said",
+            f"{len(pairs.moments)} {what} and {len(pairs.texts)} distinct texts, each among all of the other kind; ties averaged",
+            *_shown(clips, clip, studies),
             *(("mAP, nDCG: relevance is the mean share of verbs and of nouns that both have in common; right for mAP: all of them",) if acts else ()),
             *((f"the test part of the official split '{split}' alone",) if split else ()),
         ),
-        size=f"{len(pairs.moments)} clips, {len(pairs.texts)} texts, {len(patients)} {people}, {LEVEL:.0%} intervals over {people}",
+        size=f"{len(pairs.moments)} {what}, {len(pairs.texts)} texts, {len(patients)} {people}, {LEVEL:.0%} intervals over {people}",
         settings={
-            "clips": len(pairs.moments), "texts": len(pairs.texts), "pairs": len(pairs.said), "levels": list(levels), "sources": list(sources),
+            what: len(pairs.moments), "texts": len(pairs.texts), "pairs": len(pairs.said), "levels": list(levels), "sources": list(sources),
             "clips_per_stretch": clips, "split": split, "patients": len(patients), "seed": seed, "acts": acts,
             "bootstrap": {"draws": draws, "over": "patients of the questions", "level": LEVEL},
         },
-        predictions=_predictions(pairs, prepared, ranked),
+        predictions=_predictions(found, ranked),
         excluded=found.failed,
         notes=(*_passed(found.said), *meetings(run, prepared, patients)),
     )  # fmt: skip
@@ -186,22 +199,34 @@ def relevance_of(found: Shown) -> Array:
     return relevance([of_text[own[moment]] for moment in range(len(found.pairs.moments))], of_text)
 
 
+def _shown(clips: int, clip: ClipSettings, studies: bool) -> tuple[str, ...]:
+    each = f"the mean of {clips} clips of {clip.frames} frames spread evenly over"
+    if studies:
+        return (f"a study is the mean of its recordings, each {each} it",)
+    return (
+        f"a clip is {each} its stretch",
+        f"a text is right for every stretch of its recording that shares {OVERLAP:.0%} of their common time with one of which it was said",
+    )
+
+
 def _passed(said: Texts) -> Iterator[str]:
     for why, count in sorted(said.passed.items()):
         yield f"{count} line{'s' * (count > 1)} of the texts {'were' if count > 1 else 'was'} passed over: {why}"
 
 
-def _pairs(said: Texts, asked: Asked, allowed: Sequence[bool]) -> Pairs:
-    """What was said of the recordings that are allowed. A text about several (a study's report) is one of each."""
+def _pairs(said: Texts, asked: Asked, allowed: Sequence[bool], first: Mapping[int, int], whole: bool = False) -> Pairs:
+    """What was said of the recordings that are allowed. A text about several (a study's report) is one of each that `first` leads to: of itself, or
+    of the one that stands for its study. whole: texts about whole recordings alone."""
     moments: list[Moment] = []
     numbers: list[int] = []
     places: list[int] = []
     for place in np.flatnonzero(asked.allowed(said)).tolist():
-        for row in said.rows(place):
-            if allowed[row]:
-                moments.append((row, float(said.starts[place]), float(said.ends[place])))
-                numbers.append(int(said.numbers[place]))
-                places.append(place)
+        if whole and said.span(place) is not None:
+            continue
+        for row in dict.fromkeys(first[row] for row in said.rows(place) if allowed[row]):
+            moments.append((row, float(said.starts[place]), float(said.ends[place])))
+            numbers.append(int(said.numbers[place]))
+            places.append(place)
     pairs = pairs_of(moments, numbers)
     return Pairs(pairs.moments, np.array(places, np.int64)[pairs.texts], pairs.said, pairs.texts_of, pairs.moments_of)
 
@@ -211,7 +236,7 @@ def _ways(found: Shown, alike: Array | None) -> tuple[Way, Way]:
     shown, words, pairs = found.shown, found.words, found.pairs
     asking = pairs.said[:, 1]
     of_moment = [found.prepared.patients[row] for row, _, _ in pairs.moments]
-    there, back = WAYS.items()
+    there, back = found.ways.items()
     return (
         Way(*there, shown, words, pairs.texts_of, of_moment, alike),
         Way(
@@ -221,20 +246,21 @@ def _ways(found: Shown, alike: Array | None) -> tuple[Way, Way]:
     )  # fmt: skip
 
 
-def _predictions(pairs: Pairs, prepared: Prepared, ranked: dict[str, Array]) -> tuple[list[str], list[list[str]]]:
+def _predictions(found: Shown, ranked: dict[str, Array]) -> tuple[list[str], list[list[str]]]:
     """A line for every question, without a word: texts may name people. text: the number of a distinct text."""
+    prepared, pairs = found.prepared, found.pairs
+    studies = prepared.column("study")
 
     def line(way: str, moment: Moment, text: str, rank: float) -> list[str]:
         row, start, end = moment
-        when = ["", ""] if np.isinf(end) else [f"{start:g}", f"{end:g}"]
-        return [WAYS[way], prepared.video_id(row), *when, text, f"{rank:g}"]
+        when = [] if found.studies else ["", ""] if np.isinf(end) else [f"{start:g}", f"{end:g}"]
+        return [found.ways[way], studies[row] if found.studies else prepared.video_id(row), *when, text, f"{rank:g}"]
 
-    clips = [
-        line("clip_to_text", *one)
-        for one in zip(pairs.moments, [""] * len(pairs.moments), ranked["clip_to_text"], strict=True)
+    there, back = found.ways
+    asking = [line(there, *one) for one in zip(pairs.moments, [""] * len(pairs.moments), ranked[there], strict=True)]
+    asked = [
+        line(back, pairs.moments[moment], str(text), rank)
+        for (moment, text), rank in zip(pairs.said.tolist(), ranked[back], strict=True)
     ]
-    texts = [
-        line("text_to_clip", pairs.moments[moment], str(text), rank)
-        for (moment, text), rank in zip(pairs.said.tolist(), ranked["text_to_clip"], strict=True)
-    ]
-    return ["question", "video_id", "start", "end", "text", "rank"], [*clips, *texts]
+    own = ["study"] if found.studies else ["video_id", "start", "end"]
+    return ["question", *own, "text", "rank"], [*asking, *asked]

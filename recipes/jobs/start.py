@@ -44,6 +44,11 @@ class Start:
         """Short name: the last part of a path or hub name."""
         return Path(self.name).name
 
+    @property
+    def row(self) -> str:
+        """What its row of a table is called."""
+        return f"unadapted ({self.title}, random weights)" if self.random else f"generic ({self.title})"
+
     def open(self, geometry: Geometry, *, online: bool = False) -> VideoEncoder:
         """The start encoder, seeing clips of the same geometry as the run's result. Raises ModelError where it is
         gone.
@@ -52,7 +57,7 @@ class Start:
             start = open_encoder(self.name, frames=geometry.frames, size=geometry.size, online=online, seed=self.seed)
         except ModelError as error:
             what = f"the encoder it started from cannot be opened ({error.what})"
-            raise ModelError(what, where=self.run, do="Compare without it: --baselines pixels,random") from None
+            raise ModelError(what, where=self.run, do="Compare without it: leave generic out of --baselines") from None
         start.set_geometry(start.geometry.model_copy(update={"keep": geometry.keep}))
         return start
 

@@ -183,5 +183,7 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(made, tmp_path):
     gone.mkdir()
     (gone / "encoder").symlink_to(run / "encoder")
     (gone / "config.resolved.yaml").write_text(yaml.safe_dump({"encoder": {"name": "/no/such/encoder"}}))
-    with pytest.raises(ModelError, match=r"the encoder it started from cannot be opened.*--baselines pixels,random"):
+    with pytest.raises(
+        ModelError, match=r"the encoder it started from cannot be opened.*leave generic out of --baselines"
+    ):
         evaluate("knn", gone, prepared, labels, "ef", clips=1)

@@ -17,7 +17,7 @@ from recipes.encoders.videomae import fresh_videomae
 from recipes.evaluate import similar
 from recipes.evaluate.collecting import Stretches
 from recipes.evaluate.collection import About, Collection
-from recipes.evaluate.findings import Statement, shared_findings, statements
+from recipes.evaluate.findings import Report, Statement, shared_findings, statements
 from recipes.evaluate.similar import Asked, nearest_studies
 from recipes.jobs.findings import draft_reports, summary
 from recipes.jobs.search import embed
@@ -57,13 +57,13 @@ def test_a_report_is_cut_into_statements_under_their_headings():
 
 def test_what_two_patients_share_is_said_with_the_range_of_its_numbers():
     reports = ["F: EF 55 %. Wall thin. Only here.", "F: EF 48 %. Wall thick.", "F: ef 61 %. Wall thick.", "Wall thin."]
-    found, withheld = shared_findings(reports, ["p", "q", "r", "p"])
+    found, withheld = shared_findings([Report.of(one) for one in reports], ["p", "q", "r", "p"])
     assert [(one.section, one.words, one.reports) for one in found] == [
         ("F", "EF 48 to 61 %.", (0, 1, 2)),
         ("F", "Wall thick.", (1, 2)),
     ]  # "Wall thin." is under a heading in one report and under none in the other
     assert withheld == {"said by fewer than 2 patients' reports": 3}
-    again, _ = shared_findings(["Wall thin.", "Wall thin."], ["p", "p"])
+    again, _ = shared_findings([Report.of("Wall thin.")] * 2, ["p", "p"])
     assert again == []
 
 
@@ -75,7 +75,7 @@ def test_what_two_patients_share_is_said_with_the_range_of_its_numbers():
     ],
 )  # fmt: skip
 def test_what_may_name_somebody_is_not_repeated_however_many_say_it(line):
-    found, withheld = shared_findings([f"Thin wall.\n{line}"] * 2, ["p", "q"])
+    found, withheld = shared_findings([Report.of(f"Thin wall.\n{line}")] * 2, ["p", "q"])
     assert [one.words for one in found] == ["Thin wall."]
     assert withheld["may name somebody"] == 2
 
@@ -85,7 +85,7 @@ def test_what_may_name_somebody_is_not_repeated_however_many_say_it(line):
     ["Heart rate 72 per minute.", "Ejection fraction 55 to 60 %.", "E/A 1.25, gradient 3.5 mmHg.", "Grade 1 of 3."],
 )
 def test_plain_measurements_are_no_names(line):
-    found, _ = shared_findings([line, line], ["p", "q"])
+    found, _ = shared_findings([Report.of(line)] * 2, ["p", "q"])
     assert " ".join(one.words for one in found) == line
 
 

@@ -7,6 +7,7 @@ import json
 import math
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from domains.base import ClipSettings
 from domains.errors import ConfigError, DataError
 from domains.store.clips import clips_from, evaluation_clips, frame_indices, spread_starts, starts_within
 from domains.store.manifest import frame_file
+from domains.store.texts import Asked
 from recipes.evaluate.retrieval import METRICS, Ranked, pairs_of, rank, ranks, weighted_median
-from recipes.jobs.retrieval import retrieval
+from recipes.jobs.retrieval import embed_pairs, retrieval
 
 WORDS = {"A2C": "Two chamber view.", "A4C": "four chamber view", "PLAX": "long axis view of the heart"}
 ALL = (0.0, math.inf)
@@ -164,3 +166,47 @@ def test_a_recording_that_cannot_be_read_is_in_no_gallery(views: list[str], run:
     found = retrieval(run, made.prepared, texts=[reports(made, views, tmp_path)], draws=10, clips=1)
     assert [failure.video_id for failure in found.excluded] == [made.prepared.video_id(3)]
     assert "11 clips, 3 texts" in found.size
+
+
+def test_a_study_is_the_mean_of_its_recordings(made: Made, tmp_path: Path) -> None:
+    prepared = made.prepared
+    patients = prepared.column("study")  # two recordings each
+    said = {study: f"heart {'abcdef'[place]}" for place, study in enumerate(dict.fromkeys(patients))}
+    aligned = write_aligned(
+        tmp_path / "aligned", fitted(prepared, {row: said[study] for row, study in enumerate(patients)})
+    )
+    table = tmp_path / "reports.csv"
+    table.write_text("study,text\n" + "".join(f"{study},{words}\n" for study, words in said.items()))
+    found = retrieval(aligned, prepared, texts=[table], studies=True, draws=10, out=tmp_path / "out")
+    assert found.asked == ("study_to_text", "text_to_study")
+    assert "6 studies, 6 texts, 6 patients" in found.size
+    assert found.line("study_to_text").figures["recall_1"].value == 1
+    assert found.line("text_to_study_chance").figures["recall_1"].value == pytest.approx(1 / 6)
+    lines = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
+    assert [line["study"] for line in lines if line["question"] == "study to text"] == list(said)
+    asked: dict[str, Any] = {
+        "texts": [table], "asked": Asked(), "fresh": 1, "split": "", "clips": 2, "key": None, "domain": None, "online": False, "progress": None,
+    }  # fmt: skip
+    whole, single = (embed_pairs(aligned, prepared, studies=studies, **asked) for studies in (True, False))
+    of = {
+        prepared.video_id(row): vector for (row, _, _), vector in zip(single.pairs.moments, single.shown, strict=True)
+    }
+    rows = [row for row, study in enumerate(patients) if study == patients[0]]
+    assert len(rows) == 2
+    by_hand = np.mean([of[prepared.video_id(row)] for row in rows], axis=0)
+    np.testing.assert_allclose(whole.shown[0], by_hand, atol=1e-6)
+    table.write_text(f"video_id,start,end,text\n{prepared.video_id(0)},0,0.5,heart\n")
+    with pytest.raises(DataError, match="and about a whole study"):
+        retrieval(aligned, prepared, texts=[table], studies=True)
+
+
+def test_a_study_of_which_a_recording_cannot_be_read_is_the_others(run: Path, tmp_path: Path) -> None:
+    prepared = make_prepared(tmp_path / "prepared", videos=12, patients=6, frames=30).prepared
+    for row in (0, 1, 7):  # of study 0 the first recording, of study 1 both
+        frame_file(prepared.folder, prepared.video_id(row)).write_bytes(b"")
+    table = tmp_path / "reports.csv"
+    studies = list(dict.fromkeys(prepared.column("study")))
+    table.write_text("study,text\n" + "".join(f"{study},heart {study}\n" for study in studies))
+    found = retrieval(run, prepared, texts=[table], studies=True, draws=10, clips=1)
+    assert len(found.excluded) == 3
+    assert "5 studies, 5 texts, 5 patients" in found.size

@@ -70,6 +70,8 @@ def test_evaluations_without_a_probe(vfm: Callable[..., SimpleNamespace], lab: P
     assert found.code == 0, found.err
     assert "clip to text: aligned beats clip to text: unaligned" in found.out
     assert "R@10 (%)" in found.out
+    whole = json.loads(vfm("evaluate", "retrieval", *words, "--text", "texts.csv", "--studies", "--json").out)
+    assert [row["name"] for row in whole["rows"]][-1] == "text_to_study"
     assert (
         vfm(
             "evaluate",

@@ -23,7 +23,7 @@ def command() -> None:
     """Measure an encoder on people it has not learned from, next to what is trivial, with patient-level bootstrap intervals.
 
     knn, linear: a probe on frozen features, by cross-validation over patients. zero-shot, retrieval, choice: runs that aligned clips with
-    texts (retrieval: or with signals), without any probe.
+    texts (retrieval: or with signals), without any probe. findings: how right what vfm report drafts is.
     """
 
 
@@ -258,6 +258,11 @@ def texts_options(decorated: F) -> F:
     "--acts", is_flag=True, help="Also mAP and nDCG, a text as right as its verbs and nouns are (EPIC-KITCHENS)."
 )
 @click.option(
+    "--studies",
+    is_flag=True,
+    help="Ask whole studies, each the mean of its recordings, among texts about whole studies.",
+)
+@click.option(
     "--clips",
     type=click.IntRange(1),
     default=None,
@@ -265,8 +270,8 @@ def texts_options(decorated: F) -> F:
 )
 @shared
 def retrieval(
-    encoder: Path, data: str, texts: tuple[Path, ...], levels: tuple[str, ...], sources: tuple[str, ...], acts: bool, baselines: str,
-    clips: int | None, split: str, seed: int, out: Path | None, domain: str | None, key: Path | None, online: bool, as_json: bool,
+    encoder: Path, data: str, texts: tuple[Path, ...], levels: tuple[str, ...], sources: tuple[str, ...], acts: bool, studies: bool,
+    baselines: str, clips: int | None, split: str, seed: int, out: Path | None, domain: str | None, key: Path | None, online: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Find the text of each clip among all texts, and the clip of each text among all clips: R@1, R@5, R@10 and the median rank, ties averaged.
 
@@ -276,8 +281,8 @@ def retrieval(
     from recipes.jobs.retrieval import retrieval as ask
 
     found = ask(
-        encoder, data, texts=texts, levels=levels, sources=sources, acts=acts, baselines=names(baselines), split=split, clips=clips, seed=seed,
-        key=find_key(key), domain=domain, out=out, online=online, progress=Counter("embedding", "clips"),
+        encoder, data, texts=texts, levels=levels, sources=sources, acts=acts, studies=studies, baselines=names(baselines),
+        split=split, clips=clips, seed=seed, key=find_key(key), domain=domain, out=out, online=online, progress=Counter("embedding", "clips"),
     )  # fmt: skip
     show(found, out, as_json)
 
@@ -297,6 +302,60 @@ def choice(
     found = ask(
         encoder, data, texts=texts, levels=levels, sources=sources, baselines=names(baselines), split=split, clips=clips, seed=seed,
         key=find_key(key), domain=domain, out=out, online=online, progress=Counter("embedding", "clips"),
+    )  # fmt: skip
+    show(found, out, as_json)
+
+
+@command.command("findings")
+@click.option("--index", required=True, type=LOCAL, help="Folder that vfm embed made of studies that have reports.")
+@click.option(
+    "--text",
+    "texts",
+    type=LOCAL,
+    multiple=True,
+    help="CSV with the reports of those studies, may be repeated; default: those that came with the recordings.",
+)
+@click.option("--count", type=click.IntRange(2), default=5, show_default=True, help="Similar studies.")
+@click.option(
+    "--least", type=click.IntRange(2), default=2, show_default=True, help="Patients whose reports must say a thing."
+)
+@click.option(
+    "--baselines",
+    default="commonest,random,generic",
+    show_default=True,
+    help="Rows to compare with; 'none' for none.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of whatever is drawn.")
+@click.option(
+    "--out",
+    type=LOCAL,
+    default=None,
+    help="Folder for predictions.csv, statements.csv, evaluation.json, and a picture of the figures.",
+)
+@click.option("--encoder", default=None, help="The model that embedded, should it lie elsewhere now.")
+@click.option(
+    "--collection-data", default=None, help="The prepared folder that was embedded, should it lie elsewhere now."
+)
+@key_option
+@online_option
+@json_option
+def findings(
+    index: Path, texts: tuple[Path, ...], count: int, least: int, baselines: str, seed: int, out: Path | None, encoder: str | None,
+    collection_data: str | None, key: Path | None, online: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Draft findings for every study of a collection as vfm report does, from other patients' studies, and compare them with its own report.
+
+    How many drafted statements the own report makes (precision), how many of its own are drafted (recall), the same of statements that few reports
+    make, and whether drafted ranges hold its numbers. What most reports say, random studies and the encoder that the run started from stand in the
+    same table. No word of a report is said on the terminal.
+    """
+    from recipes.jobs.drafted import evaluate_findings
+    from recipes.jobs.findings import check_least
+
+    check_least(count, least)
+    found = evaluate_findings(
+        index, texts, count=count, least=least, baselines=names(baselines), seed=seed, collection_data=collection_data, model=encoder,
+        key=find_key(key), out=out, online=online, progress=Counter("embedding", "clips"),
     )  # fmt: skip
     show(found, out, as_json)
 

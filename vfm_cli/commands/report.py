@@ -46,13 +46,11 @@ def command(
     """Draft findings for studies: what the reports of the most similar studies say alike, and the clips that make them similar.
 
     A research draft, not a diagnosis. Sentences are copied from reports, never made up; one that a single patient's report makes, or that may name
-    somebody, is not repeated. Evaluations have a page of their own: vfm evaluate ... --report.
+    somebody, is not repeated. How right such drafts are: vfm evaluate findings.
     """
-    from domains.errors import ConfigError
-    from recipes.jobs.findings import draft_reports, summary
+    from recipes.jobs.findings import check_least, draft_reports, summary
 
-    if least > count:
-        raise ConfigError(f"--least {least} of {count} studies", do="Look at more similar studies: a larger --count")
+    check_least(count, least)
     drafts = draft_reports(
         index, texts, out, data=data, studies=studies, count=count, least=least, collection_data=collection_data, model=encoder,
         key=find_key(key), overwrite=overwrite, online=online, progress=Counter("drafting", "studies"),
