@@ -2,8 +2,8 @@
 
     python benchmarks/alignment_again.py --work /tmp/alignment --groups few-anchored few-asr_a few-asr_b --seeds 3 --procedures 40 --phantom-seed 79
 
---work: where alignment.py left its runs; the new procedures are made beside them and kept. Zero-shot phases and tools of all of them, seeds averaged;
-bootstraps over procedures, paired differences of the first group against each other one.
+--work: where alignment.py left its runs; the new procedures are made beside them and kept. Zero-shot phases, tools and kinds of operations of all of
+them, seeds averaged; bootstraps over procedures, paired differences of the first group against each other one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import json
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,11 +35,12 @@ class Question:
     data: Path
     out: Path
     every: float
+    several: bool
 
     def ask(self) -> None:
-        """Phases and tools; what is there already is kept."""
+        """Phases and tools, and of several kinds of operations which one it is; what is there already is kept."""
         torch.set_num_threads(1)
-        for task in ("phase", "tool"):
+        for task in ("phase", "tool", *(("operation",) if self.several else ())):
             if not (self.out / task / "predictions.csv").is_file():
                 rules = Rules(baselines=(), draws=2, every=self.every)
                 zero_shot(self.run, self.data, None, task, rules, out=self.out / task)
@@ -74,16 +76,20 @@ def main() -> None:
             key,
             asked.workers,
         )
+    several = len(settings["operations"]) > 1
     names = {group: [f"{group}-{seed}" for seed in range(asked.seeds)] for group in asked.groups}
     questions = [
-        Question(folder.run(name), data, place / "runs" / name, settings["every"])
+        Question(folder.run(name), data, place / "runs" / name, settings["every"], several)
         for each in names.values()
         for name in each
     ]
     with ProcessPoolExecutor(asked.workers) as pool:
         list(pool.map(Question.ask, questions))
     first, *others = asked.groups
-    for title, reader, metrics in (("phase", read_moments, PHASES[:2]), ("tool", read_tool, (TOOL,))):
+    asked_of = [("phase", read_moments, PHASES[:2]), ("tool", read_tool, (TOOL,))]
+    if several:
+        asked_of.append(("operation", partial(read_moments, task="operation"), PHASES[:2]))
+    for title, reader, metrics in asked_of:
         read = {group: [reader(place / "runs" / name) for name in each] for group, each in names.items()}
         who = read[first][0].patients
         scorers = {group: (group, mean_of([one.scorer for one in each])) for group, each in read.items()}

@@ -200,7 +200,7 @@ def questions(folder: Folder) -> Iterator[Asking]:
         ("zero-shot phase", PHASES[:2], read_moments), ("zero-shot tool", (TOOL,), read_tool),
     ]  # fmt: skip
     if "operation" in tasks(store):
-        kinds.append(("zero-shot operation", PHASES[1:2], partial(read_moments, task="operation")))
+        kinds.append(("zero-shot operation", PHASES[:2], partial(read_moments, task="operation")))
     for about, name in (("texts", "narrations (asr_a)"), ("steps", "key steps")):
         kinds += [
             (f"retrieval of {name}, {way}", RETRIEVAL, partial(read_ranks, about=about, way=way, store=store))
