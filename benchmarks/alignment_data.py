@@ -156,6 +156,7 @@ def check_settings(plan: Plan) -> None:
     named = (
         "procedures",
         "operations",
+        "narrated",
         "pace",
         "patients",
         "phantom_seed",
