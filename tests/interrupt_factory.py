@@ -1,6 +1,8 @@
-"""A run that dies at a step, within the process of the test."""
+"""A run that dies at a step, within the process of the test; signals for those in processes of their own."""
 
 from __future__ import annotations
+
+import signal
 
 import pytest
 
@@ -23,3 +25,9 @@ def dies_at(monkeypatch: pytest.MonkeyPatch, number: int) -> list[int]:
 
     monkeypatch.setattr(loop._Loop, "step", step)
     return steps
+
+
+def heard() -> None:
+    """Signals that whoever runs the tests ignores (nohup, a job in the background) would be ignored by what they start."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)

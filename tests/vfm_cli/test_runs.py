@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from interrupt_factory import heard
 from run_folder_factory import LINES, write_checkpoint, write_run
 
 from vfm_cli.console import run_guarded
@@ -224,7 +225,7 @@ def test_ctrl_c_ends_the_watching_alone(tmp_path: Path) -> None:
     process = writing(run, "end")
     watcher = subprocess.Popen(
         [sys.executable, "-m", "vfm_cli", "runs", "watch", "run", "--every", "0.05"],
-        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard,
     )  # fmt: skip
     assert watcher.stdout is not None
     watcher.stdout.readline()

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from interrupt_factory import heard
 from store_factory import make_prepared
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
@@ -38,12 +39,6 @@ def started(folder: Path) -> Iterator[subprocess.Popen[str]]:
         for pid in ranks(folder):
             os.kill(pid, signal.SIGKILL)
         process.kill()
-
-
-def heard() -> None:
-    """Signals that whoever runs the tests ignores (nohup, a job in the background) would be ignored by what they start."""
-    for number in (signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def ranks(folder: Path) -> list[int]:
