@@ -16,6 +16,7 @@ from domains.prepare.audit import audit
 from domains.prepare.ingest import prepare
 from domains.prepare.outside import FEWEST, INSIDE, OUTSIDE, Withheld, patches, tissue_share
 from domains.store.prepared import Prepared
+from domains.surgical.operations import OPERATIONS
 
 TISSUE, DRAPE, GAUZE, TUBE, SKIN_LIGHT = (
     (150, 60, 50),
@@ -220,4 +221,7 @@ def test_the_shipped_domain() -> None:
         1.0,
         False,
     )
-    assert set(domain.prompts) == {*domain.task("phase").classes, *domain.task("tool").classes}
+    own = {*domain.task("phase").classes, *domain.task("tool").classes}
+    assert set(domain.prompts) == own | {
+        name for one in OPERATIONS.values() for name in (one.name, *one.phases)
+    }  # and the phantom's
