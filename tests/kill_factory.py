@@ -15,6 +15,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import random
 import resource
 import signal
 import socket
@@ -130,10 +131,17 @@ def told(answers: Any, work: Callable[..., None], *arguments: object) -> None:
 
 
 def free_port() -> int:
-    """One that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """One that nobody listens on, below those that the system hands out: until the ranks have bound it, none of their connections, nor of the tests
+    beside this one, is given it."""
+    for _ in range(100):
+        port = random.SystemRandom().randrange(12000, 30000)
+        with socket.socket() as free:
+            try:
+                free.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("a hundred ports are all taken")
 
 
 def server_context() -> Any:
