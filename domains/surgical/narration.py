@@ -159,7 +159,7 @@ def abstract(operation: Operation, procedure: Procedure) -> str:
         if bleeding > 0
         else "There is no bleeding."
     )
-    if operation.cleaning not in names:
+    if operation.cleaning and operation.cleaning not in names:
         parts.append("No irrigation is needed.")
     elif names[-1] == operation.cleaning:
         parts.append("The field is cleaned again after the retrieval.")

@@ -148,3 +148,10 @@ def tube(picture: Plane, a: Place, b: Place, width: int, colour: tuple[int, int,
     start, end = ((round(x), round(y)) for x, y in (a, b))
     for share, light in ((1.0, 0.6), (0.7, 0.9), (0.35, 1.15)):
         cv2.line(picture, start, end, [c * light for c in colour], max(1, round(width * share)), cv2.LINE_AA)
+
+
+def draw_clip(picture: Plane, a: Place, b: Place) -> None:
+    """A closed clip of titanium, from a to b."""
+    start, end = ((round(x), round(y)) for x, y in (a, b))
+    cv2.line(picture, start, end, (70, 74, 80), 7, cv2.LINE_AA)
+    cv2.line(picture, start, end, (214, 220, 228), 4, cv2.LINE_AA)

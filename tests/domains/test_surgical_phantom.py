@@ -22,6 +22,7 @@ from domains.surgical.operations import cholecystectomy as script
 from domains.surgical.operations.cholecystectomy import CHOLECYSTECTOMY
 from domains.surgical.phantom import FPS, about, kinds_of, make, spans_of, split, synthesise
 from domains.surgical.procedure import Procedure, Stretch
+from vfm_cli.commands.data import synth_surgical
 
 PACE = 400.0  # a quarter of a minute an operation: no phase is shorter than two seconds
 
@@ -144,7 +145,17 @@ def test_several_operations_are_as_many_of_each_and_say_which(tmp_path: Path) ->
         synthesise(tmp_path / "none", 3, operations=["apendectomy"])
 
 
-def test_one_patient_is_drawn_alike_whatever_the_operation_beside_it() -> None:
+def test_only_operations_that_end_with_cleaning_can_do_without_it() -> None:
+    hernia = OPERATIONS["hernia_repair"]
+    assert "irrigation" not in abstract(hernia, drawn(0, operation=hernia))  # it has no phase of cleaning
+
+
+def test_the_command_names_every_operation() -> None:
+    said = " ".join(option.help or "" for option in synth_surgical.params if option.name == "operations")
+    assert all(name in said for name in OPERATIONS)
+
+
+def test_an_operation_follows_from_its_seed_alone() -> None:
     frames = [next(iter(make(0, 1, PACE, operation)[1])) for operation in OPERATIONS.values() for _ in range(2)]
     assert all((frames[n] == frames[n + 1]).all() for n in (0, 2, 4))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from domains.surgical.procedure import Act
@@ -17,6 +16,7 @@ from domains.surgical.tissue import (
     State,
     between,
     blend,
+    draw_clip,
     lobules,
     over,
     shade,
@@ -143,8 +143,7 @@ class Appendix(Field):
             self._worm(picture, state)
         for number in range(state.clips):
             x, y = _on((0.05, 0.1, 0.2)[number])
-            for colour, width in (((70, 74, 80), 7), ((214, 220, 228), 4)):
-                cv2.line(picture, (round(x), round(y - 15)), (round(x + 2), round(y + 15)), colour, width, cv2.LINE_AA)
+            draw_clip(picture, (x, y - 15), (x + 2, y + 15))
         if state.cut:
             x, y = _on(0.03)
             blend(picture, self._clotted, self._ellipse((x, y), 12, 9, 0, 3))

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from domains.layouts.cholec import PHASES
@@ -19,6 +18,7 @@ from domains.surgical.tissue import (
     State,
     between,
     blend,
+    draw_clip,
     lobules,
     over,
     shade,
@@ -177,6 +177,4 @@ class Gallbladder(Field):
             x, y = between(NECK, end, (0.3, 0.66, 0.78)[number // 2 % 3])
             across = np.array([-(end[1] - NECK[1]), end[0] - NECK[0]], float)
             across *= (11 if number % 2 == 0 else 7) / np.hypot(*across)
-            a, b = ((round(x + s * across[0]), round(y + s * across[1])) for s in (-1, 1))
-            cv2.line(picture, a, b, (70, 74, 80), 7, cv2.LINE_AA)
-            cv2.line(picture, a, b, (214, 220, 228), 4, cv2.LINE_AA)
+            draw_clip(picture, (x - across[0], y - across[1]), (x + across[0], y + across[1]))
