@@ -18,9 +18,11 @@ from recipes.encoders.added import load_added
 from recipes.encoders.base import ENCODER_FILE, Geometry, VideoEncoder, quiet
 
 TINY, TINY_RANDOM = "vfm-tiny", "vfm-tiny-random"
-SHIPPED = Path(__file__).with_name(
-    "vfm_tiny"
-)  # the weights of vfm-tiny, in transformers' format and half precision, and their model card
+SMALL, SMALL_RANDOM = "vfm-small", "vfm-small-random"
+# Where the weights of those that are built in lie, in transformers' format and half precision, with their model cards.
+SHIPPED = {TINY: Path(__file__).with_name("vfm_tiny"), SMALL: Path(__file__).with_name("vfm_small")}
+BUILT_IN = (TINY, TINY_RANDOM, SMALL, SMALL_RANDOM)
+RANDOM = (TINY_RANDOM, SMALL_RANDOM)
 IMAGES = ("vit", "dinov2", "clip", "clip_vision_model")  # seen frame by frame
 SUPPORTED = ("videomae", "vjepa2", *IMAGES)
 IMAGE_FRAMES = 16
@@ -37,19 +39,19 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 def open_encoder(
     name: str | Path, *, frames: int | None = None, size: int | None = None, online: bool = False, seed: int = 0
 ) -> VideoEncoder:
-    """The encoder `name`: vfm-tiny, a local folder, a vfm run folder, or a hub name.
+    """The encoder `name`: a built-in one (vfm-tiny, vfm-small), a local folder, a vfm run folder, or a hub name.
 
     frames, size: what it shall see; None: what it was saved with. Nothing is fetched unless `online`. `seed` draws the
-    weights of vfm-tiny-random. Raises ModelError: no such model, no weights, another kind of model, weights that do not fit.
+    weights of vfm-tiny-random and vfm-small-random. Raises ModelError: no such model, no weights, another kind of model, weights that do not fit.
     """
     name = str(name)
     wanted = {key: value for key, value in (("frames", frames), ("size", size)) if value is not None}
     built_in = not Path(name).is_dir()
-    if built_in and name == TINY_RANDOM:
-        from recipes.encoders.tiny import tiny_encoder
+    if built_in and name in RANDOM:
+        from recipes.encoders.tiny import random_encoder
 
-        return tiny_encoder(**wanted, seed=seed)
-    folder = SHIPPED if built_in and name == TINY else find_folder(name, online)
+        return random_encoder(name, **wanted, seed=seed)
+    folder = SHIPPED[name] if built_in and name in SHIPPED else find_folder(name, online)
     config = read_config(folder, SUPPORTED, TINY)
     weights = check_weights(folder)
     geometry = _saved_geometry(folder, config)

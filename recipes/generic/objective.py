@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -53,6 +53,8 @@ class Generic(Objective):
         weight_flow: NonNegativeFloat = Field(0.5, description="w_f")
         weight_facts: NonNegativeFloat = Field(0.5, description="w_s")
         weight_told: NonNegativeFloat = Field(1.0, description="w_p")
+        weight_alike: NonNegativeFloat = Field(0.0, description="w_a")
+        alike_kind: str = Field("all", description="tmp")
 
     name = "generic"
     paper = "drawn scenes whose motion is known; see recipes/generic"
@@ -77,7 +79,7 @@ class Generic(Objective):
         """first, second (B, T, 3, H, W) and what is true of them -> the loss and its parts."""
         s = self.settings
         read: dict[str, Tensor] = {}
-        parts: dict[str, list[Tensor]] = {name: [] for name in ("flow", "facts", "pictures", "course", "change")}
+        parts: dict[str, list[Tensor]] = {name: [] for name in ("flow", "facts", "pictures", "course", "change", "alike")}
         for view in VIEWS:
             masks = tube_masks(batch.seeds, self.encoder.grid, s.mask_ratio, name=view)
             visible = masks.visible[:, 0].to(batch[view].device)
@@ -90,7 +92,7 @@ class Generic(Objective):
         shown = {"contrast": nt_xent(z["first"], z["second"], s.temperature)}
         shown |= {name: torch.stack(of_views).mean() for name, of_views in parts.items()}
         weights = {
-            "contrast": s.weight_contrast, "flow": s.weight_flow, "facts": s.weight_facts,
+            "contrast": s.weight_contrast, "flow": s.weight_flow, "facts": s.weight_facts, "alike": s.weight_alike,
             **dict.fromkeys(("pictures", "course", "change"), s.weight_told),
         }  # fmt: skip
         return {
@@ -116,11 +118,23 @@ class Generic(Objective):
             even, cells = self.even(read.float()), cells_of(batch[view])
             pictures = F.linear(even, self.pictures.weight, self.pictures.bias).unflatten(1, (MAPS, -1))
             course = F.linear(even, self.course.weight, self.course.bias)
+            shown, changing = coarse_pictures(cells), course_of(cells)
             return {
                 "facts": self.facts_loss(even, batch.targets, view),
-                "pictures": missed(pictures, coarse_pictures(cells)),
-                "course": missed(course, course_of(cells)),
+                "pictures": missed(pictures, shown),
+                "course": missed(course, changing),
+                "alike": self.alike(read.float(), shown, changing),
             }
+
+    def alike(self, read: Tensor, shown: Tensor, changing: Tensor) -> Tensor:
+        kind = self.settings.alike_kind
+        mean, *moved = shown.unbind(1)
+        if kind == "all":
+            return unlike(read, [mean, *moved, changing])
+        if kind == "balanced":
+            return unlike(read, [mean, mean, mean, mean, *moved, changing])
+        pooled, over_time = read.chunk(2, dim=1)
+        return (unlike(pooled, [mean]) + unlike(over_time, [*moved, changing])) / 2
 
     def facts_loss(self, even: Tensor, targets: Mapping[str, Tensor], view: str) -> Tensor:
         """What is true of a whole clip, from its standardised statistics (B, 2 D)."""
@@ -131,10 +145,58 @@ class Generic(Objective):
         return loss
 
 
+class Beside(Generic):
+    """A generic encoder and others, by name, that learn beside it from the same drawn scenes: drawing takes many times what a GPU needs to learn from
+    them. L = sum of each one's L: none learns from another; only the norm at which gradients are clipped is that of all. Its views, frames and
+    patches are the others' too.
+    """
+
+    def __init__(self, encoder: VideoEncoder, settings: Generic.Settings, others: Mapping[str, Generic]) -> None:
+        super().__init__(encoder, settings)
+        self.others = nn.ModuleDict(dict(others))
+
+    def forward(self, batch: Batch) -> Losses:
+        """As of `Generic`; the parts of the others under `NAME_...`."""
+        losses = super().forward(batch)
+        for name, other in self.others.items():
+            found = other(batch)
+            losses["loss"] = losses["loss"] + found.pop("loss")
+            losses |= {f"{name}_{part}": value for part, value in found.items()}
+        return losses
+
+
 def missed(told: Tensor, wanted: Tensor) -> Tensor:
     """How much is not told, a number: 1 where the mean is said every time, 0 where all is told. (B, maps, n) of several maps: the mean over them."""
     over = (0, 2) if wanted.ndim == 3 else (0, 1)
     return ((told - wanted).square().mean(dim=over) / wanted.var(dim=over, correction=0).clamp_min(1e-6)).mean()
+
+
+def unlike(read: Tensor, wanted: Sequence[Tensor]) -> Tensor:
+    """1 - r, a number: r, how well the cosines of a clip's statistics (B, D) with those of all others follow how alike they are in what is wanted,
+    (B, n) each; the mean over clips of Pearson's coefficient.
+
+    What is wanted of each kind counts the same: standardised over the batch, all its values as one. Neighbours of features are then neighbours
+    in these (similarity-preserving distillation, Tung and Mori, ICCV 2019, with statistics of the clip as the teacher).
+    """
+    with torch.no_grad():
+        centred = [values.float() - values.float().mean(dim=0) for values in wanted]
+        each = [values / values.norm().clamp_min(1e-6) for values in centred]
+        alike = others(cosines(torch.cat(each, dim=1)))
+    told = others(cosines(read))
+    told, alike = told - told.mean(dim=1, keepdim=True), alike - alike.mean(dim=1, keepdim=True)
+    return 1 - F.cosine_similarity(told, alike, dim=1).mean()
+
+
+def cosines(rows: Tensor) -> Tensor:
+    """(B, D) -> (B, B)."""
+    unit = F.normalize(rows, dim=1)
+    return unit @ unit.T
+
+
+def others(square: Tensor) -> Tensor:
+    """(B, B) -> (B, B - 1), without the diagonal."""
+    count = len(square)
+    return square.flatten()[1:].view(count - 1, count + 1)[:, :-1].reshape(count, count - 1)
 
 
 def cells_of(clip: Tensor) -> Tensor:

@@ -20,10 +20,10 @@ from domains.generic.scene import draw_scene
 from domains.prepare.ingest import prepare
 from domains.prepare.privacy import load_key
 from domains.store.prepared import Prepared
-from recipes.config import Layer, parse_assignments, resolve
+from recipes.config import Layer, Resolved, parse_assignments, resolve
 from recipes.encoders import TINY_RANDOM, build_encoder, open_encoder
 from recipes.generic.data import SHOWN, SceneData
-from recipes.generic.objective import Generic
+from recipes.generic.objective import Beside, Generic
 from recipes.training.checkpoint import TENSORS, candidates, restore
 from recipes.training.loop import train
 from recipes.training.reporter import SilentReporter, StepInfo
@@ -105,9 +105,37 @@ def take_from(run: Path, objective: Generic) -> None:
     restore(objective, load_file(checkpoints / names[0] / TENSORS[0]), run)
 
 
-def ship(run: Path, folder: Path) -> None:
-    """The encoder of a run as it lies in the package: half precision, as `AutoModel.from_pretrained` and `open_encoder` read it."""
-    encoder = open_encoder(run)
+def objective_of(resolved: Resolved, size: int) -> Generic:
+    """The encoder of a run and the heads that it learns with."""
+    config = resolved.config
+    encoder = build_encoder(config.encoder, ClipSettings(frames=16, size=size, stride=1), seed=config.train.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        return Generic(encoder, Generic.Settings(**config.objective))
+
+
+def together(asked: list[str], layers: list[Layer], size: int) -> Generic:
+    """The objective of a run whose settings are `layers`, and of those that learn beside it: "NAME key=value ..." each."""
+    first = objective_of(resolve(layers), size)
+    others = {}
+    for one in asked:
+        name, *words = one.split()
+        others[name] = objective_of(resolve([*layers, Layer(f"--also {name}", parse_assignments(words))]), size)
+    if not others:
+        return first
+    beside = Beside(first.encoder, first.settings, others)
+    beside.load_state_dict(first.state_dict(), strict=False)  # its heads as they were drawn
+    return beside
+
+
+def of_run(run: RunFolder, name: str = "") -> Path:
+    """Where a run leaves its encoder, or that of the `name` that learned beside it."""
+    return run.encoder.with_name(f"{run.encoder.name}-{name}") if name else run.encoder
+
+
+def ship(encoder_folder: Path, folder: Path) -> None:
+    """An encoder of a run as it lies in the package: half precision, as `AutoModel.from_pretrained` and `open_encoder` read it."""
+    encoder = open_encoder(encoder_folder)
     encoder.model.half()
     encoder.save(folder)
 
@@ -124,6 +152,16 @@ def main() -> None:
         "--ship", type=Path, default=None, help="write the encoder of the finished run here, in half precision"
     )
     parser.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        metavar="'NAME key=value ...'",
+        help="another encoder that learns beside it from the same scenes, with these settings (encoder.*, objective.*) as well; again for more",
+    )
+    parser.add_argument(
+        "--which", default="", metavar="NAME", help="with --ship: the one of --also NAME instead of the first"
+    )
+    parser.add_argument(
         "--shown",
         type=int,
         default=SHOWN,
@@ -132,26 +170,25 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", help="key=value")
     asked = parser.parse_intermixed_args()
     if asked.ship is not None:
-        ship(asked.out / "run", asked.ship)
+        ship(of_run(RunFolder(asked.out / "run"), asked.which), asked.ship)
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)
     prepared = looked_at(asked.out / "looked")
     layers = [settings(asked.size, asked.out), Layer("command line", parse_assignments(asked.settings))]
     resolved = resolve(layers)
-    config = resolved.config
-    encoder = build_encoder(config.encoder, ClipSettings(frames=16, size=asked.size, stride=1), seed=config.train.seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        objective = Generic(encoder, Generic.Settings(**config.objective))
+    config, objective = resolved.config, together(asked.also, layers, asked.size)
     if asked.start is not None:
         take_from(asked.start, objective)
     run = RunFolder.create(
         asked.out / "run", resolved, resume=True
     )  # its last checkpoint, if it has one, is gone on with
     try:
-        data = SceneData(prepared, config.clip, encoder.patch, seed=config.train.seed, shown=asked.shown)
+        data = SceneData(prepared, config.clip, objective.encoder.patch, seed=config.train.seed, shown=asked.shown)
         train(objective, data, config, run, Lines(), resume=True)  # type: ignore[arg-type]
-        encoder.save(run.encoder)
+        objective.encoder.save(run.encoder)
+        if isinstance(objective, Beside):
+            for name, other in objective.others.items():
+                other.encoder.save(of_run(run, name))
     except VfmError as error:
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from None

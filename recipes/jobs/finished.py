@@ -11,7 +11,7 @@ from typing import Any
 
 from domains.errors import StorageError
 from recipes.config import RunConfig
-from recipes.encoders import TINY, TINY_RANDOM, VideoEncoder, save_adapter
+from recipes.encoders import BUILT_IN, VideoEncoder, save_adapter
 from recipes.encoders.base import quiet
 from recipes.finetune.head import save_head
 from recipes.finetune.study import StudyObjective
@@ -43,7 +43,7 @@ def save_model(
     save_head(objective, folder)
     if not encoder.adapter:
         return
-    if config.encoder.name in (TINY, TINY_RANDOM):
+    if config.encoder.name in BUILT_IN:
         with quiet():
             copy.deepcopy(encoder.adapter[0]).unload().save_pretrained(folder / "base")
         encoder.adapter[0].peft_config["default"].base_model_name_or_path = str(folder / "base")

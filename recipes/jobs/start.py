@@ -10,7 +10,7 @@ from domains.schema import parse, read_yaml
 from recipes.config import RunConfig
 from recipes.encoders import open_encoder
 from recipes.encoders.base import Geometry, VideoEncoder
-from recipes.encoders.loading import TINY, TINY_RANDOM
+from recipes.encoders.loading import RANDOM, TINY, TINY_RANDOM
 from recipes.encoders.text import TEXT
 from recipes.runs.metrics import read_json
 from recipes.runs.run import CONFIG, is_run
@@ -37,7 +37,7 @@ class Start:
     @property
     def random(self) -> bool:
         """Whether that encoder's weights were drawn at random."""
-        return self.name == TINY_RANDOM
+        return self.name in RANDOM
 
     @property
     def title(self) -> str:

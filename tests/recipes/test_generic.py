@@ -15,7 +15,18 @@ from domains.base import ClipSettings
 from domains.generic.samples import draw_sample
 from recipes.encoders import open_encoder
 from recipes.generic.data import SCENES, SHOWN, SceneData, scene_of
-from recipes.generic.objective import SIDE, Generic, cells_of, change_of, coarse_pictures, course_of, missed
+from recipes.generic.objective import (
+    SIDE,
+    Beside,
+    Generic,
+    cells_of,
+    change_of,
+    coarse_pictures,
+    course_of,
+    missed,
+    others,
+    unlike,
+)
 from recipes.generic.train import looked_at, main
 from recipes.objective import Batch
 from recipes.runs.metrics import read_metrics
@@ -122,17 +133,60 @@ def test_what_is_missed_is_one_where_the_mean_is_said_and_nothing_where_all_is()
 
 
 def test_gradients_reach_everything_and_the_loss_is_its_parts() -> None:
-    weights = {"contrast": 2.0, "flow": 3.0, "facts": 0.5, "told": 0.25}
+    weights = {"contrast": 2.0, "flow": 3.0, "facts": 0.5, "told": 0.25, "alike": 0.75}
     objective, found = build(**{f"weight_{name}": weight for name, weight in weights.items()}), batch(4)
     for layer in (objective.pictures, objective.course):
         torch.nn.init.normal_(layer.weight)
     losses = objective(found)
     losses["loss"].backward()
     told = weights.pop("told")
-    parts = [(name, weights.get(name, told)) for name in ("contrast", "flow", "facts", "pictures", "course", "change")]
+    parts = [(name, weights.get(name, told)) for name in ("contrast", "flow", "facts", "pictures", "course", "change", "alike")]
     torch.testing.assert_close(losses["loss"].detach(), sum(weight * losses[f"loss_{name}"] for name, weight in parts))
     assert not [name for name, p in objective.named_parameters() if p.requires_grad and p.grad is None]
     assert build().encoder.random_start
+
+
+def test_unlike_by_hand() -> None:
+    """Three clips. Wanted: 0, 1 and 5 of one kind, centred -2, -1 and 3, of cosines 1, -1 and -1 (one number has nothing but its sign)."""
+    wanted = [torch.tensor([[0.0], [1.0], [5.0]])]
+    near = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])  # the first two are near each other, as they shall be
+    assert unlike(near, wanted).item() == pytest.approx(1 - (1 + 1 + 0) / 3, abs=1e-5)  # of the third, both are as far: nothing follows
+    assert unlike(near[[0, 2, 1]], wanted).item() == pytest.approx(1 - (-1 + 0 - 1) / 3, abs=1e-5)
+
+
+def test_what_is_wanted_of_each_kind_counts_the_same() -> None:
+    """One kind says that the clips a and b are alike, another a and c; in a thousand values or in one, in thousandths or in thousands."""
+    pairs = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]]), torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])
+    read = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    for wanted in (pairs, [1e-3 * pairs[0], 1e3 * pairs[1].expand(-1, 1000)]):
+        assert unlike(read, list(wanted)).item() == pytest.approx(0, abs=1e-4)
+
+
+def test_others_leave_out_the_diagonal() -> None:
+    square = torch.arange(9.0).view(3, 3)
+    assert others(square).tolist() == [[1, 2], [3, 5], [6, 7]]
+
+
+def test_encoders_that_learn_beside_each_other_learn_as_if_alone() -> None:
+    """The same gradients as on its own, of the first and of the other: only the sum of their losses is of both."""
+    found = batch(4)
+    alone = build(weight_contrast=2.0), build(weight_alike=1.0)
+    losses = [one(found) for one in alone]
+    for one in losses:
+        one["loss"].backward()
+    first, other = build(weight_contrast=2.0), build(weight_alike=1.0)
+    beside = Beside(first.encoder, first.settings, {"other": other})
+    beside.load_state_dict(first.state_dict(), strict=False)
+    both = beside(found)
+    both["loss"].backward()
+    torch.testing.assert_close(both["loss"], losses[0]["loss"] + losses[1]["loss"])
+    torch.testing.assert_close(both["loss_flow"], losses[0]["loss_flow"])
+    torch.testing.assert_close(both["other_loss_alike"], losses[1]["loss_alike"])
+    for expected, name in ((alone[0], ""), (alone[1], "others.other.")):
+        got = dict(beside.named_parameters())
+        for key, parameter in expected.named_parameters():
+            if parameter.grad is not None:
+                torch.testing.assert_close(got[name + key].grad, parameter.grad)
 
 
 def test_a_run_learns_motion_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
