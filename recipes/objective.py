@@ -196,6 +196,11 @@ class Objective(nn.Module, ABC):
     def forward(self, batch: Batch) -> Losses:
         """Returns scalars: `loss` is required and differentiable, the rest is logged under its own name."""
 
+    @property
+    def encoders(self) -> tuple[VideoEncoder, ...]:
+        """Those that `optim.encoder_lr` and `optim.encoder_begin` are of; all else that is trained are heads."""
+        return (self.encoder,)
+
     def stage(self, progress: Progress) -> Progress:
         """Where the part of the run stands over which the learning rate warms up and falls once: the whole of it, or the stage that a method of
         several stages is in."""

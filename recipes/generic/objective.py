@@ -54,7 +54,6 @@ class Generic(Objective):
         weight_facts: NonNegativeFloat = Field(0.5, description="w_s")
         weight_told: NonNegativeFloat = Field(1.0, description="w_p")
         weight_alike: NonNegativeFloat = Field(0.0, description="w_a")
-        alike_kind: str = Field("all", description="tmp")
 
     name = "generic"
     paper = "drawn scenes whose motion is known; see recipes/generic"
@@ -123,18 +122,8 @@ class Generic(Objective):
                 "facts": self.facts_loss(even, batch.targets, view),
                 "pictures": missed(pictures, shown),
                 "course": missed(course, changing),
-                "alike": self.alike(read.float(), shown, changing),
+                "alike": alike_loss(read.float(), shown, changing),
             }
-
-    def alike(self, read: Tensor, shown: Tensor, changing: Tensor) -> Tensor:
-        kind = self.settings.alike_kind
-        mean, *moved = shown.unbind(1)
-        if kind == "all":
-            return unlike(read, [mean, *moved, changing])
-        if kind == "balanced":
-            return unlike(read, [mean, mean, mean, mean, *moved, changing])
-        pooled, over_time = read.chunk(2, dim=1)
-        return (unlike(pooled, [mean]) + unlike(over_time, [*moved, changing])) / 2
 
     def facts_loss(self, even: Tensor, targets: Mapping[str, Tensor], view: str) -> Tensor:
         """What is true of a whole clip, from its standardised statistics (B, 2 D)."""
@@ -155,6 +144,11 @@ class Beside(Generic):
         super().__init__(encoder, settings)
         self.others = nn.ModuleDict(dict(others))
 
+    @property
+    def encoders(self) -> tuple[VideoEncoder, ...]:
+        """Of all."""
+        return self.encoder, *(encoder for other in self.others.values() for encoder in other.encoders)
+
     def forward(self, batch: Batch) -> Losses:
         """As of `Generic`; the parts of the others under `NAME_...`."""
         losses = super().forward(batch)
@@ -169,6 +163,13 @@ def missed(told: Tensor, wanted: Tensor) -> Tensor:
     """How much is not told, a number: 1 where the mean is said every time, 0 where all is told. (B, maps, n) of several maps: the mean over them."""
     over = (0, 2) if wanted.ndim == 3 else (0, 1)
     return ((told - wanted).square().mean(dim=over) / wanted.var(dim=over, correction=0).clamp_min(1e-6)).mean()
+
+
+def alike_loss(read: Tensor, pictures: Tensor, course: Tensor) -> Tensor:
+    """Of statistics (B, 2 D), their first half shall be alike where the mean pictures are, and the second, what changes over time, where the changes
+    are: the other pictures (B, MAPS, n) and the course (B, T - 1)."""
+    (mean, *changes), (pooled, over_time) = pictures.unbind(1), read.chunk(2, dim=1)
+    return (unlike(pooled, [mean]) + unlike(over_time, [*changes, course])) / 2
 
 
 def unlike(read: Tensor, wanted: Sequence[Tensor]) -> Tensor:

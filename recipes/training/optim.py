@@ -17,17 +17,18 @@ def make_optimiser(objective: nn.Module, settings: OptimSettings) -> torch.optim
     """Parameters with gradients, in groups: biases, norms and other vectors without weight decay.
 
     A parameter may carry `lr_scale` (an attribute), a factor on the learning rate: fresh heads learn quicker than an adapted encoder. Those of
-    `objective.encoder` have `settings.encoder_lr` as well (see `encoder_rate`), and may begin later than all others (`encoder_begin`).
+    `objective.encoders` have `settings.encoder_lr` as well (see `encoder_rate`), and may begin later than all others (`encoder_begin`).
     """
-    encoder = getattr(objective, "encoder", None)
-    rate, begin = encoder_rate(encoder, settings), encoder_begin(encoder, settings)
-    learned = {id(parameter) for parameter in encoder.parameters()} if isinstance(encoder, nn.Module) else set()
+    of_encoders: dict[int, tuple[float, float]] = {}
+    for encoder in getattr(objective, "encoders", ()):
+        own = (encoder_rate(encoder, settings), encoder_begin(encoder, settings))
+        of_encoders |= dict.fromkeys((id(parameter) for parameter in encoder.parameters()), own)
     groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
     for parameter in objective.parameters():
         if parameter.requires_grad:
             scale = float(getattr(parameter, "lr_scale", 1.0))
-            own, first = (rate, begin) if id(parameter) in learned else (1.0, 0.0)
-            groups.setdefault((parameter.ndim > 1, scale * own, first), []).append(parameter)
+            rate, begin = of_encoders.get(id(parameter), (1.0, 0.0))
+            groups.setdefault((parameter.ndim > 1, scale * rate, begin), []).append(parameter)
     return torch.optim.AdamW(
         [
             {

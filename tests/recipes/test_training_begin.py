@@ -31,6 +31,7 @@ class Pair(nn.Module):
         super().__init__()
         self.encoder, self.head = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
         self.encoder.random_start = False
+        self.encoders = (self.encoder,)
         for layer, value in ((self.encoder, 3.0), (self.head, 5.0)):
             nn.init.constant_(layer.weight, value)
 

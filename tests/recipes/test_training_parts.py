@@ -109,6 +109,7 @@ def test_an_encoder_that_has_learned_moves_less_than_fresh_heads() -> None:
     module["encoder"].weight.lr_scale = 0.5  # type: ignore[assignment]
     holder = nn.Module()
     holder.encoder, holder.head = module["encoder"], module["head"]
+    holder.encoders = (holder.encoder,)
     optimiser = make_optimiser(holder, OptimSettings(encoder_lr=0.1))
     set_learning_rate(optimiser, OptimSettings(lr=1.0, warmup=0.0), 0, 2)
     rates = {id(parameter): group["lr"] for group in optimiser.param_groups for parameter in group["params"]}
