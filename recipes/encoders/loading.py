@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,16 @@ def open_encoder(
     encoder = _load(folder, name, config["model_type"], geometry.model_copy(update=wanted), weights)
     load_added(encoder, read_json(folder / ENCODER_FILE) or {}, folder)
     return encoder
+
+
+@lru_cache(maxsize=1)
+def shipped_weights() -> dict[str, str]:
+    """Built-in encoder -> which weights this version brings: the beginning of their SHA-256. Runs record it."""
+    found = {}
+    for name, folder in SHIPPED.items():
+        with (folder / WEIGHTS[0]).open("rb") as handle:
+            found[name] = hashlib.file_digest(handle, "sha256").hexdigest()[:12]
+    return found
 
 
 def build_encoder(

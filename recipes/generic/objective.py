@@ -78,7 +78,9 @@ class Generic(Objective):
         """first, second (B, T, 3, H, W) and what is true of them -> the loss and its parts."""
         s = self.settings
         read: dict[str, Tensor] = {}
-        parts: dict[str, list[Tensor]] = {name: [] for name in ("flow", "facts", "pictures", "course", "change", "alike")}
+        parts: dict[str, list[Tensor]] = {
+            name: [] for name in ("flow", "facts", "pictures", "course", "change", "alike")
+        }
         for view in VIEWS:
             masks = tube_masks(batch.seeds, self.encoder.grid, s.mask_ratio, name=view)
             visible = masks.visible[:, 0].to(batch[view].device)

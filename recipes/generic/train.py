@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -128,14 +129,24 @@ def together(asked: list[str], layers: list[Layer], size: int) -> Generic:
     return beside
 
 
+def learners(objective: Generic) -> dict[str, Generic]:
+    """By name: "" the first, and those that learn beside it."""
+    return {"": objective, **(dict(objective.others.items()) if isinstance(objective, Beside) else {})}  # type: ignore[dict-item]
+
+
 def of_run(run: RunFolder, name: str = "") -> Path:
     """Where a run leaves its encoder, or that of the `name` that learned beside it."""
     return run.encoder.with_name(f"{run.encoder.name}-{name}") if name else run.encoder
 
 
-def ship(encoder_folder: Path, folder: Path) -> None:
-    """An encoder of a run as it lies in the package: half precision, as `AutoModel.from_pretrained` and `open_encoder` read it."""
-    encoder = open_encoder(encoder_folder)
+def ship(encoders: Sequence[Path], folder: Path) -> None:
+    """An encoder as it lies in the package: half precision, as `AutoModel.from_pretrained` and `open_encoder` read it. Of several, that began with
+    one another's weights, their mean (Wortsman et al., Model soups, ICML 2022)."""
+    opened = [open_encoder(one) for one in encoders]
+    encoder, states = opened[0], [one.model.state_dict() for one in opened]
+    encoder.model.load_state_dict(
+        {name: torch.stack([state[name] for state in states]).mean(dim=0) for name in states[0]}
+    )
     encoder.model.half()
     encoder.save(folder)
 
@@ -162,6 +173,14 @@ def main() -> None:
         "--which", default="", metavar="NAME", help="with --ship: the one of --also NAME instead of the first"
     )
     parser.add_argument(
+        "--mean",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="with --ship: the mean of its weights and those of this run; again for more",
+    )
+    parser.add_argument(
         "--shown",
         type=int,
         default=SHOWN,
@@ -170,7 +189,7 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", help="key=value")
     asked = parser.parse_intermixed_args()
     if asked.ship is not None:
-        ship(of_run(RunFolder(asked.out / "run"), asked.which), asked.ship)
+        ship([of_run(RunFolder(run), asked.which) for run in (asked.out / "run", *asked.mean)], asked.ship)
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)
     prepared = looked_at(asked.out / "looked")
@@ -184,11 +203,11 @@ def main() -> None:
     )  # its last checkpoint, if it has one, is gone on with
     try:
         data = SceneData(prepared, config.clip, objective.encoder.patch, seed=config.train.seed, shown=asked.shown)
-        train(objective, data, config, run, Lines(), resume=True)  # type: ignore[arg-type]
-        objective.encoder.save(run.encoder)
-        if isinstance(objective, Beside):
-            for name, other in objective.others.items():
-                other.encoder.save(of_run(run, name))
+        try:
+            train(objective, data, config, run, Lines(), resume=True)  # type: ignore[arg-type]
+        finally:  # also of a run that is stopped: what it knows by then can be shipped
+            for name, one in learners(objective).items():
+                one.encoder.save(of_run(run, name))
     except VfmError as error:
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from None

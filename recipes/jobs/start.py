@@ -10,10 +10,10 @@ from domains.schema import parse, read_yaml
 from recipes.config import RunConfig
 from recipes.encoders import open_encoder
 from recipes.encoders.base import Geometry, VideoEncoder
-from recipes.encoders.loading import RANDOM, TINY, TINY_RANDOM
+from recipes.encoders.loading import RANDOM, SHIPPED, TINY, TINY_RANDOM, shipped_weights
 from recipes.encoders.text import TEXT
 from recipes.runs.metrics import read_json
-from recipes.runs.run import CONFIG, is_run
+from recipes.runs.run import CONFIG, ENVIRONMENT, is_run
 from recipes.runs.status import RECORD
 
 
@@ -40,6 +40,11 @@ class Start:
         return self.name in RANDOM
 
     @property
+    def recorded_weights(self) -> str:
+        """Which weights of a built-in encoder the run began with; "" where it has none on record, of the time when there were others."""
+        return str(read_json(self.run / ENVIRONMENT).get("built_in_weights", {}).get(self.name, ""))
+
+    @property
     def title(self) -> str:
         """Short name: the last part of a path or hub name."""
         return Path(self.name).name
@@ -53,6 +58,11 @@ class Start:
         """The start encoder, seeing clips of the same geometry as the run's result. Raises ModelError where it is
         gone.
         """
+        if self.name in SHIPPED and self.recorded_weights != shipped_weights()[self.name]:
+            what = f"it started from {self.title} with the weights of another version of vfm, which are not those of this one"
+            raise ModelError(
+                what, where=self.run, do="Compare without it (leave generic out of --baselines), or adapt again"
+            )
         try:
             start = open_encoder(self.name, frames=geometry.frames, size=geometry.size, online=online, seed=self.seed)
         except ModelError as error:

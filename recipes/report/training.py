@@ -15,7 +15,7 @@ from recipes.report.contents import Contents
 from recipes.report.html import card, count, section, table
 from recipes.report.scale import number
 from recipes.runs.metrics import leading, ordered, read_json, read_metrics, series_of
-from recipes.runs.run import Run
+from recipes.runs.run import ENVIRONMENT, Run
 
 CURVES = 15
 NAMES = {
@@ -66,7 +66,7 @@ def provenance(contents: Contents) -> str:
     if contents.run is not None:
         if settings := _settings(contents.run / "config.resolved.yaml"):
             parts.append(_folded("Settings of the run", settings))
-        found = flatten(read_json(contents.run / "env.json"))
+        found = flatten(read_json(contents.run / ENVIRONMENT))
         if found:
             words = [(key, number(value) if isinstance(value, float) else str(value)) for key, value in found]
             parts.append(_folded("Environment", words))

@@ -17,6 +17,7 @@ from recipes.runs.metrics import METRICS, Row, is_number, last_row, read_json, r
 from recipes.runs.status import RECORD, STATUS, state_of
 
 CONFIG, ORIGINS, CHANGES = "config.resolved.yaml", "origins.json", "changes.jsonl"
+ENVIRONMENT = "env.json"  # versions and machine
 ALARMS, EVALUATION, SEEN = "alarms.jsonl", "evaluation.json", "seen.json"
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where yaml was built with it
 

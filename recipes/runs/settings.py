@@ -9,7 +9,7 @@ from domains.base import load_domain
 from domains.errors import VfmError
 from recipes.config import Layer, flatten, recipe_names, recipe_yaml, resolve, yaml_layer
 from recipes.runs.metrics import read_json
-from recipes.runs.run import Run
+from recipes.runs.run import ENVIRONMENT, Run
 
 ABSENT = "-"
 # Where a run lies and what it reads are named elsewhere; they differ always.
@@ -84,7 +84,7 @@ def differences(runs: Sequence[Run]) -> list[tuple[str, list[Any]]]:
 
 def environments(runs: Sequence[Run]) -> list[tuple[str, list[Any]]]:
     """(version or machine, in each run) wherever they are not all alike."""
-    flat = [dict(flatten(read_json(run.path / "env.json"))) for run in runs]
+    flat = [dict(flatten(read_json(run.path / ENVIRONMENT))) for run in runs]
     keys = dict.fromkeys(key for one in flat for key in one)
     rows = [(key, [one.get(key, ABSENT) for one in flat]) for key in keys]
     return [(key, values) for key, values in rows if any(values[0] != value for value in values)]

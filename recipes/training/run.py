@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from domains.errors import ConfigError, StorageError, VfmError
 from domains.schema import parse, read_yaml
 from recipes.config import Resolved, RunConfig
+from recipes.encoders.loading import shipped_weights
 from recipes.runs.metrics import METRICS, read_metrics
-from recipes.runs.run import CHANGES, CONFIG, ORIGINS, is_run
+from recipes.runs.run import CHANGES, CONFIG, ENVIRONMENT, ORIGINS, is_run
 from recipes.runs.status import LOCK, RECORD
 from recipes.training.checkpoint import chosen, point_to
 from recipes.training.lock import FolderLock
@@ -121,7 +122,7 @@ class RunFolder:
             if entry.name != LOCK:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         (self.path / ORIGINS).write_text(json.dumps(resolved.origins, indent=2) + "\n", encoding="utf-8")
-        (self.path / "env.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+        (self.path / ENVIRONMENT).write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
         replace(self.path / CONFIG, resolved.to_yaml())  # last: with it, the folder is a run
 
     def go_back(self, step: int) -> None:
@@ -172,7 +173,7 @@ class RunFolder:
     def shape(self) -> Shape | None:
         """How the run began; None where an older vfm has not written it down."""
         try:
-            begun = json.loads((self.path / "env.json").read_text(encoding="utf-8"))["processes"]
+            begun = json.loads((self.path / ENVIRONMENT).read_text(encoding="utf-8"))["processes"]
             file = self.path / CONFIG
             train = parse(RunConfig, read_yaml(file), file).train
         except (OSError, ValueError, KeyError):
@@ -225,7 +226,7 @@ def full(error: OSError, where: Path) -> StorageError:
 
 def is_ours(path: Path) -> bool:
     """Whether a folder was made by vfm for a run, be it that it was killed before it had written down what it would do."""
-    begun = {LOCK, "env.json", ORIGINS, f"{CONFIG}.tmp"}
+    begun = {LOCK, ENVIRONMENT, ORIGINS, f"{CONFIG}.tmp"}
     return is_run(path) or {entry.name for entry in path.iterdir()} <= begun
 
 
@@ -248,4 +249,5 @@ def environment() -> dict[str, Any]:
         "gpus": gpus,
         "threads": torch.get_num_threads(),
         "packages": versions,
+        "built_in_weights": shipped_weights(),
     }

@@ -75,33 +75,40 @@ def test_build_takes_the_runs_clips(folder: Path) -> None:
     assert smaller.grid == (2, 4, 4)
 
 
-def test_the_random_tiny_follows_from_its_seed_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "shape"), [("vfm-tiny-random", (192, (8, 7, 7), 6, 3)), ("vfm-small-random", (256, (8, 7, 7), 8, 4))]
+)
+def test_a_random_one_follows_from_its_seed_and_says_so(tmp_path: Path, name: str, shape: tuple[object, ...]) -> None:
     state = torch.get_rng_state()
-    one, two, other = (open_encoder("vfm-tiny-random", seed=seed) for seed in (3, 3, 4))
+    one, two, other = (open_encoder(name, seed=seed) for seed in (3, 3, 4))
     assert torch.equal(torch.get_rng_state(), state)  # the caller's random state is left alone
     assert one.random_start
-    assert (one.width, one.grid, len(one.blocks), one.heads, one.patch) == (192, (8, 7, 7), 6, 3, (2, 16))
+    assert (one.width, one.grid, len(one.blocks), one.heads, one.patch) == (*shape, (2, 16))
+    assert one.source == name
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert not torch.equal(one.blocks[0].output.dense.weight, other.blocks[0].output.dense.weight)
     one.save(tmp_path / "tiny")
     assert not open_encoder(tmp_path / "tiny").random_start
 
 
-def test_tiny_has_the_weights_that_ship(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "shape", "limit"), [("vfm-tiny", (192, 6), 12e6), ("vfm-small", (256, 8), 14e6)])
+def test_built_in_ones_have_the_weights_that_ship(name: str, shape: tuple[int, int], limit: float) -> None:
     """Whatever the seed, at any geometry, and as transformers itself reads them; half precision, with a card."""
-    one, other = (open_encoder("vfm-tiny", frames=8, size=64, seed=seed) for seed in (0, 1))
+    one, other = (open_encoder(name, frames=8, size=64, seed=seed) for seed in (0, 1))
+    folder = SHIPPED[name]
     assert not one.random_start
-    assert (one.source, one.grid, one.width, len(one.blocks)) == ("vfm-tiny", (4, 4, 4), 192, 6)
+    assert (one.source, one.grid, one.width, len(one.blocks)) == (name, (4, 4, 4), *shape)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
     own = one.model.state_dict()
     names = renamed_weights(VideoMAEModel)  # none but with transformers 5.17
-    model = AutoModel.from_pretrained(SHIPPED, dtype="float32", **({"key_mapping": names} if names else {}))
+    model = AutoModel.from_pretrained(folder, dtype="float32", **({"key_mapping": names} if names else {}))
     assert all(torch.equal(weight, own[name]) for name, weight in model.state_dict().items())
-    fresh = open_encoder("vfm-tiny-random").model.state_dict()
+    fresh = open_encoder(f"{name}-random").model.state_dict()
     assert all(not torch.equal(own[name], fresh[name]) for name in own if name.endswith("dense.weight"))
-    assert {weight.dtype for weight in load_file(SHIPPED / "model.safetensors").values()} == {torch.float16}
-    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 12e6
-    assert "Apache-2.0" in (SHIPPED / "README.md").read_text(encoding="utf-8")
+    assert {weight.dtype for weight in load_file(folder / "model.safetensors").values()} == {torch.float16}
+    assert sum(path.stat().st_size for path in folder.iterdir()) < limit
+    assert "Apache-2.0" in (folder / "README.md").read_text(encoding="utf-8")
+    assert name in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_missing_weights(folder: Path) -> None:

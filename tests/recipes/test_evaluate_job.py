@@ -8,16 +8,20 @@ import math
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from store_factory import make_prepared
 
 from domains.errors import ConfigError, DataError, ModelError
 from domains.store.manifest import frame_file
+from recipes.encoders import open_encoder
 from recipes.encoders.base import Geometry
-from recipes.encoders.tiny import tiny_encoder
+from recipes.encoders.loading import shipped_weights
+from recipes.encoders.tiny import random_encoder
 from recipes.encoders.videomae import fresh_videomae
 from recipes.jobs.evaluate import evaluate, gather
 from recipes.jobs.start import start_of
+from recipes.training.run import environment
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "patch_size": 16}
 GEOMETRY = Geometry(frames=4, size=32, rate=12.5)
@@ -122,7 +126,7 @@ def test_an_encoder_that_starts_at_random_is_shown_once_and_said_so(made, tmp_pa
     assert [row.name for row in found.rows] == ["pixels", "generic", "adapted"]
     assert "one and the same" in found.notes[0]
     same = start.open(GEOMETRY)
-    other = tiny_encoder(4, 32, seed=5)
+    other = random_encoder("vfm-tiny-random", 4, 32, seed=5)
     assert all((a == b).all() for a, b in zip(same.parameters(), other.parameters(), strict=True))
     # A run of the time when vfm-tiny had no weights.
     said["encoder"]["name"] = "vfm-tiny"
@@ -130,6 +134,23 @@ def test_an_encoder_that_starts_at_random_is_shown_once_and_said_so(made, tmp_pa
     assert not start_of(tiny).random
     (tiny / "record.json").write_text('{"random_start": true}')
     assert start_of(tiny) == start
+
+
+@pytest.mark.parametrize("name", ["vfm-tiny", "vfm-small"])
+def test_other_weights_of_the_same_name_are_not_what_a_run_started_from(tmp_path, name):
+    """A built-in encoder of another version is no baseline: the gain would be another's."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.resolved.yaml").write_text(yaml.safe_dump({"encoder": {"name": name}}))
+    for recorded in ({}, {"built_in_weights": {name: "0123456789ab"}}):
+        (run / "env.json").write_text(json.dumps(recorded))
+        with pytest.raises(ModelError, match=r"weights of another version of vfm.*leave generic out of --baselines"):
+            start_of(run).open(GEOMETRY)
+    (run / "env.json").write_text(json.dumps(environment()))
+    same, own = start_of(run).open(GEOMETRY), open_encoder(name)
+    assert environment()["built_in_weights"] == shipped_weights()
+    assert len(set(shipped_weights().values())) == 2
+    assert torch.equal(same.blocks[0].output.dense.weight, own.blocks[0].output.dense.weight)
 
 
 def test_probing_a_fine_tuned_encoder_says_what_it_has_seen(made, tmp_path):

@@ -140,7 +140,10 @@ def test_gradients_reach_everything_and_the_loss_is_its_parts() -> None:
     losses = objective(found)
     losses["loss"].backward()
     told = weights.pop("told")
-    parts = [(name, weights.get(name, told)) for name in ("contrast", "flow", "facts", "pictures", "course", "change", "alike")]
+    parts = [
+        (name, weights.get(name, told))
+        for name in ("contrast", "flow", "facts", "pictures", "course", "change", "alike")
+    ]
     torch.testing.assert_close(losses["loss"].detach(), sum(weight * losses[f"loss_{name}"] for name, weight in parts))
     assert not [name for name, p in objective.named_parameters() if p.requires_grad and p.grad is None]
     assert build().encoder.random_start
@@ -150,7 +153,9 @@ def test_unlike_by_hand() -> None:
     """Three clips. Wanted: 0, 1 and 5 of one kind, centred -2, -1 and 3, of cosines 1, -1 and -1 (one number has nothing but its sign)."""
     wanted = [torch.tensor([[0.0], [1.0], [5.0]])]
     near = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])  # the first two are near each other, as they shall be
-    assert unlike(near, wanted).item() == pytest.approx(1 - (1 + 1 + 0) / 3, abs=1e-5)  # of the third, both are as far: nothing follows
+    assert unlike(near, wanted).item() == pytest.approx(
+        1 - (1 + 1 + 0) / 3, abs=1e-5
+    )  # of the third, both are as far: nothing follows
     assert unlike(near[[0, 2, 1]], wanted).item() == pytest.approx(1 - (-1 + 0 - 1) / 3, abs=1e-5)
 
 
