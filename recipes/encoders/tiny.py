@@ -1,5 +1,5 @@
-"""The encoders that are built in, need no download and train on a laptop: `vfm-tiny` and, twice as large, `vfm-small`. Their weights and model cards lie
-in `vfm_tiny/` and `vfm_small/`. `vfm-tiny-random` and `vfm-small-random` are the same encoders before they learned anything.
+"""The encoders that are built in, need no download and train on a laptop: `vfm-tiny` and, twice as large, `vfm-small`. Their weights and model
+cards lie in `vfm_tiny/` and `vfm_small/`; `vfm-tiny-random` and `vfm-small-random` are the same encoders before they learned anything.
 """
 
 from __future__ import annotations

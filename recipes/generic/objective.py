@@ -147,14 +147,19 @@ class Beside(Generic):
         self.others = nn.ModuleDict(dict(others))
 
     @property
+    def learners(self) -> dict[str, Generic]:
+        """The others, by name."""
+        return {name: other for name, other in self.others.items() if isinstance(other, Generic)}
+
+    @property
     def encoders(self) -> tuple[VideoEncoder, ...]:
         """Of all."""
-        return self.encoder, *(encoder for other in self.others.values() for encoder in other.encoders)
+        return self.encoder, *(other.encoder for other in self.learners.values())
 
     def forward(self, batch: Batch) -> Losses:
         """As of `Generic`; the parts of the others under `NAME_...`."""
         losses = super().forward(batch)
-        for name, other in self.others.items():
+        for name, other in self.learners.items():
             found = other(batch)
             losses["loss"] = losses["loss"] + found.pop("loss")
             losses |= {f"{name}_{part}": value for part, value in found.items()}

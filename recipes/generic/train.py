@@ -129,11 +129,6 @@ def together(asked: list[str], layers: list[Layer], size: int) -> Generic:
     return beside
 
 
-def learners(objective: Generic) -> dict[str, Generic]:
-    """By name: "" the first, and those that learn beside it."""
-    return {"": objective, **(dict(objective.others.items()) if isinstance(objective, Beside) else {})}  # type: ignore[dict-item]
-
-
 def of_run(run: RunFolder, name: str = "") -> Path:
     """Where a run leaves its encoder, or that of the `name` that learned beside it."""
     return run.encoder.with_name(f"{run.encoder.name}-{name}") if name else run.encoder
@@ -206,8 +201,10 @@ def main() -> None:
         try:
             train(objective, data, config, run, Lines(), resume=True)  # type: ignore[arg-type]
         finally:  # also of a run that is stopped: what it knows by then can be shipped
-            for name, one in learners(objective).items():
-                one.encoder.save(of_run(run, name))
+            objective.encoder.save(run.encoder)
+            if isinstance(objective, Beside):
+                for name, other in objective.learners.items():
+                    other.encoder.save(of_run(run, name))
     except VfmError as error:
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from None

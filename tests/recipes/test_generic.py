@@ -236,3 +236,30 @@ def test_a_run_learns_motion_and_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
         rtol=1e-3,
         atol=1e-6,
     )
+
+
+def test_encoders_beside_each_other_ship_one_by_one_or_as_a_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recipes.generic.train.LOOKED", 6)
+
+    def call(out: str, *words: str) -> None:
+        monkeypatch.setattr("sys.argv", ["generic", "--out", str(tmp_path / out), *words])
+        main()
+
+    learn = [
+        "--size", "32", "--shown", "1", "--also", "plain objective.weight_contrast=0 objective.weight_alike=1", "--also",
+        "small encoder.name=vfm-small-random", "train.batch_size=4", "train.log_every=1", "data.workers=0", "train.precision=fp32", "train.steps=1",
+        "monitor.clips=6", "optim.warmup=0",
+    ]  # fmt: skip
+    call("one", *learn)
+    assert {"loss_alike", "plain_loss_alike", "small_loss_flow"} <= read_metrics(tmp_path / "one/run")[0].keys()
+    opened = {name: open_encoder(tmp_path / "one/run" / name) for name in ("encoder", "encoder-plain", "encoder-small")}
+    assert [one.width for one in opened.values()] == [192, 192, 256]
+    weight = "encoder.layer.0.output.dense.weight"
+    first, plain, _ = (one.model.state_dict()[weight] for one in opened.values())
+    assert not torch.equal(first, plain)
+    call("two", *learn, "--from", str(tmp_path / "one/run"), "train.seed=1")
+    call("one", "--ship", str(tmp_path / "mean"), "--which", "plain", "--mean", str(tmp_path / "two/run"))
+    other = open_encoder(tmp_path / "two/run/encoder-plain").model.state_dict()[weight]
+    assert not torch.equal(other, plain)
+    mean = open_encoder(tmp_path / "mean").model.state_dict()[weight]
+    torch.testing.assert_close(mean, ((plain + other) / 2).half().float())
