@@ -30,7 +30,7 @@ class LoRASettings(Strict):
 class EncoderSettings(Strict):
     """Which encoder, and what of it is trained."""
 
-    name: str = Field("vfm-tiny", description="vfm-tiny, a local folder (also a vfm run), or a hub name")
+    name: str = Field("vfm-tiny", description="vfm-tiny, vfm-small, a local folder (also a vfm run), or a hub name")
     init_from: str | None = Field(None, description="a run or folder whose weights it takes, and nothing else")
     frames: PositiveInt | None = Field(None, description="frames it sees; null: the clip's. Positions are interpolated")
     size: PositiveInt | None = Field(None, description="pixels it sees; null: the clip's")

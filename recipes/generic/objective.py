@@ -32,7 +32,7 @@ class Generic(Objective):
     """Contrast, motion, change, facts and coarse pictures of drawn scenes, from the visible tokens of a tube mask.
 
     L = w_c NT-Xent(z, z') + w_f [ Huber(flow) + BCE(front) ] + w_s [ Huber(facts) + CE(pace) + CE(backwards) + CE(swapped) + CE(texture) ]
-        + w_p [ missed(pictures) + missed(course) + missed(change) ],   missed(y) = |y - W x|^2 / var(y)
+        + w_p [ missed(pictures) + missed(course) + missed(change) ] + w_a alike,   missed(y) = |y - W x|^2 / var(y)
 
     z = head(s) of the two clips of a scene (Chen et al., ICML 2020); s = `encoder.statistics` of the visible tokens
     From each visible token itself, by a linear layer: flow, the true motion of what it shows, in quarter patches a frame; front, whether that is in
@@ -40,6 +40,7 @@ class Generic(Objective):
     From s, by linear layers, standardised over the batch as a probe does, so that what they need is linear there: facts, pace, backwards, swapped,
         texture; pictures of the whole clip in 16 x 16 cells (`coarse_pictures`) and the course of its change over time (`course_of`).
         A mean over tokens forgets where and when things happen unless it is made to remember.
+    alike: neighbours by s are neighbours by what the clips show, and by how it changes (`alike_loss`)
     """
 
     class Settings(ObjectiveSettings):

@@ -172,8 +172,8 @@ def main() -> None:
         type=Path,
         action="append",
         default=[],
-        metavar="RUN",
-        help="with --ship: the mean of its weights and those of this run; again for more",
+        metavar="ENCODER",
+        help="with --ship: the mean of its weights and those of this run or folder; again for more",
     )
     parser.add_argument(
         "--shown",
@@ -184,7 +184,7 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", help="key=value")
     asked = parser.parse_intermixed_args()
     if asked.ship is not None:
-        ship([of_run(RunFolder(run), asked.which) for run in (asked.out / "run", *asked.mean)], asked.ship)
+        ship([of_run(RunFolder(asked.out / "run"), asked.which), *asked.mean], asked.ship)
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)
     prepared = looked_at(asked.out / "looked")

@@ -258,7 +258,7 @@ def test_encoders_beside_each_other_ship_one_by_one_or_as_a_mean(tmp_path: Path,
     first, plain, _ = (one.model.state_dict()[weight] for one in opened.values())
     assert not torch.equal(first, plain)
     call("two", *learn, "--from", str(tmp_path / "one/run"), "train.seed=1")
-    call("one", "--ship", str(tmp_path / "mean"), "--which", "plain", "--mean", str(tmp_path / "two/run"))
+    call("one", "--ship", str(tmp_path / "mean"), "--which", "plain", "--mean", str(tmp_path / "two/run/encoder-plain"))
     other = open_encoder(tmp_path / "two/run/encoder-plain").model.state_dict()[weight]
     assert not torch.equal(other, plain)
     mean = open_encoder(tmp_path / "mean").model.state_dict()[weight]

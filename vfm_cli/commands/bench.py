@@ -90,11 +90,13 @@ def command(
     from recipes.bench.page import table_of
     from recipes.bench.plan import Plan
     from recipes.bench.trial import device_name
+    from recipes.encoders.loading import shipped_weights
 
     prepared = Prepared.open(data)
     declared = load_domain(domain or prepared.domain)
     plan = Plan(
         domain=domain or prepared.domain, data=data, fingerprint=prepared.fingerprint(), encoder=encoder,
+        weights=shipped_weights().get(encoder, ""),
         recipes=check_recipes(words), seeds=seeds, budget=seconds, device=device_name(), tasks=list(dict.fromkeys(tasks)),
         labels=None if labels is None else str(labels), protocols=list(dict.fromkeys(protocols)), fractions=sorted(set(fractions)), folds=folds,
         split=split, clips=clips, every=every, settings=list(settings),

@@ -71,7 +71,7 @@ def probe(protocol: str, about: str) -> click.Command:
     """`vfm evaluate knn` and `vfm evaluate linear`."""
 
     @click.command(protocol, help=about)
-    @click.option("--encoder", required=True, help="A vfm run, a folder, vfm-tiny, or a hub name.")
+    @click.option("--encoder", required=True, help="A vfm run, a folder, vfm-tiny, vfm-small, or a hub name.")
     @labels_option
     @task_option
     @click.option(

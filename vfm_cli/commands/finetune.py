@@ -47,7 +47,7 @@ def named_study(asked: Asked, domain: str) -> Asked:
 
 
 @click.command()
-@click.option("--encoder", default=None, help="vfm-tiny, a folder, a vfm run, or a hub name.")
+@click.option("--encoder", default=None, help="vfm-tiny, vfm-small, a folder, a vfm run, or a hub name.")
 @click.option("--data", default=None, help="A prepared folder, or its URL.")
 @click.option(
     "--labels",

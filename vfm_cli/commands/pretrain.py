@@ -34,7 +34,7 @@ or prepare a folder of your own (DICOM cines, AVI, MP4, in any sub-folders; 250 
 @domain_option
 @click.option("--data", default=None, help="A prepared folder, its URL, or 'phantom'.")
 @click.option("--split", default=None, help="Learn only from the training part of this official split.")
-@click.option("--encoder", default=None, help="vfm-tiny, a folder, a vfm run, or a hub name.")
+@click.option("--encoder", default=None, help="vfm-tiny, vfm-small, a folder, a vfm run, or a hub name.")
 @click.option("--recipe", default=None, help="vfm recipes ls; default: the domain's.")
 @click.option(
     "--text",
