@@ -22,6 +22,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from domains.store.prepared import Prepared
 from domains.store.splits import patient_folds
 from recipes.encoders import TINY_RANDOM, open_encoder
 from recipes.evaluate.baselines import random_like
-from recipes.evaluate.compare import Labelled, Row, compare
+from recipes.evaluate.compare import Labelled, Row, out_of_fold, protocol_of, score
 from recipes.evaluate.features import Extractor, clip_of, embedding, extract_all
 from recipes.evaluate.pixels import pixel_features
 from recipes.jobs.evaluate import folds_of, labelled_by, read_task
@@ -63,9 +64,18 @@ class Question:
         """Name, and factor to what is shown: accuracy in %, error in the label's unit."""
         return ("mae", 1.0) if self.labelled.kind == "regression" else ("accuracy", 100.0)
 
+    @cached_property
+    def predictions(self) -> dict[str, NDArray[np.float64]]:
+        """row -> of each that is tested; probed once, whatever they are then compared with."""
+        predict, tested = protocol_of(self.protocol), self.labelled.tested
+        return {name: out_of_fold(predict, values, self.labelled)[tested] for name, values in self.features.items()}
+
     def against(self, reference: str) -> list[Row]:
         """The rows, with differences against one of them."""
-        return compare(self.protocol, self.features, self.labelled, reference)
+        titles = {name: name for name in self.features}
+        dimensions = {name: values.shape[1] for name, values in self.features.items()}
+        labelled = self.labelled.at(self.labelled.tested)
+        return score(labelled, self.predictions, reference, titles=titles, dimensions=dimensions)
 
 
 def recordings(folder: Path) -> Iterator[tuple[str, Any]]:
