@@ -183,8 +183,9 @@ def test_pieces_have_the_gradients_of_the_whole(made, described):
         torch.testing.assert_close(cache.losses["loss"], losses["loss"], rtol=1e-6, atol=1e-6)
         split = gradients(objective)
         assert split.keys() == whole.keys()
-        for name in whole:
-            torch.testing.assert_close(split[name], whole[name], rtol=1e-4, atol=1e-6, msg=name)
+        for name in whole:  # sums in another order: what is next to nothing has the rounding of the largest
+            largest = whole[name].abs().max().item()
+            torch.testing.assert_close(split[name], whole[name], rtol=1e-4, atol=1e-6 + 1e-4 * largest, msg=name)
 
 
 def test_what_an_encoder_says_now_follows_its_weights_and_is_what_would_be_written(made, described):
