@@ -27,7 +27,9 @@ class Plan(Strict):
     data: str
     fingerprint: str = Field(description="of the prepared recordings that are learned from")
     encoder: str = Field(description="which all trials begin with")
-    weights: str = Field(default="", description="which of its weights, where it is built in: another version has others")
+    weights: str = Field(
+        default="", description="which of its weights, where it is built in: another version has others"
+    )
     recipes: list[str]
     seeds: PositiveInt
     budget: PositiveFloat = Field(description="seconds of the device that each trial may learn for")

@@ -233,7 +233,9 @@ def test_another_comparison_is_not_mixed_in(
     _, out, _ = done
     with pytest.raises(ConfigError, match=r"has budget '0\.2', and this one '5\.0'"):
         bench(plan_of(made, budget=5), out, ECHO, reporter=SilentReporter())
-    with pytest.raises(ConfigError, match=r"has weights '', and this one '0123456789ab'"):  # vfm-tiny of another version
+    with pytest.raises(
+        ConfigError, match=r"has weights '', and this one '0123456789ab'"
+    ):  # vfm-tiny of another version
         bench(plan_of(made, weights="0123456789ab"), out, ECHO, reporter=SilentReporter())
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="holds something else"):

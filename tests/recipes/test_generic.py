@@ -238,7 +238,9 @@ def test_a_run_learns_motion_and_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     )
 
 
-def test_encoders_beside_each_other_ship_one_by_one_or_as_a_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encoders_beside_each_other_ship_one_by_one_or_as_a_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("recipes.generic.train.LOOKED", 6)
 
     def call(out: str, *words: str) -> None:
