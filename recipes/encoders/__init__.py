@@ -2,12 +2,10 @@
 
 from recipes.encoders.adapt import load_adapter, save_adapter
 from recipes.encoders.base import Geometry, VideoEncoder
-from recipes.encoders.loading import BUILT_IN, SMALL, SMALL_RANDOM, TINY, TINY_RANDOM, build_encoder, open_encoder
+from recipes.encoders.loading import BUILT_IN, TINY, TINY_RANDOM, build_encoder, open_encoder
 
 __all__ = [
     "BUILT_IN",
-    "SMALL",
-    "SMALL_RANDOM",
     "TINY",
     "TINY_RANDOM",
     "Geometry",

@@ -190,8 +190,8 @@ def unlike(read: Tensor, wanted: Sequence[Tensor]) -> Tensor:
     with torch.no_grad():
         centred = [values.float() - values.float().mean(dim=0) for values in wanted]
         each = [values / values.norm().clamp_min(1e-6) for values in centred]
-        alike = others(cosines(torch.cat(each, dim=1)))
-    told = others(cosines(read))
+        alike = off_diagonal(cosines(torch.cat(each, dim=1)))
+    told = off_diagonal(cosines(read))
     told, alike = told - told.mean(dim=1, keepdim=True), alike - alike.mean(dim=1, keepdim=True)
     return 1 - F.cosine_similarity(told, alike, dim=1).mean()
 
@@ -202,7 +202,7 @@ def cosines(rows: Tensor) -> Tensor:
     return unit @ unit.T
 
 
-def others(square: Tensor) -> Tensor:
+def off_diagonal(square: Tensor) -> Tensor:
     """(B, B) -> (B, B - 1), without the diagonal."""
     count = len(square)
     return square.flatten()[1:].view(count - 1, count + 1)[:, :-1].reshape(count, count - 1)

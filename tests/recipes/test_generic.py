@@ -24,7 +24,7 @@ from recipes.generic.objective import (
     coarse_pictures,
     course_of,
     missed,
-    others,
+    off_diagonal,
     unlike,
 )
 from recipes.generic.train import looked_at, main
@@ -167,9 +167,9 @@ def test_what_is_wanted_of_each_kind_counts_the_same() -> None:
         assert unlike(read, list(wanted)).item() == pytest.approx(0, abs=1e-4)
 
 
-def test_others_leave_out_the_diagonal() -> None:
+def test_the_diagonal_is_left_out() -> None:
     square = torch.arange(9.0).view(3, 3)
-    assert others(square).tolist() == [[1, 2], [3, 5], [6, 7]]
+    assert off_diagonal(square).tolist() == [[1, 2], [3, 5], [6, 7]]
 
 
 def test_encoders_that_learn_beside_each_other_learn_as_if_alone() -> None:
