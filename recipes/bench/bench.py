@@ -78,7 +78,7 @@ def bench(
         trials[recipe].append(trial)
         if not trial.failed:
             learned.setdefault(recipe, []).append(keep_features(out, trial, prepared, wanted))
-    outcome = _ask(plan, tasks, features, learned, trials, who(prepared))
+    outcome = _ask(plan, tasks, features, learned, trials, who(prepared), workers, reporter)
     write_outcome(outcome, out)
     return outcome
 
@@ -122,6 +122,8 @@ def _ask(
     learned: dict[str, list[Kept]],
     trials: dict[str, list[Trial]],
     people: str,
+    workers: int,
+    reporter: Reporter,
 ) -> Outcome:
     """All questions of those recordings and moments that could be read for every row."""
     rows = list(baselines.items())
@@ -142,7 +144,7 @@ def _ask(
     titles |= {recipe: Path(recipe).stem for recipe in learned}
     notes = (*notes_of(plan, people), *(note for known in tasks.values() for note in known.notes))
     made = {recipe: tuple(each) for recipe, each in trials.items()}
-    return answer(questions, features_of, titles, made, notes=notes, people=people)
+    return answer(questions, features_of, titles, made, notes=notes, people=people, workers=workers, reporter=reporter)
 
 
 def notes_of(plan: Plan, people: str) -> tuple[str, ...]:

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from recipes.bench.asking import Ask, predictions
 from recipes.bench.trial import Trial
 from recipes.evaluate.metrics import Array, Metric
 from recipes.evaluate.scored import Scorer
 from recipes.evaluate.seeds import Drawn, seed_draws
 from recipes.evaluate.statistics import DRAWS, Difference, Interval
+from recipes.training.reporter import Reporter, SilentReporter
 
 REFERENCE = "generic"
 
@@ -162,12 +164,15 @@ def answer(
     people: str = "patients",
     draws: int = DRAWS,
     seed: int = 0,
+    workers: int = 1,
+    reporter: Reporter | None = None,
 ) -> Outcome:
-    """Ask every row every question.
+    """Ask every row every question, `workers` probes at a time.
 
     features: row -> for each seed, for each question, (n, D) of its subject; baselines have the same ones for every seed. The seeds of a row also
     choose which labels a share of them is, the same for all rows.
     """
+    scorers = _scorers(questions, features, workers, reporter or SilentReporter())
     answers: dict[tuple[str, int], Answer] = {}
     headline = [subject.headline for _, subject in questions]
     with_all_labels: dict[tuple[str, str], Drawn] = {}
@@ -175,7 +180,7 @@ def answer(
         drawn = {
             name: Drawn.of(
                 headline[number],
-                _scorers(question, subject, [one[number] for one in each]),
+                [scorers[name, number, place] for place in range(len(each))],
                 subject.tested_patients,
                 draws,
                 seed,
@@ -208,15 +213,26 @@ def answer(
     )
 
 
-def _scorers(question: Question, subject: Subject, features: Sequence[Array]) -> list[Scorer]:
-    """One for each seed. Where nothing depends on the seed, the probe is fitted once."""
-    found: list[Scorer] = []
-    for seed, values in enumerate(features):
-        if seed and question.fraction == 1 and values is features[0]:
-            found.append(found[0])
-            continue
-        found.append(subject.scorer(subject.predict(question.protocol, values, fraction=question.fraction, seed=seed)))
-    return found
+def _scorers(
+    questions: Sequence[tuple[Question, Subject]],
+    features: Mapping[str, Sequence[Sequence[Array]]],
+    workers: int,
+    reporter: Reporter,
+) -> dict[tuple[str, int, int], Scorer]:
+    """(row, question number, seed) -> the scorer of its answer. Where nothing depends on the seed, the probe is fitted once."""
+    asks: list[Ask] = []
+    asked_at: dict[tuple[str, int, int], int] = {}
+    for number, (question, subject) in enumerate(questions):
+        for name, each in features.items():
+            for seed, of_seed in enumerate(each):
+                if seed and question.fraction == 1 and of_seed[number] is each[0][number]:
+                    asked_at[name, number, seed] = asked_at[name, number, 0]
+                    continue
+                asked_at[name, number, seed] = len(asks)
+                asks.append(Ask(subject, question.protocol, of_seed[number], question.fraction, seed))
+    said = predictions(asks, workers, reporter)
+    scorers = [ask.subject.scorer(one) for ask, one in zip(asks, said, strict=True)]
+    return {which: scorers[place] for which, place in asked_at.items()}
 
 
 def _ranked(names: Sequence[str], answers: Mapping[tuple[str, int], Answer], headline: Sequence[Metric]) -> list[str]:

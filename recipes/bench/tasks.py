@@ -19,7 +19,7 @@ from domains.store.prepared import Prepared
 from recipes.bench.kept import Kept, Place, Wanted
 from recipes.bench.outcome import Subject
 from recipes.bench.plan import Plan
-from recipes.evaluate.compare import Labelled, Units, out_of_fold, protocol_of
+from recipes.evaluate.compare import Labelled, Units, check_fractions, out_of_fold, protocol_of
 from recipes.evaluate.metrics import Array, Metric, metrics_of
 from recipes.evaluate.questions import Asking, Unit, check_asking, described, units_of
 from recipes.evaluate.scored import Scorer
@@ -42,6 +42,10 @@ class BenchTask(Protocol):
     def places(self) -> list[Place]: ...
     @property
     def notes(self) -> tuple[str, ...]: ...
+    @property
+    def folded(self) -> tuple[Sequence[str], NDArray[np.int64]]:
+        """The patients and the fold of everything that is labelled, each (n,)."""
+
     def asked_of(self, kept: Sequence[Kept]) -> tuple[Subject, list[Array]]:
         """What can be asked of all of them, and the features (n, D) of each. Raises DataError where that is nothing."""
 
@@ -99,6 +103,11 @@ class RecordingTask:
         """See BenchTask."""
         return self.index.tolist()
 
+    @property
+    def folded(self) -> tuple[Sequence[str], NDArray[np.int64]]:
+        """See BenchTask."""
+        return self.labelled.patients, self.labelled.fold
+
     def asked_of(self, kept: Sequence[Kept]) -> tuple[Subject, list[Array]]:
         """See BenchTask."""
         features = [one.recordings for one in kept if one.recordings is not None]
@@ -142,6 +151,11 @@ class MomentTask:
         """See BenchTask."""
         return [_place(unit) for unit in self.asked.every]
 
+    @property
+    def folded(self) -> tuple[Sequence[str], NDArray[np.int64]]:
+        """See BenchTask."""
+        return self.asked.patients, self.asked.fold
+
     def asked_of(self, kept: Sequence[Kept]) -> tuple[Subject, list[Array]]:
         """See BenchTask."""
         lost = {place for one in kept for place, features in one.moments.items() if features is None}
@@ -172,6 +186,8 @@ def read_tasks(prepared: Prepared, plan: Plan, clip: ClipSettings, key: bytes | 
         folds = folds_of(prepared, known, plan.folds, 0, plan.split)
         labelled, index = labelled_by(known, one.kind, prepared, known.index.tolist(), folds, task)
         found[task] = RecordingTask(labelled, index, one.unit, plan.data)
+    for one_asked in found.values():
+        check_fractions(*one_asked.folded, plan.fractions)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,6 +126,13 @@ def out_of_fold(
         patients = [who for who, teaches in zip(labelled.patients, taught, strict=True) if teaches]
         prediction[held] = protocol(features[taught], labelled.truth[taught], patients, features[held], classes)
     return prediction
+
+
+def check_fractions(patients: Sequence[str], fold: NDArray[np.int64], fractions: Iterable[float]) -> None:
+    """fold (n,), TEACHES for what is never predicted. Raises DataError where a share of the patients that teach for some fold is nobody."""
+    for fraction in fractions:
+        for one in np.unique(fold[fold != TEACHES]):
+            teaching(patients, fold == one, fraction)
 
 
 def teaching(

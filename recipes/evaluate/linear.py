@@ -5,9 +5,12 @@ patients.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from domains.store.splits import patient_folds
 from recipes.evaluate.metrics import Array
@@ -80,8 +83,9 @@ def _inverse_strength(train: Array, truth: Array, classes: int, folds: NDArray[n
     loss = np.zeros(len(INVERSE_STRENGTHS))
     for fold in np.unique(folds):
         held = folds == fold
+        known, asked = spanned(train[~held], train[held])
         for place, strength in enumerate(INVERSE_STRENGTHS):
-            probability = logistic(train[~held], truth[~held], train[held], classes, float(strength))
+            probability = logistic(known, truth[~held], asked, classes, float(strength))
             of_truth = probability[np.arange(held.sum()), truth[held].astype(int)]
             loss[place] -= np.log(
                 np.maximum(of_truth, 1e-6)
@@ -94,10 +98,8 @@ def linear_classifier(
 ) -> tuple[Array, Array, float]:
     """The classifier of `linear` as weights (C, D), biases (C,) of its logits, and the inverse strength, chosen as there where it is None; of
     features (n, D) that are standardised already. Every class must occur in `truth`."""
-    from sklearn.linear_model import LogisticRegression
-
     inverse = _inverse_strength(train, truth, classes, inner_folds(patients)) if strength is None else strength
-    model = LogisticRegression(C=inverse, max_iter=1000, tol=1e-4).fit(train, truth.astype(int))
+    model = _regression(train, truth, inverse)
     if classes == 2:  # one line: the logit of the second against the first
         half = model.coef_ / 2, model.intercept_ / 2
         return np.concatenate([-half[0], half[0]]), np.concatenate([-half[1], half[1]]), inverse
@@ -125,18 +127,11 @@ def logistic(train: Array, truth: Array, query: Array, classes: int, inverse_str
 
 def fit_logistic(train: Array, truth: Array, classes: int, inverse_strength: float) -> Callable[[Array], Array]:
     """`logistic`, fitted once: queries (m, D) -> (m, classes)."""
-    from sklearn.linear_model import LogisticRegression
-
     present = np.unique(truth.astype(int))
     if len(present) == 1:
         return lambda query: np.tile((np.arange(classes) == present[0]).astype(np.float64), (len(query), 1))
-    # The solution lies in the span of the rows: with fewer rows than features, solving there is the same and faster.
-    rotation = None
-    if train.shape[1] > train.shape[0]:
-        _, _, right = np.linalg.svd(train, full_matrices=False)
-        rotation, train = right.T, train @ right.T
-    model = LogisticRegression(C=inverse_strength, max_iter=1000, tol=1e-4)
-    model.fit(train, truth.astype(int))
+    rotation = span(train)
+    model = _regression(train if rotation is None else train @ rotation, truth, inverse_strength)
 
     def predict(query: Array) -> Array:
         probability = np.zeros((len(query), classes))
@@ -144,3 +139,32 @@ def fit_logistic(train: Array, truth: Array, classes: int, inverse_strength: flo
         return probability
 
     return predict
+
+
+def span(rows: Array) -> Array | None:
+    """Orthonormal (D, n) whose columns span the rows (n, D); None where there are as many rows as features. The solution of a regularised regression
+    lies in the span of its rows: with fewer rows than features, solving there is the same and faster."""
+    if rows.shape[1] <= rows.shape[0]:
+        return None
+    right: Array = np.linalg.svd(rows, full_matrices=False)[2]
+    return right.T
+
+
+def spanned(train: Array, query: Array) -> tuple[Array, Array]:
+    """Both in the `span` of the first, where that is smaller than they are."""
+    rotation = span(train)
+    return (train, query) if rotation is None else (train @ rotation, query @ rotation)
+
+
+def _regression(train: Array, truth: Array, inverse_strength: float) -> Any:
+    """scikit-learn's, fitted by one thread: its thousands of small products wait for each other's threads longer than they take (four times on two
+    cores: benchmarks/probe.py)."""
+    from sklearn.linear_model import LogisticRegression
+
+    with _threads().limit(limits=1, user_api="blas"):
+        return LogisticRegression(C=inverse_strength, max_iter=1000, tol=1e-4).fit(train, truth.astype(int))
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()  # looks through all loaded libraries, once

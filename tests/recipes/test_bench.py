@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -15,13 +16,17 @@ from objective_factory import SMALL, small_encoder
 from store_factory import Made, make_prepared
 
 from domains.base import load_domain
-from domains.errors import ConfigError, TrainingError
+from domains.errors import ConfigError, DataError, TrainingError
+from recipes.bench import asking, kept, parallel, trial
 from recipes.bench import bench as module
-from recipes.bench import kept, parallel, trial
+from recipes.bench.asking import Ask, predictions
 from recipes.bench.bench import bench, check_recipes
 from recipes.bench.outcome import Outcome
 from recipes.bench.plan import Plan
+from recipes.bench.tasks import Recordings
 from recipes.bench.trial import Trial
+from recipes.evaluate import linear as probe
+from recipes.evaluate.compare import Labelled
 from recipes.evaluate.metrics import metrics_of
 from recipes.evaluate.seeds import Drawn, seed_draws
 from recipes.runs.metrics import read_json, read_metrics
@@ -32,6 +37,7 @@ ECHO = load_domain("echo").model_copy(
     update={"clip": load_domain("echo").clip.model_copy(update={"frames": 4, "size": 32})}
 )
 MAE = metrics_of("regression")[0]
+AS_SHIPPED = {name: getattr(probe, name) for name in ("INVERSE_STRENGTHS", "INNER_FOLDS")}
 
 
 def recipe(folder: Path, name: str, method: str, **objective: object) -> str:
@@ -134,8 +140,8 @@ def test_trials_side_by_side_are_those_of_one_after_the_other(done: tuple[Plan, 
     (together / "bench.json").write_text(asked.model_dump_json())
     for cost in (out / "trials").glob("*.cost.json"):  # as many steps as there
         shutil.copy(cost, together / "trials")
-    outcome = bench(asked, together, ECHO, workers=2, reporter=SilentReporter())
-    assert not outcome.failed()
+    assert not bench(asked, together, ECHO, workers=2, reporter=SilentReporter()).failed()
+    outcome = bench(asked, together, ECHO, reporter=SilentReporter())  # asked here, where the probes try less
     for name in plan.recipes:
         assert [trial.steps for trial in outcome.trials[name]] == [alone.trials[name][0].steps]
         trial = outcome.trials[name][0].name
@@ -143,6 +149,28 @@ def test_trials_side_by_side_are_those_of_one_after_the_other(done: tuple[Plan, 
             read_json(out / "runs" / trial / "record.json")["losses"], rel=1e-4
         )
         assert outcome.answers[name, 0].seeds[0] == pytest.approx(alone.answers[name, 0].seeds[0], rel=1e-3)
+
+
+def test_answers_side_by_side_are_those_of_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = np.random.default_rng(0)
+    patients = tuple(f"p{n // 2}" for n in range(24))
+    labelled = Labelled(
+        "classification", np.arange(24) % 3, ("a", "b", "c"), patients, patients, np.arange(24) // 2 % 3
+    )
+    asks = [
+        Ask(Recordings(labelled), protocol, numbers.normal(size=(24, 4)), fraction, seed)
+        for protocol, fraction, seed in (("knn", 1.0, 0), ("linear", 1.0, 0), ("knn", 0.5, 1), ("linear", 0.5, 2))
+    ]
+    reporter = SilentReporter()
+    monkeypatch.setattr(asking, "EVERY", 0.0)
+    for name, value in AS_SHIPPED.items():  # as it is in another process
+        monkeypatch.setattr(probe, name, value)
+    np.testing.assert_allclose(predictions(asks, 2, reporter), predictions(asks, 1, SilentReporter()), atol=1e-6)
+    assert reporter.notes[0].startswith("1 of 4 answers are there, about ")
+    nobody = Recordings(dataclasses.replace(labelled, patients=("p0",) * 24, fold=np.zeros(24, int)))
+    for workers in (1, 2):  # what one of them raises ends it
+        with pytest.raises(DataError):
+            predictions([Ask(nobody, "knn", asks[0].features, 0.5, 0)], workers, reporter)
 
 
 def test_trials_elsewhere_are_given_the_key(
@@ -225,6 +253,15 @@ def test_a_recipe_that_cannot_run_does_not_end_the_others(made: tuple[Path, Made
     assert list(outcome.failed()) == [wrong]
     assert "temperature" in outcome.failed()[wrong]
     assert [Path(name).stem for name in outcome.recipes] == ["contrast"]
+
+
+def test_labels_that_leave_nothing_to_ask_end_it_before_anything_is_trained(
+    made: tuple[Path, Made], tmp_path: Path
+) -> None:
+    for fraction in (0.01, 0.04):
+        with pytest.raises(DataError, match=f"{fraction} of 10 patients is not one patient"):
+            bench(plan_of(made, fractions=[fraction, 1.0]), tmp_path / "out", ECHO, reporter=SilentReporter())
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_comparison_is_not_mixed_in(
