@@ -5,6 +5,7 @@ patients.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
@@ -29,7 +30,8 @@ def linear(train: Array, truth: Array, patients: list[str], query: Array, classe
     """
     train, query = standardised(train, query)
     folds = inner_folds(patients)
-    return _logistic(train, truth, query, classes, folds) if classes else _ridge(train, truth, query, folds)
+    with one_thread():
+        return _logistic(train, truth, query, classes, folds) if classes else _ridge(train, truth, query, folds)
 
 
 def standardised(train: Array, query: Array) -> tuple[Array, Array]:
@@ -157,14 +159,20 @@ def spanned(train: Array, query: Array) -> tuple[Array, Array]:
 
 
 def _regression(train: Array, truth: Array, inverse_strength: float) -> Any:
-    """scikit-learn's, fitted by one thread: its thousands of small products wait for each other's threads longer than they take (four times on two
-    cores: benchmarks/probe.py)."""
     from sklearn.linear_model import LogisticRegression
 
-    with _threads().limit(limits=1, user_api="blas"):
+    with one_thread():
         return LogisticRegression(C=inverse_strength, max_iter=1000, tol=1e-4).fit(train, truth.astype(int))
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """While it lasts, products and loops take one thread. Those of a probe are thousands, and small: threads wait for each other longer than they
+    work, many times longer where several processes do so (benchmarks/probe.py)."""
+    return _threads().limit(limits=1)
 
 
 @cache
 def _threads() -> ThreadpoolController:
-    return ThreadpoolController()  # looks through all loaded libraries, once
+    import sklearn.linear_model  # noqa: F401  # brings libraries with threads of their own, which are looked for once
+
+    return ThreadpoolController()
