@@ -4,6 +4,7 @@ patients.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
@@ -159,9 +160,12 @@ def spanned(train: Array, query: Array) -> tuple[Array, Array]:
 
 
 def _regression(train: Array, truth: Array, inverse_strength: float) -> Any:
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    with one_thread():
+    with one_thread(), warnings.catch_warnings():
+        # Hardly regularised, classes that can be parted have no end to converge to; a strength is chosen by what it says of others all the same.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         return LogisticRegression(C=inverse_strength, max_iter=1000, tol=1e-4).fit(train, truth.astype(int))
 
 
