@@ -2,6 +2,7 @@
 
 python benchmarks/probe.py                          # 256 videos of 64 patients, 384 features, 4 classes
 python benchmarks/probe.py --videos 512 --features 1536
+python benchmarks/probe.py --at-once 2              # two processes beside each other, as `vfm bench --workers 2` asks
 
 Both try the same strengths in folds that share no patient, and fit once more with the best: `recipes.evaluate.linear`, and LogisticRegressionCV.
 """
@@ -9,6 +10,7 @@ Both try the same strengths in folds that share no patient, and fit once more wi
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import time
 import warnings
@@ -41,28 +43,38 @@ def theirs(train: np.ndarray, truth: np.ndarray, patients: list[str], query: np.
     return found
 
 
+def once(name: str, videos: int, features: int) -> tuple[float, np.ndarray]:
+    """Seconds, fastest of several, and what is said of what taught."""
+    mixed, truth, patients = drawn(videos, features)
+    spent = []
+    for _ in range(TIMES):
+        began = time.perf_counter()
+        if name == "vfm":
+            said = linear(mixed, truth, patients, mixed, CLASSES)
+        else:
+            said = theirs(mixed, truth, patients, mixed)
+        spent.append(time.perf_counter() - began)
+    return min(spent), said
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=256)
     parser.add_argument("--features", type=int, default=384)
+    parser.add_argument("--at-once", type=int, default=1)
     asked = parser.parse_args()
-    features, truth, patients = drawn(asked.videos, asked.features)
     spent: dict[str, float] = {}
     said: dict[str, np.ndarray] = {}
-    for _ in range(TIMES):
+    with multiprocessing.get_context("spawn").Pool(asked.at_once) as pool:
         for name in ("vfm", "scikit-learn"):
-            began = time.perf_counter()
-            if name == "vfm":
-                said[name] = linear(features, truth, patients, features, CLASSES)
-            else:
-                said[name] = theirs(features, truth, patients, features)
-            spent[name] = min(spent.get(name, np.inf), time.perf_counter() - began)
-    for name, seconds in spent.items():
-        print(f"{name:<14}{seconds:8.2f} s   right {np.mean(said[name].argmax(axis=1) == truth):.1%} (of what taught)")
+            found = pool.starmap(once, [(name, asked.videos, asked.features)] * asked.at_once, chunksize=1)
+            spent[name], said[name] = max(seconds for seconds, _ in found), found[0][1]
+            print(f"{name:<14}{spent[name]:8.2f} s")
     same = np.mean(said["vfm"].argmax(axis=1) == said["scikit-learn"].argmax(axis=1))
+    faster = spent["scikit-learn"] / spent["vfm"]
     print(
-        f"{spent['scikit-learn'] / spent['vfm']:.1f} times as fast on {os.cpu_count()} cores; {same:.1%} of the answers are the same"
+        f"{faster:.1f} times as fast, {asked.at_once} at once on {os.cpu_count()} cores; {same:.1%} of the answers are the same"
     )
 
 
