@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from domains.errors import TrainingError, VfmError
 from domains.prepare.pool import Beat, run
+from recipes.bench.parallel import PATIENCE
 from recipes.evaluate.metrics import Array
 from recipes.training.reporter import Reporter
 
 if TYPE_CHECKING:
     from recipes.bench.outcome import Subject
 
-PATIENCE = 3600.0  # seconds in which a probe is fitted
 EVERY = 15.0  # seconds from one line about how far it is to the next
 
 

@@ -17,7 +17,7 @@ from recipes.bench.trial import keep_features, make_trial
 from recipes.config import Layer
 from recipes.training.reporter import Reporter, SilentReporter, StepInfo
 
-PATIENCE = 3600.0  # seconds in which a trial takes a step, or a recording or clip is looked at
+PATIENCE = 3600.0  # seconds in which a trial takes a step, a recording or clip is looked at, or a probe is fitted
 
 
 @dataclass(frozen=True)
