@@ -21,7 +21,7 @@ from recipes.bench.trial import Trial, keep_features, make_trial, read_trial
 from recipes.config import Layer, parse_assignments, recipe_yaml, yaml_layer
 from recipes.encoders import open_encoder
 from recipes.evaluate.baselines import random_like
-from recipes.evaluate.compare import protocol_of
+from recipes.evaluate.compare import check_fractions, protocol_of
 from recipes.evaluate.features import clip_of, embedding
 from recipes.evaluate.metrics import Array
 from recipes.evaluate.pixels import pixel_features
@@ -54,6 +54,8 @@ def bench(
     wanted = wanted_of(tasks.values(), plan.clips, clip)
     for protocol in plan.protocols:
         protocol_of(protocol)
+    for known in tasks.values():
+        check_fractions(*known.folded, plan.fractions)
     open_plan(out, plan, overwrite=overwrite)
     with ThreadPoolExecutor(1) as aside:  # what trials are compared with is computed beside trials that are elsewhere
         baselines = aside.submit(_baselines, plan, prepared, wanted, out, online=online)

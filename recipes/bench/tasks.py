@@ -19,7 +19,7 @@ from domains.store.prepared import Prepared
 from recipes.bench.kept import Kept, Place, Wanted
 from recipes.bench.outcome import Subject
 from recipes.bench.plan import Plan
-from recipes.evaluate.compare import Labelled, Units, check_fractions, out_of_fold, protocol_of
+from recipes.evaluate.compare import Labelled, Units, out_of_fold, protocol_of
 from recipes.evaluate.metrics import Array, Metric, metrics_of
 from recipes.evaluate.questions import Asking, Unit, check_asking, described, units_of
 from recipes.evaluate.scored import Scorer
@@ -186,8 +186,6 @@ def read_tasks(prepared: Prepared, plan: Plan, clip: ClipSettings, key: bytes | 
         folds = folds_of(prepared, known, plan.folds, 0, plan.split)
         labelled, index = labelled_by(known, one.kind, prepared, known.index.tolist(), folds, task)
         found[task] = RecordingTask(labelled, index, one.unit, plan.data)
-    for one_asked in found.values():
-        check_fractions(*one_asked.folded, plan.fractions)
     return found
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recipes.evaluate.knn import NEIGHBOURS, TEMPERATURE, nearest
-from recipes.evaluate.linear import INVERSE_STRENGTHS, fit_logistic, inner_folds, standardised
+from recipes.evaluate.linear import INVERSE_STRENGTHS, fit_logistic, inner_folds, spanned, standardised
 from recipes.evaluate.metrics import Array, Metric, accuracy, average, balanced_accuracy
+from recipes.evaluate.threads import one_thread
 
 THRESHOLD = 0.5  # probability from which a class is called
 TOP = 5
@@ -102,6 +103,7 @@ def metrics_of_actions(classes: int, *, ahead: bool) -> tuple[Metric, ...]:
     return (found[-1], *found[:-1]) if ahead and classes > TOP else found
 
 
+@one_thread()
 def probe_several(protocol: str, train: Array, truth: Array, patients: list[str], query: Array) -> Array:
     """(m, C): probabilities of each class for `query`, from train (n, D) and truth (n, C) of 0 and 1.
 
@@ -116,12 +118,14 @@ def probe_several(protocol: str, train: Array, truth: Array, patients: list[str]
     folds, strength = inner_folds(patients), 1.0
     if folds is not None:
         held = folds == 0
+        known, asked = spanned(train[~held], train[held])
         losses = []
         for one in INVERSE_STRENGTHS:
-            chances = _each(train[~held], truth[~held], train[held], float(one))
+            chances = _each(known, truth[~held], asked, float(one))
             of_truth = np.where(truth[held] > 0, chances, 1 - chances)
             losses.append(-np.log(np.maximum(of_truth, 1e-6)).sum())
         strength = float(INVERSE_STRENGTHS[int(np.argmin(losses))])
+    train, query = spanned(train, query)
     return _each(train, truth, query, strength)
 
 

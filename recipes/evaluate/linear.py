@@ -6,22 +6,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
 from domains.store.splits import patient_folds
 from recipes.evaluate.metrics import Array
+from recipes.evaluate.threads import one_thread
 
 STRENGTHS = np.logspace(-3, 5, 17)  # ridge: lambda against the squared singular values of standardised features
 INVERSE_STRENGTHS = np.logspace(-4, 2, 7)  # logistic regression: scikit-learn's C
 INNER_FOLDS = 5
 
 
+@one_thread()
 def linear(train: Array, truth: Array, patients: list[str], query: Array, classes: int) -> Array:
     """Predictions for `query` (m, D) from labelled `train` (n, D).
 
@@ -31,8 +30,7 @@ def linear(train: Array, truth: Array, patients: list[str], query: Array, classe
     """
     train, query = standardised(train, query)
     folds = inner_folds(patients)
-    with one_thread():
-        return _logistic(train, truth, query, classes, folds) if classes else _ridge(train, truth, query, folds)
+    return _logistic(train, truth, query, classes, folds) if classes else _ridge(train, truth, query, folds)
 
 
 def standardised(train: Array, query: Array) -> tuple[Array, Array]:
@@ -96,6 +94,7 @@ def _inverse_strength(train: Array, truth: Array, classes: int, folds: NDArray[n
     return float(INVERSE_STRENGTHS[int(np.argmin(loss))])
 
 
+@one_thread()
 def linear_classifier(
     train: Array, truth: Array, patients: list[str], classes: int, strength: float | None = None
 ) -> tuple[Array, Array, float]:
@@ -109,6 +108,7 @@ def linear_classifier(
     return model.coef_, model.intercept_, inverse
 
 
+@one_thread()
 def linear_regressor(
     train: Array, truth: Array, patients: list[str], strength: float | None = None
 ) -> tuple[Array, Array, float]:
@@ -128,6 +128,7 @@ def logistic(train: Array, truth: Array, query: Array, classes: int, inverse_str
     return fit_logistic(train, truth, classes, inverse_strength)(query)
 
 
+@one_thread()
 def fit_logistic(train: Array, truth: Array, classes: int, inverse_strength: float) -> Callable[[Array], Array]:
     """`logistic`, fitted once: queries (m, D) -> (m, classes)."""
     present = np.unique(truth.astype(int))
@@ -163,20 +164,7 @@ def _regression(train: Array, truth: Array, inverse_strength: float) -> Any:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    with one_thread(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         # Hardly regularised, classes that can be parted have no end to converge to; a strength is chosen by what it says of others all the same.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return LogisticRegression(C=inverse_strength, max_iter=1000, tol=1e-4).fit(train, truth.astype(int))
-
-
-def one_thread() -> AbstractContextManager[Any]:
-    """While it lasts, products and loops take one thread. Those of a probe are thousands, and small: threads wait for each other longer than they
-    work, many times longer where several processes do so (benchmarks/probe.py)."""
-    return _threads().limit(limits=1)
-
-
-@cache
-def _threads() -> ThreadpoolController:
-    import sklearn.linear_model  # noqa: F401  # brings libraries with threads of their own, which are looked for once
-
-    return ThreadpoolController()
