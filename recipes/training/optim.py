@@ -10,7 +10,7 @@ from torch import nn
 from recipes.config import OptimSettings
 from recipes.parts.schedules import cosine
 
-LEARNED = 0.2  # between 0.05, which forgets least, and 1, which gains most where a recipe gains (docs/results.md)
+LEARNED = 0.2  # between 0.05, which forgets least, and 1, which gains most where a recipe gains (docs/results-first.md)
 
 
 def make_optimiser(objective: nn.Module, settings: OptimSettings) -> torch.optim.AdamW:
@@ -47,7 +47,7 @@ def make_optimiser(objective: nn.Module, settings: OptimSettings) -> torch.optim
 
 def encoder_rate(encoder: Any, settings: OptimSettings) -> float:
     """The factor on the learning rate of an encoder's weights: `settings.encoder_lr`, or LEARNED where that is open and they have learned something.
-    Heads begin at random and are given a rate for that; at the same rate an encoder forgets more than it learns (docs/results.md)."""
+    Heads begin at random and are given a rate for that; at the same rate an encoder forgets more than it learns (docs/results-first.md)."""
     if settings.encoder_lr is not None:
         return settings.encoder_lr
     return LEARNED if has_learned(encoder) else 1.0
