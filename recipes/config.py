@@ -117,8 +117,8 @@ class OptimSettings(Strict):
     final_lr: NonNegativeFloat = Field(1e-6, description="learning rate at the last step")
     encoder_lr: PositiveFloat | None = Field(
         None,
-        description="factor on the learning rate of the encoder's own weights; null: 0.2 for an encoder that has learned (docs/results-first.md), 1 for "
-        "random weights and for adapters",
+        description="factor on the learning rate of the encoder's own weights; null: 0.2 for an encoder that has learned (docs/results-first.md), 1 "
+        "for random weights and for adapters",
     )
     encoder_begin: float = Field(
         0.0,

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from recipes.bench.asking import Ask, predictions
 from recipes.bench.trial import Trial
 from recipes.evaluate.metrics import Array, Metric
@@ -68,12 +70,14 @@ class Answer:
         seeds: the figure of each seed.
         difference: against the unadapted encoder with as many labels, None for itself.
         whole: against the unadapted encoder with all labels; None where the probe had all of them.
+        first: of a recipe, against the recipe that is first by rank, of the seeds that both have; None for that recipe itself and for baselines.
     """
 
     figure: Interval
     seeds: tuple[float, ...]
     difference: Difference | None
     whole: Difference | None = None
+    first: Difference | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,17 @@ class Outcome:
             if (found := self.answers[recipe, number].difference) is not None and found.better
         ]
 
+    def rivals(self) -> list[str]:
+        """Recipes that answer no question worse than the first by more than the interval."""
+        return [
+            name
+            for name in self.recipes[1:]
+            if not any(
+                (found := self.answers[name, number].first) is not None and found.worse
+                for number in range(len(self.questions))
+            )
+        ]
+
     def failed(self) -> dict[str, str]:
         """Recipe -> why it has no row."""
         return {
@@ -122,13 +137,19 @@ class Outcome:
         }
 
     def verdict(self) -> str:
-        """One sentence."""
+        """What was gained, and which recipe to take."""
         gained = [name for name in self.recipes if self.gains(name)]
-        best = f"; first by rank over all questions: {self.recipes[0]}" if self.recipes else ""
-        return (
+        said = (
             f"{len(gained)} of {len(self.recipes)} recipes beat the unadapted encoder on at least one of {len(self.questions)} questions by more "
-            f"than the interval{best}"
+            f"than the interval"
         )
+        if not self.recipes:
+            return said
+        said += f"; first by rank over all questions: {self.rows[self.recipes[0]]}"
+        if len(self.recipes) == 1:
+            return said
+        rivals = ", ".join(self.rows[name] for name in self.rivals())
+        return f"{said}; worse than it on no question by more than the interval: {rivals or 'none'}"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, JSON-ready."""
@@ -173,11 +194,9 @@ def answer(
     choose which labels a share of them is, the same for all rows.
     """
     scorers = _scorers(questions, features, workers, reporter or SilentReporter())
-    answers: dict[tuple[str, int], Answer] = {}
     headline = [subject.headline for _, subject in questions]
-    with_all_labels: dict[tuple[str, str], Drawn] = {}
-    for number, (question, subject) in enumerate(questions):
-        drawn = {
+    drawn = [
+        {
             name: Drawn.of(
                 headline[number],
                 [scorers[name, number, place] for place in range(len(each))],
@@ -187,19 +206,31 @@ def answer(
             )
             for name, each in features.items()
         }
-        reference = drawn[REFERENCE]
-        if question.fraction == 1:
-            with_all_labels[question.task, question.protocol] = reference
-        whole = with_all_labels.get((question.task, question.protocol)) if question.fraction < 1 else None
-        for name, found in drawn.items():
-            taken = seed_draws(len(found.each), draws, seed)
+        for number, (_, subject) in enumerate(questions)
+    ]
+    order = _ranked([name for name in features if name in trials], drawn, headline)
+    whole_of = {
+        (question.task, question.protocol): found[REFERENCE]
+        for (question, _), found in zip(questions, drawn, strict=True)
+        if question.fraction == 1
+    }
+
+    def against(found: Drawn, other: Drawn | None) -> Difference | None:
+        if other is None or other is found:
+            return None
+        return found.against(other, seed_draws(min(len(found.each), len(other.each)), draws, seed))
+
+    answers: dict[tuple[str, int], Answer] = {}
+    for number, (question, _) in enumerate(questions):
+        whole = whole_of.get((question.task, question.protocol)) if question.fraction < 1 else None
+        for name, found in drawn[number].items():
             answers[name, number] = Answer(
-                found.over_seeds(taken),
+                found.over_seeds(seed_draws(len(found.each), draws, seed)),
                 found.each,
-                None if name == REFERENCE else found.against(reference, taken),
-                None if whole is None else found.against(whole, taken),
+                difference=against(found, drawn[number][REFERENCE]),
+                whole=against(found, whole),
+                first=against(found, drawn[number][order[0]]) if name in trials else None,
             )
-    order = _ranked([name for name in features if name in trials], answers, headline)
     return Outcome(
         rows={name: titles[name] for name in [*(name for name in features if name not in trials), *order]},
         questions=tuple(question for question, _ in questions),
@@ -235,12 +266,12 @@ def _scorers(
     return {which: scorers[place] for which, place in asked_at.items()}
 
 
-def _ranked(names: Sequence[str], answers: Mapping[tuple[str, int], Answer], headline: Sequence[Metric]) -> list[str]:
-    """Recipes by their mean rank over all questions, best first."""
+def _ranked(names: Sequence[str], drawn: Sequence[Mapping[str, Drawn]], headline: Sequence[Metric]) -> list[str]:
+    """Recipes by their mean rank over all questions, best first. drawn: of each question, row -> its figure."""
     total = dict.fromkeys(names, 0)
-    for number, metric in enumerate(headline):
+    for of_question, metric in zip(drawn, headline, strict=True):
         sign = -1 if metric.higher_is_better else 1
-        values = {name: sign * answers[name, number].figure.value for name in names}
+        values = {name: sign * float(np.mean(of_question[name].each)) for name in names}
         for place, name in enumerate(sorted(names, key=values.__getitem__)):
             total[name] += place
     return sorted(names, key=lambda name: (total[name], name))

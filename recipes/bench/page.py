@@ -30,12 +30,17 @@ def table_of(outcome: Outcome, number: int) -> tuple[str, list[str], list[list[s
     head = [*HEAD, f"{metric.title}{f' ({unit})' if unit else ''}", "against unadapted"]
     if question.fraction < 1:
         head.append("against unadapted with all labels")
+    several = len(outcome.recipes) > 1
+    if several:
+        head.append(f"against {outcome.rows[outcome.recipes[0]]}")
     lines = []
     for name, title in outcome.rows.items():
         found = outcome.answers[name, number]
         line = [title, *_cost(outcome, name), written(found.figure, metric), _difference(found.difference, metric)]
         if question.fraction < 1:
             line.append("" if found.whole is None else _difference(found.whole, metric))
+        if several:
+            line.append("" if name not in outcome.trials else _difference(found.first, metric))
         lines.append(line)
     units, counted = outcome.units[number]
     return f"{question.title}: {units} {counted}, {outcome.patients[number]} {outcome.people}", head, lines

@@ -51,11 +51,14 @@ class Drawn:
         return Interval(float(np.mean(self.each)), *percentiles(self._mean(taken), LEVEL))
 
     def against(self, other: Drawn, taken: NDArray[np.int64]) -> Difference:
-        """This figure minus another's, seed by seed, on the same draws of patients and seeds. `other` has as many seeds, or more, of which the first
-        are taken."""
-        fewer = Drawn(other.metric, other.each[: len(self.each)], other.drawn[:, : len(self.each)])
-        value = float(np.mean(self.each) - np.mean(fewer.each))
-        return difference_of(self.metric, value, self._mean(taken) - fewer._mean(taken))
+        """This figure minus another's, seed by seed, on the same draws of patients and seeds. taken (R, S) of as many seeds as both have, or
+        fewer: of either the first S are taken."""
+        ours, theirs = self._first(taken.shape[1]), other._first(taken.shape[1])
+        value = float(np.mean(ours.each) - np.mean(theirs.each))
+        return difference_of(self.metric, value, ours._mean(taken) - theirs._mean(taken))
+
+    def _first(self, seeds: int) -> Drawn:
+        return Drawn(self.metric, self.each[:seeds], self.drawn[:, :seeds])
 
     def _mean(self, taken: NDArray[np.int64]) -> Array:
         found: Array = np.take_along_axis(self.drawn, taken, axis=1).mean(axis=1)

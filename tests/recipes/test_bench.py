@@ -21,13 +21,15 @@ from recipes.bench import asking, kept, parallel, trial
 from recipes.bench import bench as module
 from recipes.bench.asking import Ask, predictions
 from recipes.bench.bench import bench, check_recipes
-from recipes.bench.outcome import Outcome
+from recipes.bench.outcome import Outcome, Question, answer
+from recipes.bench.page import table_of
 from recipes.bench.plan import Plan
 from recipes.bench.tasks import Recordings
 from recipes.bench.trial import Trial
 from recipes.evaluate import linear as probe
 from recipes.evaluate.compare import Labelled
 from recipes.evaluate.metrics import metrics_of
+from recipes.evaluate.scored import Scorer
 from recipes.evaluate.seeds import Drawn, seed_draws
 from recipes.runs.metrics import read_json, read_metrics
 from recipes.training.interrupt import Interrupted
@@ -100,6 +102,8 @@ def test_a_figure_over_seeds_is_the_mean_and_its_interval_covers_patients_and_se
     assert (alone.value, alone.low, alone.high) == (1.0, 1.0, 1.0)
     gain = drawn(1.0, 3.0).against(drawn(4.0, 4.0, 9.0), taken)  # of a third seed nothing is known here
     assert (gain.value, gain.low, gain.high, gain.better, gain.worse) == (-2.0, -3.0, -1.0, True, False)
+    one_less = drawn(4.0, 4.0, 9.0).against(drawn(1.0, 3.0), taken)  # nor is it when it is this one's
+    assert (one_less.value, one_less.low, one_less.high, one_less.worse) == (2.0, 1.0, 3.0, True)
     same = drawn(1.0, 3.0).against(drawn(1.0, 3.0), taken)
     assert (same.value, same.low, same.high, same.better) == (0.0, 0.0, 0.0, False)
 
@@ -130,6 +134,67 @@ def test_every_trial_is_made_and_every_question_answered(done: tuple[Plan, Path,
     assert len(set(outcome.answers["generic", 1].seeds)) == 2  # ... but for the labels that are left
     first, second = (read_json(out / "runs" / f"contrast-{seed}" / "record.json") for seed in (0, 1))
     assert first["losses"] != second["losses"]
+
+
+class Said:
+    """Eight recordings of four patients, and features that are the answer."""
+
+    counted, headline = "videos", MAE
+    units = tuple(range(8))
+    tested_patients = tuple(f"p{n // 2}" for n in range(8))
+
+    def predict(self, protocol: str, features: np.ndarray, *, fraction: float, seed: int) -> np.ndarray:
+        return features[:, 0]
+
+    def scorer(self, prediction: np.ndarray) -> Scorer:
+        return partial(lambda said, metric, weights: metric.of(np.arange(8.0), said, weights), prediction)
+
+
+def test_recipes_are_compared_with_the_first_of_them_too() -> None:
+    """Two questions by hand: `sure` errs least on both, `even` as little on one and perhaps on the other, `far` more on one, whoever is drawn."""
+    truth, uneven = np.arange(8.0)[:, None], np.array([0.0, 0, 0, 0, 0, 0, 4, 4])[:, None]
+    errors = {
+        "generic": (9.0, 9.0), "sure": (1.0, 1.0), "even": (1.0, 1.0 + uneven), "far": (3.0, 1.0), "alone": (2.0, 2.0),
+    }  # fmt: skip
+    features = {name: [[truth + one for one in both]] * 2 for name, both in errors.items()}
+    features["alone"] = features["alone"][:1]  # its other trial failed
+    trials = {name: tuple(Trial(name, seed) for seed in range(2)) for name in errors if name != "generic"}
+    asked = [(Question(name, "linear", 1.0, "%"), Said()) for name in ("ef", "esv")]
+    outcome = answer(asked, features, {name: name for name in errors}, trials)
+    assert outcome.recipes[0] == "sure"
+    found = {name: [outcome.answers[name, number].first for number in range(2)] for name in errors}
+    assert found["sure"] == found["generic"] == [None, None]
+    shown = {
+        name: [(round(d.value, 6), d.better, d.worse) for d in each if d is not None]
+        for name, each in found.items()
+        if name in outcome.recipes[1:]
+    }
+    assert shown == {
+        "even": [(0.0, False, False), (1.0, False, False)],
+        "far": [(2.0, False, True), (0.0, False, False)],
+        "alone": [(1.0, False, True), (1.0, False, True)],
+    }
+    assert outcome.rivals() == ["even"]
+    assert outcome.verdict().endswith(
+        "; first by rank over all questions: sure; worse than it on no question by more than the interval: even"
+    )
+    head, lines = table_of(outcome, 0)[1:]
+    assert head[-1] == "against sure"
+    assert {line[0]: line[-1] for line in lines} == {
+        "generic": "",
+        "sure": "reference",
+        "even": "+0.00 [+0.00, +0.00]",
+        "far": "+2.00 [+2.00, +2.00] * worse",
+        "alone": "+1.00 [+1.00, +1.00] * worse",
+    }
+    one = answer(
+        asked,
+        {name: features[name] for name in ("generic", "far")},
+        {"generic": "generic", "far": "far"},
+        {"far": trials["far"]},
+    )
+    assert one.verdict().endswith("first by rank over all questions: far")
+    assert table_of(one, 0)[1][-1] == "against unadapted"
 
 
 def test_trials_side_by_side_are_those_of_one_after_the_other(done: tuple[Plan, Path, Outcome], tmp_path: Path) -> None:
