@@ -70,7 +70,7 @@ class Answer:
         seeds: the figure of each seed.
         difference: against the unadapted encoder with as many labels, None for itself.
         whole: against the unadapted encoder with all labels; None where the probe had all of them.
-        first: of a recipe, against the recipe that is first by rank, of the seeds that both have; None for that recipe itself and for baselines.
+        first: of a recipe, against the recipe that is first by rank, of as many seeds as both have; None for that recipe itself and for baselines.
     """
 
     figure: Interval
